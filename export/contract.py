@@ -1,0 +1,91 @@
+"""ExecutionContract: what NIR cannot say about how a graph is to be run.
+
+NIR describes continuous-time neurons; it has no field for the time step, the order of operations in a step, the encoder, the
+readout, bit widths or rounding. Two programs that read one graph and guess these differently give different spikes. The
+contract states them. It travels in the NIR file's metadata and as a JSON file beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
+
+CONTRACT_VERSION = 1
+
+
+class Quantisation(BaseModel):
+    """Integer grid of a deployment. Every field names a rule of the chip, not a preference.
+
+    scale: real value 1.0 on a population's grid; v_real = v / (64 * scale).
+    binding: the limit that keeps the population's scale from growing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Literal["loihi1", "loihi2"]
+    weight_bits: int = Field(ge=2, le=8)
+    weight_rounding: Literal["nearest_even_integer"] = "nearest_even_integer"
+    decay_rounding: Literal["toward_zero"] = "toward_zero"
+    current_overflow: Literal["wrap_24_bit"] = "wrap_24_bit"
+    membrane_overflow: Literal["saturate_24_bit"] = "saturate_24_bit"
+    scale: dict[str, float]
+    binding: dict[str, str]
+
+
+class Lineage(BaseModel):
+    """Where a deployment came from. Paths are relative to the deployment's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passes: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    """Fingerprints (SHA-256) of the deployments this one was made from, oldest first."""
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+
+
+class ExecutionContract(BaseModel):
+    """Semantics of a deployment. Immutable; passes make a changed copy with ``model_copy(update=...)``.
+
+    Attributes:
+        dt: seconds per step.
+        steps: T, steps per inference.
+        latency: steps from the input to each population on hardware where every synapse takes one step. Traces are
+            shown in local time, with this lag removed.
+        neurons: behaviour of every population, by NIR node name. The integer decays are authoritative; tau is derived.
+        origin: name of each population in the network it was read from.
+        quantisation: None while the parameters are floats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = CONTRACT_VERSION
+    dt: float = Field(gt=0)
+    dt_unit: Literal["s"] = "s"
+    steps: int = Field(ge=1)
+    step_order: tuple[Literal["integrate"], Literal["fire"], Literal["reset"]] = ("integrate", "fire", "reset")
+    fire: Literal["v > threshold"] = "v > threshold"
+    synaptic_latency: Literal[1] = 1
+    latency: dict[str, int]
+    encoder: EncoderSpec
+    neurons: dict[str, NeuronSpec]
+    readout: ReadoutSpec
+    origin: dict[str, str] = Field(default_factory=dict)
+    quantisation: Quantisation | None = None
+    lineage: Lineage = Lineage()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExecutionContract:
+        if not math.isfinite(self.dt):
+            raise ValueError("dt is not finite")
+        if self.readout.node not in self.neurons:
+            raise ValueError(f"the readout {self.readout.node!r} is not one of the populations {sorted(self.neurons)}")
+        return self
+
+    def tau(self, dv: int) -> float:
+        """tau = dt * 4096 / dv, seconds: the time constant NIR stores for an integer decay (dv > 0)."""
+        return self.dt * 4096.0 / dv

@@ -1,0 +1,201 @@
+"""Deployment: a NIR graph, the contract that says how to run it, and its integers where it is quantised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export.contract import ExecutionContract
+from snn_export.export.graph import Connection, Shape, connections, populations, shapes
+from snn_export.export.linear import apply
+from snn_export.models.arithmetic import shift_mantissa
+from snn_export.models.diagnostics import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerSynapse:
+    """Integers of a weight node.
+
+    weight: int16, the shape of the node's weight; effective value weight << weight_exponent.
+    bias_mantissa: int16 (out,) or None; the exponent is the population's.
+    """
+
+    weight: NDArray[np.int16]
+    weight_exponent: int = 0
+    bias_mantissa: NDArray[np.int16] | None = None
+
+
+@dataclass(frozen=True)
+class IntegerPopulation:
+    """Integers of a population. A membrane of 1.0 in real units is ``64 * scale`` here."""
+
+    threshold: int
+    du: int
+    dv: int
+    scale: float
+    bias_exponent: int = 0
+
+    @property
+    def unit(self) -> float:
+        """Real value of one membrane unit, 1 / (64 scale)."""
+        return 1.0 / (64.0 * self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """An immutable network ready to be run, compared or compiled. Passes return a new one.
+
+    Attributes:
+        graph: NIR graph in real units (float64). On a quantised deployment these values lie on the integer grid.
+        contract: semantics that NIR cannot hold.
+        synapses, populations: the authoritative integers, by node name; both empty while the parameters are floats.
+        fold_magnitude: per weight node, (out,): sum of the absolute values that folding batch-norm added into the bias. The
+            forward error bound of a float comparison needs it, because the folded bias no longer shows what cancelled.
+    """
+
+    graph: nir.NIRGraph
+    contract: ExecutionContract
+    synapses: Mapping[str, IntegerSynapse] = field(default_factory=lambda: MappingProxyType({}))
+    populations: Mapping[str, IntegerPopulation] = field(default_factory=lambda: MappingProxyType({}))
+    fold_magnitude: Mapping[str, NDArray[np.float64]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def quantised(self) -> bool:
+        """True where the integers exist."""
+        return self.contract.quantisation is not None
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Population names, sources first: the layer ids of traces and reports."""
+        return populations(self.graph)
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Output shape of every node."""
+        return shapes(self.graph)
+
+    @cached_property
+    def connections(self) -> dict[str, tuple[Connection, ...]]:
+        """Connections into every population."""
+        return connections(self.graph)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input without time and batch."""
+        return next(self.shapes[name] for name, node in self.graph.nodes.items() if isinstance(node, nir.Input))
+
+    def replace(self, **changes: Any) -> Deployment:
+        """A copy with the named fields exchanged."""
+        return replace(self, **changes)
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Every parameter by path, in a stable order: those of NIR nodes, then the integers.
+
+        Geometry counts too, in one form: nir hands out tuples, numbers or arrays depending on where a node came from.
+        """
+        for name in sorted(self.graph.nodes):
+            node = self.graph.nodes[name]
+            yield f"nodes/{name}/shape", np.asarray(self.shapes[name], np.int64)
+            for key, value in sorted(vars(node).items()):
+                if key in ("input_type", "output_type", "metadata", "input_shape") or value is None:
+                    continue
+                yield f"nodes/{name}/{key}", _canonical(value)
+        for path, value in sorted(self.integer_arrays().items()):
+            yield f"integer/{path}", value
+
+    def integer_arrays(self) -> dict[str, NDArray[Any]]:
+        """The integers as arrays by ``node/field``, the form in which the file stores them."""
+        found: dict[str, NDArray[Any]] = {}
+        for name, synapse in self.synapses.items():
+            found[f"{name}/weight"] = synapse.weight
+            found[f"{name}/weight_exponent"] = np.array([synapse.weight_exponent], np.int16)
+            if synapse.bias_mantissa is not None:
+                found[f"{name}/bias_mantissa"] = synapse.bias_mantissa
+        for name, population in self.populations.items():
+            found[f"{name}/threshold"] = np.array([population.threshold], np.int32)
+            found[f"{name}/du"] = np.array([population.du], np.int16)
+            found[f"{name}/dv"] = np.array([population.dv], np.int16)
+            found[f"{name}/bias_exponent"] = np.array([population.bias_exponent], np.int16)
+            found[f"{name}/scale"] = np.array([population.scale], np.float64)
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over edges, arrays and contract (without lineage): equal for networks that behave alike."""
+        digest = hashlib.sha256()
+        for source, target in self.graph.edges:
+            digest.update(f"{source}->{target};".encode())
+        for path, value in self.arrays():
+            digest.update(f"{path}:{array_digest(value)};".encode())
+        digest.update(json.dumps(self.contract.model_dump(mode="json", exclude={"lineage"}), sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def bias(self, population: str) -> NDArray[np.int64]:
+        """Integer bias of a population in membrane units, (*features): sum over its connections, already shifted.
+
+        Raises:
+            UserError: SNX302 where the deployment is not quantised.
+        """
+        if population not in self.populations:
+            raise not_quantised(population)
+        exponent = self.populations[population].bias_exponent
+        total = np.zeros((1, *self.shapes[population]), np.int64)
+        counted: set[str] = set()
+        for connection in self.connections[population]:
+            x = np.zeros((1, *self.shapes[connection.source]), np.int64)
+            for name in connection.path:
+                synapse, bias = self.synapses.get(name), None
+                if synapse is not None and synapse.bias_mantissa is not None and name not in counted:
+                    bias = shift_mantissa(synapse.bias_mantissa.astype(np.int64), exponent)
+                counted.add(name)
+                x = apply(name, self.graph.nodes[name], x, *integer_parameters(synapse, bias))
+            total += x
+        return total[0]
+
+
+def integer_parameters(
+    synapse: IntegerSynapse | None, bias: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """Weight and bias to hand to :func:`snn_export.export.linear.apply` in place of a node's floats, int64.
+
+    The bias defaults to zeros: on the chip it belongs to the neuron, not to the synaptic sum.
+    """
+    if synapse is None:
+        return None, None
+    weight = shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent)
+    return weight, np.zeros(len(weight), np.int64) if bias is None else bias
+
+
+def not_quantised(where: str) -> UserError:
+    """The error for asking a float deployment for integers."""
+    return UserError(
+        "SNX302",
+        "this deployment is not on an integer grid",
+        where=where,
+        why="integer backends run integers, and this deployment holds floats",
+        fix="run `snn-export quantize`, or snn_export.quantize(deployment, calibration_inputs, target='loihi2')",
+    )
+
+
+def _canonical(value: Any) -> NDArray[Any]:
+    """A node's field as an array: integers as int64, text as bytes."""
+    if isinstance(value, str):
+        return np.frombuffer(value.encode(), np.uint8)
+    array = np.asarray(value)
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
+
+
+def array_digest(value: NDArray[Any]) -> str:
+    """SHA-256 of dtype, shape and contents."""
+    digest = hashlib.sha256(f"{value.dtype.str}{value.shape}".encode())
+    digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()

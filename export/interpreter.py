@@ -1,0 +1,235 @@
+"""The slow, plain NIR interpreter: float64 for graphs in real units, int64 for integers, both from the same equations.
+
+It is the arbiter. Fast backends are tested against it, passes that claim to be exact are checked with it, and it calls
+``models/arithmetic.py`` for every neuron. It runs a layer over all its steps before the next layer starts, which is the same
+as step by step in a feed-forward graph, and shows every layer in local time: index 0 is the step of its first input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export import encoding
+from snn_export.export.deployment import Deployment, integer_parameters, not_quantised
+from snn_export.export.graph import unsupported
+from snn_export.export.linear import apply
+from snn_export.models import arithmetic
+from snn_export.models.diagnostics import UserError
+from snn_export.models.spec import NeuronSpec
+
+Array = NDArray[Any]
+Numbers = Literal["float64", "int64"]
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What one population did. All arrays (T, B, *features); u and v as they stand after the step's reset.
+
+    Float runs are in real units; integer runs in membrane units (1.0 real = 64 scale).
+    """
+
+    spikes: NDArray[np.bool_]
+    current: Array
+    membrane: Array
+    overflows: int = 0
+
+
+def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> dict[str, Activity]:
+    """Run every population on inputs (see :func:`snn_export.export.encoding.signal` for shapes and errors).
+
+    ``float64`` on a quantised deployment means: the integers as they are, but state without truncation, wrap or
+    saturation. That isolates what rounding the parameters did from what integer state does. Weights and inputs are then
+    multiplied as integers, so nothing is lost in between.
+    """
+    integer = deployment.quantised
+    if numbers == "int64" and not integer:
+        raise not_quantised("interpreter")
+    start = encoding.levels(deployment, inputs) if integer else encoding.signal(deployment, inputs)
+    signals: dict[str, Array] = {name: start for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
+    result: dict[str, Activity] = {}
+    for name in deployment.layers:
+        drive = synaptic_drive(deployment, name, signals)
+        if numbers == "int64":
+            activity = _integer_population(deployment, name, drive)
+        elif integer:
+            activity = _float_on_integers(deployment, name, drive)
+        else:
+            activity = _float_population(deployment, name, drive)
+        result[name] = activity
+        signals[name] = activity.spikes.astype(np.int64 if integer else np.float64)
+    return result
+
+
+def synaptic_drive(deployment: Deployment, population: str, signals: Mapping[str, Array], magnitude: bool = False) -> Array:
+    """Sum of all connections into a population, (S, B, *features); S = 1 where no source changes over time.
+
+    Quantised deployments: the integer sum ``a`` without bias. Otherwise real units, bias included. With ``magnitude`` every
+    weight, bias and signal counts with its absolute value, plus what folding added up: the factor of an error bound.
+    """
+    total: Array | None = None
+    counted: set[str] = set()
+    for connection in deployment.connections[population]:
+        source = np.abs(signals[connection.source]) if magnitude else signals[connection.source]
+        steps, batch = source.shape[:2]
+        x = source.reshape(steps * batch, *source.shape[2:])
+        for name in connection.path:
+            node, synapse = deployment.graph.nodes[name], deployment.synapses.get(name)
+            weight, bias = integer_parameters(synapse) if deployment.quantised else (None, None)
+            if not deployment.quantised:
+                weight, bias = _float_parameters(deployment, name, name in counted, magnitude)
+            counted.add(name)
+            x = apply(name, node, x, weight, bias)
+        x = x.reshape(steps, batch, *x.shape[1:])
+        total = x if total is None else total + x
+    if total is None:
+        raise UserError(
+            "SNX206", f"nothing leads to {population}", where=population, why="a population needs an input", fix="connect it"
+        )
+    return total
+
+
+def _float_parameters(
+    deployment: Deployment, name: str, bias_counted: bool, magnitude: bool
+) -> tuple[Array | None, Array | None]:
+    node = deployment.graph.nodes[name]
+    weight, bias = getattr(node, "weight", None), getattr(node, "bias", None)
+    if weight is None:
+        return None, None
+    if bias is not None and bias_counted:
+        bias = np.zeros_like(bias)
+    if magnitude:
+        weight = np.abs(weight)
+        bias = None if bias is None else np.abs(bias) + deployment.fold_magnitude.get(name, 0.0)
+    return weight, bias
+
+
+def input_gains(deployment: Deployment, name: str) -> tuple[Array | float, Array | float]:
+    """Factors (current, membrane) by which a NIR neuron's own constants scale its input in one step.
+
+    LIF   tau dv/dt = -v + r i     v += dt/tau (r i - v)         membrane factor (1 - beta) r
+    I     dv/dt = r i              v += dt r i                   membrane factor dt r
+    CubaLIF   tau_syn du/dt = -u + w_in i                        current factor (1 - alpha) w_in
+    """
+    node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
+    loss = spec.dv / arithmetic.DECAY_ONE
+    if isinstance(node, nir.CubaLIF | nir.CubaLI):
+        return (1.0 - spec.alpha) * node.w_in, loss * node.r
+    if isinstance(node, nir.LIF | nir.LI):
+        return 1.0, loss * node.r
+    if isinstance(node, nir.IF | nir.I):
+        return 1.0, deployment.contract.dt * node.r
+    raise unsupported(name, node)
+
+
+def _float_population(deployment: Deployment, name: str, drive: Array) -> Activity:
+    node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
+    current_gain, membrane_gain = input_gains(deployment, name)
+    shape = deployment.shapes[name]
+    threshold = np.broadcast_to(getattr(node, "v_threshold", np.inf), shape)
+
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
+        u = arithmetic.integrate(u, spec.alpha, current_gain * x)
+        return u, arithmetic.integrate(v, spec.beta, membrane_gain * u), 0
+
+    return _scan(deployment, spec, drive, np.dtype(np.float64), threshold, step)
+
+
+def _float_on_integers(deployment: Deployment, name: str, drive: Array) -> Activity:
+    spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
+    threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
+
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
+        u = arithmetic.integrate(u, spec.alpha, (x << arithmetic.STATE_SHIFT).astype(np.float64))
+        return u, arithmetic.integrate(v, spec.beta, u + bias), 0
+
+    activity = _scan(deployment, spec, drive, np.dtype(np.float64), threshold, step)
+    return Activity(activity.spikes, activity.current * population.unit, activity.membrane * population.unit)
+
+
+def _integer_population(deployment: Deployment, name: str, drive: Array) -> Activity:
+    spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
+    if spec.spiking and spec.reset != "zero":
+        raise UserError(
+            "SNX203",
+            f"{name} resets by {spec.reset!r}",
+            where=name,
+            why="Loihi 1 and Lava only reset to zero",
+            fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
+        )
+
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
+        wide_u = arithmetic.loihi_current(u, population.du, x)
+        u = arithmetic.wrap_current(wide_u)
+        wide_v = arithmetic.loihi_membrane(v, population.dv, u, bias)
+        events = np.count_nonzero(arithmetic.current_overflows(wide_u)) + np.count_nonzero(arithmetic.membrane_overflows(wide_v))
+        return u, arithmetic.saturate_membrane(wide_v), events
+
+    # A readout fires too if its membrane ever reaches the largest threshold: the chip has no neuron without one.
+    threshold = np.asarray(population.threshold << arithmetic.STATE_SHIFT)
+    return _scan(deployment, NeuronSpec(spec.dv, spec.du), drive, np.dtype(np.int64), threshold, step)
+
+
+def _scan(
+    deployment: Deployment,
+    spec: NeuronSpec,
+    drive: Array,
+    dtype: np.dtype[Any],
+    threshold: Array,
+    step: Callable[[Array, Array, Array], tuple[Array, Array, int]],
+) -> Activity:
+    """All steps of one population from zero state; drive (S, B, *features) with S = T or 1."""
+    if spec.reset_delay:
+        raise UserError(
+            "SNX203",
+            f"a reset that comes {spec.reset_delay} step late",
+            where="contract.neurons",
+            why="the canonical neuron and Loihi reset in the step of the spike",
+            fix="train with Leaky(reset_delay=False)",
+        )
+    steps = deployment.contract.steps
+    spikes = np.zeros((steps, *drive.shape[1:]), bool)
+    currents, membranes = np.zeros(spikes.shape, dtype), np.zeros(spikes.shape, dtype)
+    u, v, overflows = np.zeros(drive.shape[1:], dtype), np.zeros(drive.shape[1:], dtype), 0
+    for t in range(steps):
+        u, v, events = step(u, v, drive[min(t, len(drive) - 1)])
+        overflows += events
+        fired = arithmetic.fires(v, threshold) if spec.spiking else np.zeros(v.shape, bool)
+        if spec.reset == "zero":
+            v = arithmetic.reset_to_zero(v, fired)
+        elif spec.reset == "subtract":
+            v = arithmetic.reset_by_subtraction(v, fired, threshold)
+        spikes[t], currents[t], membranes[t] = fired, u, v
+    return Activity(spikes, currents, membranes, overflows)
+
+
+def error_bound(deployment: Deployment, population: str, signals: Mapping[str, Array], unit_roundoff: float) -> Array:
+    """Forward error bound of a population's membrane, (T, B, *features), real units, float deployments.
+
+    A sum of n products evaluated in any order in floating point is off by at most gamma_n sum |w||x|, with
+    gamma_n = n eps / (1 - n eps) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
+    membrane recursion adds three roundings a step. n is the fan-in, plus eight for batch-norm and the neuron's gain, plus
+    three per step; magnitudes are summed without resets, so the bound holds for either side of a flip.
+    """
+    spec = deployment.contract.neurons[population]
+    current_gain, membrane_gain = input_gains(deployment, population)
+    size = abs(synaptic_drive(deployment, population, signals, magnitude=True)) * np.abs(current_gain * membrane_gain)
+    fan_in = sum(
+        int(np.prod(deployment.graph.nodes[name].weight.shape[1:]))
+        for connection in deployment.connections[population]
+        for name in connection.path
+        if hasattr(deployment.graph.nodes[name], "weight")
+    )
+    bounds = np.zeros((deployment.contract.steps, *size.shape[1:]))
+    u, v = np.zeros(size.shape[1:]), np.zeros(size.shape[1:])
+    for t in range(len(bounds)):
+        u = arithmetic.integrate(u, spec.alpha, size[min(t, len(size) - 1)])
+        v = arithmetic.integrate(v, spec.beta, u)
+        terms = (fan_in + 8 + 3 * (t + 1)) * unit_roundoff
+        bounds[t] = v * terms / (1.0 - terms)
+    return bounds

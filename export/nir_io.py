@@ -1,0 +1,258 @@
+"""Deployments as files: a ``.nir`` and, beside it, its contract as JSON.
+
+``net.nir`` holds everything: the NIR graph in real units for any reader, and in its metadata under ``snn_export`` the contract
+and the integers. ``net.contract.json`` repeats the contract for people and other programs, with the SHA-256 of every array.
+A missing sidecar is no error; one that disagrees is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import h5py
+import nir
+import numpy as np
+from pydantic import ValidationError
+
+from snn_export.export import grid, hdf5_guard
+from snn_export.export.contract import ExecutionContract
+from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
+from snn_export.models.diagnostics import UserError
+
+_Number = TypeVar("_Number", int, float)
+
+METADATA = "snn_export"
+NODE_TYPES = frozenset(
+    ("Input", "Output", "Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Scale", "Delay", "I", "IF")
+    + ("LI", "LIF", "CubaLI", "CubaLIF", "Threshold", "NIRGraph")
+)
+
+
+def sidecar(path: Path) -> Path:
+    """``net.contract.json`` for ``net.nir``."""
+    return path.with_name(f"{path.stem}.contract.json")
+
+
+def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
+    """Write a deployment and its sidecar; both appear complete or not at all.
+
+    The old sidecar goes first and the new one comes last, so that a stop in between leaves a graph without a sidecar, never
+    with a wrong one. Equal deployments give files that read back equal (HDF5 itself does not promise equal bytes).
+
+    Returns:
+        The path of the ``.nir`` file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    contract = deployment.contract.model_dump_json()
+    metadata: dict[str, Any] = {"contract": contract}
+    integer: dict[str, dict[str, Any]] = {}
+    for key, value in deployment.integer_arrays().items():
+        node, _, field = key.rpartition("/")
+        integer.setdefault(node, {})[field] = value
+    if integer:
+        metadata["integer"] = integer
+    if deployment.fold_magnitude:
+        metadata["fold_magnitude"] = dict(deployment.fold_magnitude)
+    graph = deployment.graph
+    stored = nir.NIRGraph(graph.nodes, list(graph.edges), metadata={METADATA: metadata}, type_check=False)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary_sidecar = sidecar(target).with_name(f".{sidecar(target).name}.{os.getpid()}.tmp")
+    try:
+        nir.write(temporary, stored)
+        document = {
+            "contract": json.loads(contract),
+            "arrays": {name: array_digest(value) for name, value in deployment.arrays()},
+            "fingerprint": deployment.fingerprint,
+            "format": "snn_export/contract/1",
+        }
+        temporary_sidecar.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        sidecar(target).unlink(missing_ok=True)
+        temporary.replace(target)
+        temporary_sidecar.replace(sidecar(target))
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary_sidecar.unlink(missing_ok=True)
+    return target
+
+
+def read(path: str | os.PathLike[str]) -> Deployment:
+    """Read a deployment that this project wrote.
+
+    Raises:
+        UserError: SNX101 no such file, not HDF5, damaged or not a NIR graph; SNX102, SNX103 unsafe; SNX105 the sidecar
+            disagrees; SNX106, SNX107 integers, NIR parameters and contract disagree; SNX108 a NIR file without a contract.
+    """
+    source = Path(path)
+    graph = _read_graph(source)
+    metadata = graph.metadata.get(METADATA)
+    if not isinstance(metadata, Mapping) or "contract" not in metadata:
+        raise UserError(
+            "SNX108",
+            f"{source.name} is a NIR graph without an execution contract",
+            where=str(source),
+            why="NIR has no field for the time step, the reset or the encoder, and a guess would change spikes",
+            fix="write it with snn_export.save(deployment, path), or read the network it came from with snn_export.from_snntorch",
+        )
+    contract = _contract(source, metadata["contract"])
+    synapses, populations = _integers(source, metadata.get("integer", {}))
+    graph.metadata = {}
+    deployment = Deployment(
+        graph,
+        contract,
+        MappingProxyType(synapses),
+        MappingProxyType(populations),
+        MappingProxyType(dict(metadata.get("fold_magnitude", {}))),
+    )
+    _check_structure(source, deployment)
+    grid.check_agreement(deployment)
+    _check_sidecar(source, deployment)
+    return deployment
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_graph(path: Path) -> nir.NIRGraph:
+    if not path.is_file():
+        raise _unreadable(path, "there is no such file")
+    if not h5py.is_hdf5(path):
+        raise _unreadable(path, "it is not an HDF5 file, or its beginning is damaged")
+    try:
+        with h5py.File(path, "r") as stream:
+            hdf5_guard.check(path, stream)
+            _check_node_types(path, stream)
+        graph = nir.read(path, type_check=False)
+    except UserError:
+        raise
+    except Exception as error:  # h5py and nir raise anything from KeyError to RuntimeError on a damaged file
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(graph, nir.NIRGraph):
+        raise _unreadable(path, "its root is not a graph")
+    return graph
+
+
+def _check_node_types(path: Path, stream: h5py.File) -> None:
+    """nir looks a node's class up by the name in the file; only known names get that far."""
+    if "node" not in stream or "nodes" not in stream["node"] or "edges" not in stream["node"]:
+        raise _unreadable(path, "it holds no NIR graph (no node/nodes and node/edges)")
+    for name, node in stream["node"]["nodes"].items():
+        kind = node["type"][()]
+        text = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
+        if text not in NODE_TYPES:
+            raise _unreadable(path, f"node {name} has the unknown type {text!r}")
+
+
+def _contract(path: Path, text: Any) -> ExecutionContract:
+    try:
+        return ExecutionContract.model_validate_json(text)
+    except (ValidationError, UserError) as error:
+        first = str(error).splitlines()
+        raise UserError(
+            "SNX109",
+            f"the contract in {path.name} is not valid: {' '.join(first[:3])}",
+            where=str(path),
+            why="a graph is run exactly as its contract says, or not at all",
+            fix="write the file again; if it comes from a newer snn-export, update this one",
+        ) from error
+
+
+def _integers(path: Path, stored: Any) -> tuple[dict[str, IntegerSynapse], dict[str, IntegerPopulation]]:
+    synapses: dict[str, IntegerSynapse] = {}
+    populations: dict[str, IntegerPopulation] = {}
+    try:
+        for name, fields in stored.items():
+            if "weight" in fields:
+                mantissa = fields.get("bias_mantissa")
+                synapses[name] = IntegerSynapse(
+                    np.asarray(fields["weight"], np.int16),
+                    _scalar(fields["weight_exponent"], int),
+                    None if mantissa is None else np.asarray(mantissa, np.int16),
+                )
+            else:
+                populations[name] = IntegerPopulation(
+                    _scalar(fields["threshold"], int),
+                    _scalar(fields["du"], int),
+                    _scalar(fields["dv"], int),
+                    _scalar(fields["scale"], float),
+                    _scalar(fields["bias_exponent"], int),
+                )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable(path, f"its integers are damaged ({type(error).__name__}: {error})") from error
+    return synapses, populations
+
+
+def _scalar(value: Any, kind: type[_Number]) -> _Number:
+    """HDF5 compresses arrays only, so single numbers are stored as arrays of one."""
+    return kind(np.asarray(value).reshape(-1)[0])
+
+
+def _check_structure(path: Path, deployment: Deployment) -> None:
+    """The graph can be walked, and contract and integers name its nodes."""
+    layers = set(deployment.layers)
+    _ = deployment.shapes, deployment.connections
+    contract = deployment.contract
+    named = {"neurons": set(contract.neurons), "latency": set(contract.latency), "integers": set(deployment.populations)}
+    for what, names in named.items():
+        if names != layers and not (what == "integers" and not deployment.quantised and not names):
+            odd = sorted(names ^ layers)
+            raise _unreadable(path, f"the contract's {what} and the graph's populations differ: {', '.join(odd)}")
+    for name, synapse in deployment.synapses.items():
+        node = deployment.graph.nodes.get(name)
+        if node is None or getattr(node, "weight", np.zeros(0)).shape != synapse.weight.shape:
+            raise _unreadable(path, f"the integer weights of {name} do not fit its node")
+        if synapse.bias_mantissa is not None and synapse.bias_mantissa.shape != synapse.weight.shape[:1]:
+            raise _unreadable(path, f"the integer bias of {name} does not fit its node")
+    if deployment.quantised and not all(0 < p.scale < float("inf") for p in deployment.populations.values()):
+        raise _unreadable(path, "a scale is not a positive number")
+
+
+def _check_sidecar(path: Path, deployment: Deployment) -> None:
+    beside = sidecar(path)
+    if not beside.is_file():
+        return
+    try:
+        document = json.loads(beside.read_text(encoding="utf-8"))
+        stated = ExecutionContract.model_validate(document["contract"])
+        arrays = dict(document["arrays"])
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise _sidecar_disagrees(beside, f"it cannot be read ({type(error).__name__})") from error
+    if stated != deployment.contract:
+        differing = [key for key in type(stated).model_fields if getattr(stated, key) != getattr(deployment.contract, key)]
+        raise _sidecar_disagrees(beside, f"{', '.join(differing)} differ")
+    found = {name: array_digest(value) for name, value in deployment.arrays()}
+    if arrays != found:
+        odd = sorted(name for name in arrays.keys() | found.keys() if arrays.get(name) != found.get(name))
+        raise _sidecar_disagrees(beside, f"it was written for other arrays ({', '.join(odd[:3])})")
+
+
+def _sidecar_disagrees(path: Path, what: str) -> UserError:
+    return UserError(
+        "SNX105",
+        f"{path.name} and its .nir file disagree: {what}",
+        where=str(path),
+        why="the contract is stated twice, and two different statements are two different networks",
+        fix="delete the .contract.json to trust the .nir file, or copy both files together again",
+    )
+
+
+def _unreadable(path: Path, why: str) -> UserError:
+    return UserError(
+        "SNX101",
+        f"cannot read {path.name}",
+        where=str(path),
+        why=why,
+        fix="check the path, or write the file again from its source",
+    )

@@ -1,0 +1,150 @@
+"""What a pass is, and how a claim of exactness is checked right after it ran.
+
+EXACT means equal in real arithmetic. On float graphs the float64 interpreter runs both deployments on calibration data: all
+spikes equal, membranes within 1e-9 of the threshold. A spike that flips is accepted only as a TIE: at the sample's first
+divergence, every neuron that flipped was closer to its threshold than the forward error bound of the sum. On integer graphs
+everything is compared bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export import encoding, interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.models.diagnostics import UserError
+
+Exactness = Literal["EXACT", "APPROXIMATE"]
+MEMBRANE_TOLERANCE = 1e-9
+FLOAT64_ROUNDOFF = 2.0**-53
+
+
+class Pass(Protocol):
+    """A rewrite of a deployment. Immutable, callable; ``exactness`` is a claim that :func:`run_passes` checks."""
+
+    name: str
+    exactness: Exactness
+
+    def __call__(self, deployment: Deployment) -> Deployment:
+        """A new deployment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Outcome of a comparison of two deployments.
+
+    ties: samples whose first difference lay within the error bound. fault: the first layer that is neither equal nor tied.
+    """
+
+    ties: int
+    membrane_difference: float
+    fault: str | None = None
+    detail: str = ""
+
+
+def run_passes(deployment: Deployment, passes: Sequence[Pass], calibration: NDArray[Any]) -> Deployment:
+    """Run passes in order; a pass that claims EXACT is checked on calibration inputs before the next one starts.
+
+    Raises:
+        UserError: SNX303 where a claim does not hold, with the layer and the size of the difference.
+    """
+    for step in passes:
+        after = step(deployment)
+        if step.exactness == "EXACT":
+            outcome = compare_exactly(deployment, after, calibration)
+            if outcome.fault is not None:
+                raise UserError(
+                    "SNX303",
+                    f"the pass {step.name} changed the network at {outcome.fault}",
+                    where=outcome.fault,
+                    why=f"it claims to be exact, and {outcome.detail}",
+                    fix="leave the pass out and report this network: the pass is wrong for it",
+                )
+        lineage = after.contract.lineage
+        lineage = lineage.model_copy(
+            update={"passes": (*lineage.passes, step.name), "parents": (*lineage.parents, deployment.fingerprint)}
+        )
+        deployment = after.replace(contract=after.contract.model_copy(update={"lineage": lineage}))
+    return deployment
+
+
+def compare_exactly(before: Deployment, after: Deployment, inputs: NDArray[Any]) -> Exact:
+    """Compare all populations of two deployments on inputs; see the module's docstring for what counts as equal."""
+    integer = before.quantised and after.quantised
+    first = interpreter.run(before, inputs, "int64" if integer else "float64")
+    second = interpreter.run(after, inputs, "int64" if integer else "float64")
+    missing = [name for name in first if name not in second]
+    if missing:
+        return Exact(0, 0.0, missing[0], "the population is gone")
+    if integer:
+        for name, activity in first.items():
+            if not (
+                np.array_equal(activity.spikes, second[name].spikes) and np.array_equal(activity.membrane, second[name].membrane)
+            ):
+                return Exact(0, 0.0, name, "integers differ")
+        return Exact(0, 0.0)
+    tied = tied_samples(before, inputs, first, second, FLOAT64_ROUNDOFF)
+    largest = 0.0
+    for name, activity in first.items():
+        other = second[name]
+        flipped = (activity.spikes != other.spikes).any(axis=tuple(i for i in range(activity.spikes.ndim) if i != 1))
+        unexplained = flipped & ~tied
+        if unexplained.any():
+            return Exact(0, 0.0, name, f"spikes of {int(unexplained.sum())} samples differ beyond the rounding of a sum")
+        threshold = float(np.max(getattr(before.graph.nodes[name], "v_threshold", 1.0)))
+        difference = np.abs(activity.membrane - other.membrane)[:, ~tied]
+        largest = max(largest, float(difference.max(initial=0.0)) / threshold)
+        if largest > MEMBRANE_TOLERANCE:
+            return Exact(0, largest, name, f"membranes differ by {largest:.3g} of the threshold")
+    return Exact(int(tied.sum()), largest)
+
+
+def tied_samples(
+    deployment: Deployment,
+    inputs: NDArray[Any],
+    first: dict[str, interpreter.Activity],
+    second: dict[str, interpreter.Activity],
+    unit_roundoff: float,
+) -> NDArray[np.bool_]:
+    """Which samples differ only because a membrane lay within rounding of its threshold, (B,) bool.
+
+    Looks at each sample's earliest diverging step, there at its shallowest diverging layer (everything later is a
+    consequence), and asks whether every neuron that flipped was within the forward error bound of its threshold. The
+    distance is read from the side that stayed silent: its membrane was not reset.
+    """
+    batch = next(iter(first.values())).spikes.shape[1]
+    tied = np.zeros(batch, bool)
+    steps = next(iter(first.values())).spikes.shape[0]
+    flips = {
+        name: a.spikes.reshape(steps, batch, -1) != second[name].spikes.reshape(steps, batch, -1) for name, a in first.items()
+    }
+    earliest = {name: np.where(f.any(axis=(0, 2)), f.any(axis=2).argmax(axis=0), steps) for name, f in flips.items()}
+    start = np.min(np.stack(list(earliest.values())), axis=0)
+    affected = np.flatnonzero(start < steps)
+    if not affected.size:
+        return tied
+    # Inputs with a time axis are (T, B, ...), plain samples (B, ...): the signal is always (S, B, ...).
+    encoded = encoding.signal(deployment, inputs)[:, affected]
+    signals = {name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
+    settled = np.zeros(batch, bool)
+    for name, activity in first.items():
+        here = affected[(earliest[name][affected] == start[affected]) & ~settled[affected]]
+        if here.size:
+            bound = interpreter.error_bound(deployment, name, signals, unit_roundoff).reshape(steps, affected.size, -1)
+            theta = np.broadcast_to(deployment.graph.nodes[name].v_threshold, activity.spikes.shape[2:]).reshape(-1)
+            for sample in here:
+                t, column = start[sample], int(np.searchsorted(affected, sample))
+                mask = flips[name][t, sample]
+                silent = np.where(activity.spikes, second[name].membrane, activity.membrane).reshape(steps, batch, -1)
+                distance = np.abs(silent[t, sample][mask] - theta[mask])
+                tied[sample] = bool((distance <= bound[t, column][mask]).all())
+            settled[here] = True
+        signals[name] = activity.spikes[:, affected].astype(np.float64)
+    return tied

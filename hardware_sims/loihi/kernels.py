@@ -1,0 +1,72 @@
+"""The integer neuron over all steps, compiled.
+
+The equations are not written here: numba compiles the functions of ``models/arithmetic.py``, the same ones the int64
+interpreter calls with NumPy. Nothing is cached on disk, because numba's cache looks at the date of the calling file only and
+would go on running old equations after ``arithmetic.py`` changed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+from numba.extending import register_jitable
+
+from snn_export.models import arithmetic
+
+for _equation in (
+    arithmetic.decay_toward_zero,
+    arithmetic.wrap_current,
+    arithmetic.saturate_membrane,
+    arithmetic.loihi_current,
+    arithmetic.loihi_membrane,
+    arithmetic.current_overflows,
+    arithmetic.membrane_overflows,
+    arithmetic.fires,
+    arithmetic.reset_to_zero,
+):
+    register_jitable(_equation)
+
+BLOCK = 4096
+"""Neurons whose state stays in the first-level cache while time runs over them."""
+
+
+@njit(parallel=True, nogil=True)
+def scan(drive, bias, du, dv, threshold, spikes, currents, membranes):  # type: ignore[no-untyped-def]
+    """Step a population from zero state.
+
+    Args:
+        drive: (S, N) int32 synaptic sums, S = T or 1 (the same in every step); N = batch x neurons.
+        bias: (M,) int64, M neurons; N is a multiple of M.
+        du, dv, threshold: int64; the threshold already shifted.
+        spikes: (T, N) bool, written.
+        currents, membranes: (T, N) int32, written, or (0, N) where not wanted.
+
+    Returns:
+        Number of wraps of u plus saturations of v.
+    """
+    steps, size = spikes.shape
+    neurons = bias.shape[0]
+    changing = drive.shape[0] > 1
+    keep_u, keep_v = currents.shape[0] > 0, membranes.shape[0] > 0
+    overflows = 0
+    for block in prange((size + BLOCK - 1) // BLOCK):
+        low, high = block * BLOCK, min((block + 1) * BLOCK, size)
+        u = np.zeros(high - low, np.int64)
+        v = np.zeros(high - low, np.int64)
+        for t in range(steps):
+            row = t if changing else 0
+            for n in range(low, high):
+                wide_u = arithmetic.loihi_current(u[n - low], du, np.int64(drive[row, n]))
+                new_u = arithmetic.wrap_current(wide_u)
+                wide_v = arithmetic.loihi_membrane(v[n - low], dv, new_u, bias[n % neurons])
+                new_v = arithmetic.saturate_membrane(wide_v)
+                overflows += np.int64(arithmetic.current_overflows(wide_u)) + np.int64(arithmetic.membrane_overflows(wide_v))
+                fired = arithmetic.fires(new_v, threshold)
+                new_v = arithmetic.reset_to_zero(new_v, fired)
+                u[n - low], v[n - low] = new_u, new_v
+                spikes[t, n] = fired
+                if keep_u:
+                    currents[t, n] = new_u
+                if keep_v:
+                    membranes[t, n] = new_v
+    return overflows

@@ -1,0 +1,126 @@
+"""The spiking equations of the whole project, stated once: canonical float and Loihi integer.
+
+Every function here is elementwise and written with arithmetic, shift and comparison operators only. The same source
+therefore runs on NumPy arrays, on torch tensors and, compiled by numba, on scalars: the float interpreter, the integer
+oracle, the fast kernels and quantisation-aware training cannot drift apart, because they call the same lines.
+
+Canonical neuron, one step, in this order::
+
+    u = alpha * u + x + b_u            current
+    v = beta * v + u + b_v             membrane
+    s = v > theta                      strict
+    v = 0 where s   ("zero")   or   v - theta * s   ("subtract")
+
+Loihi's integer neuron, one step (Davies et al., IEEE Micro 2018; as the ``fixed_pt`` models of lava-nc 0.10.0 compute
+it, compared bit for bit in ``tests/hardware_sims/test_lava_parity.py``)::
+
+    u = trunc(u * (4096 - (du + 1)) / 4096) + (a << 6)      wraps once at 24 bits
+    v = trunc(v * (4096 - dv) / 4096) + u + bias            saturates at +-(2^23 - 1)
+    s = v > (vth << 6)                                      strict
+    v = 0 where s                                           u is left alone
+
+``a`` is the integer synaptic sum, ``bias`` the shifted mantissa; both decays truncate toward zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+DECAY_BITS = 12
+DECAY_ONE = 1 << DECAY_BITS
+"""Decays are integers in units of 1/4096: beta = 1 - dv / DECAY_ONE."""
+
+STATE_SHIFT = 6
+"""Synaptic sums and thresholds are shifted left by this many bits before they meet u and v."""
+
+STATE_WRAP = 1 << 24
+STATE_MAX = (1 << 23) - 1
+CURRENT_MAX = 1 << 23
+"""u may hold +2^23 itself (Lava wraps strictly above it); v stops at STATE_MAX."""
+
+THRESHOLD_MAX = (1 << 17) - 1
+WEIGHT_MIN, WEIGHT_MAX = -256, 254
+"""The even integers a mixed-sign 8-bit synapse holds."""
+
+BIAS_MANTISSA_MIN, BIAS_MANTISSA_MAX = -4096, 4095
+BIAS_EXPONENT_MAX = 7
+DECAY_MAX = DECAY_ONE - 1
+FULL_CURRENT_DECAY = 4095
+"""du of a neuron without synaptic filter: its u is the input of this step alone."""
+
+
+# --- canonical float neuron ------------------------------------------------------------------------------------------
+
+
+def decay_from_integer(dv: int) -> float:
+    """beta = 1 - dv/4096, the only place a float decay comes from (exact in float32 for every 12-bit dv)."""
+    return 1.0 - dv / DECAY_ONE
+
+
+def integrate(state: Any, decay: Any, drive: Any) -> Any:
+    """One step of a leaky integrator, ``decay * state + drive``. Any float arrays of equal shape; same unit as state."""
+    return decay * state + drive
+
+
+def fires(membrane: Any, threshold: Any) -> Any:
+    """Strict comparison ``v > theta`` as a boolean array: a membrane exactly at threshold is silent."""
+    return membrane > threshold
+
+
+def reset_to_zero(membrane: Any, spikes: Any) -> Any:
+    """``v = 0`` where a neuron fired. Works for integer and float membranes; spikes is boolean or 0/1."""
+    return membrane - membrane * spikes
+
+
+def reset_by_subtraction(membrane: Any, spikes: Any, threshold: Any) -> Any:
+    """``v -= theta`` where a neuron fired."""
+    return membrane - threshold * spikes
+
+
+# --- Loihi integer neuron --------------------------------------------------------------------------------------------
+
+
+def decay_toward_zero(state: Any, keep: Any) -> Any:
+    """``trunc(state * keep / 4096)`` for int64 state and integer keep in 0..4096.
+
+    An arithmetic shift floors; adding 4095 to negative products first turns the floor into truncation toward zero,
+    which is what sign(x) * (|x| >> 12) computes.
+    """
+    product = state * keep
+    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> DECAY_BITS
+
+
+def wrap_current(current: Any) -> Any:
+    """Wrap u once into 24 bits: above 2^23 subtract 2^24, at or below -2^23 add it. +2^23 itself is kept."""
+    return current - (current > CURRENT_MAX) * STATE_WRAP + (current <= -CURRENT_MAX) * STATE_WRAP
+
+
+def saturate_membrane(membrane: Any) -> Any:
+    """Clip v to +-(2^23 - 1)."""
+    high = membrane - (membrane > STATE_MAX) * (membrane - STATE_MAX)
+    return high - (high < -STATE_MAX) * (high + STATE_MAX)
+
+
+def loihi_current(u: Any, du: Any, synaptic_sum: Any) -> Any:
+    """u before the wrap: ``trunc(u (4095 - du) / 4096) + (a << 6)``; int64 in and out."""
+    return decay_toward_zero(u, DECAY_MAX - du) + (synaptic_sum << STATE_SHIFT)
+
+
+def loihi_membrane(v: Any, dv: Any, u: Any, bias: Any) -> Any:
+    """v before saturation: ``trunc(v (4096 - dv) / 4096) + u + bias``; bias already shifted by its exponent."""
+    return decay_toward_zero(v, DECAY_ONE - dv) + u + bias
+
+
+def current_overflows(unwrapped: Any) -> Any:
+    """True where :func:`wrap_current` changes the value."""
+    return (unwrapped > CURRENT_MAX) | (unwrapped <= -CURRENT_MAX)
+
+
+def membrane_overflows(unclipped: Any) -> Any:
+    """True where :func:`saturate_membrane` changes the value."""
+    return (unclipped > STATE_MAX) | (unclipped < -STATE_MAX)
+
+
+def shift_mantissa(mantissa: Any, exponent: int) -> Any:
+    """``mantissa << exponent``, or an arithmetic right shift (floor) where the exponent is negative."""
+    return mantissa << exponent if exponent >= 0 else mantissa >> -exponent
