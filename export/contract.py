@@ -14,9 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 
-CONTRACT_VERSION = 1
-
-
 class Quantisation(BaseModel):
     """Integer grid of a deployment. Every field names a rule of the chip, not a preference.
 
@@ -36,16 +33,27 @@ class Quantisation(BaseModel):
     binding: dict[str, str]
 
 
+class FileReference(BaseModel):
+    """A file named by content. The path is relative to the deployment's own file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+
+
 class Lineage(BaseModel):
-    """Where a deployment came from. Paths are relative to the deployment's file."""
+    """Where a deployment came from: passes it went through, and the files of its earlier forms.
+
+    files: by role: "student" the trained module's checkpoint, "float" the deployment before quantisation.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     passes: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     """Fingerprints (SHA-256) of the deployments this one was made from, oldest first."""
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
+    files: dict[str, FileReference] = Field(default_factory=dict)
 
 
 class ExecutionContract(BaseModel):
@@ -63,7 +71,7 @@ class ExecutionContract(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = CONTRACT_VERSION
+    version: Literal[1] = 1
     dt: float = Field(gt=0)
     dt_unit: Literal["s"] = "s"
     steps: int = Field(ge=1)

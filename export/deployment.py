@@ -148,7 +148,7 @@ class Deployment:
         if population not in self.populations:
             raise not_quantised(population)
         exponent = self.populations[population].bias_exponent
-        total = np.zeros((1, *self.shapes[population]), np.int64)
+        total: NDArray[np.int64] = np.zeros((1, *self.shapes[population]), np.int64)
         counted: set[str] = set()
         for connection in self.connections[population]:
             x = np.zeros((1, *self.shapes[connection.source]), np.int64)
@@ -159,7 +159,7 @@ class Deployment:
                 counted.add(name)
                 x = apply(name, self.graph.nodes[name], x, *integer_parameters(synapse, bias))
             total += x
-        return total[0]
+        return total.reshape(self.shapes[population])
 
 
 def integer_parameters(

@@ -92,7 +92,7 @@ def output_node(graph: nir.NIRGraph) -> str:
 
 
 def _only(graph: nir.NIRGraph, kind: type[nir.NIRNode], what: str) -> str:
-    found = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
+    found: list[str] = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
     if len(found) != 1:
         raise UserError(
             "SNX205",

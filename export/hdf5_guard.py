@@ -56,7 +56,7 @@ def _dataset_bytes(path: Path, where: str, item: object) -> int:
         raise _unsafe(path, where, "its data lies in another file")
     if item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None:
         raise _unsafe(path, where, "it holds objects")
-    return int(item.size or 0) * max(1, item.dtype.itemsize)
+    return int((item.size or 0) * max(1, item.dtype.itemsize))
 
 
 def _unsafe(path: Path, where: str, what: str) -> UserError:

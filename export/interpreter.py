@@ -167,8 +167,9 @@ def _integer_population(deployment: Deployment, name: str, drive: Array) -> Acti
         wide_u = arithmetic.loihi_current(u, population.du, x)
         u = arithmetic.wrap_current(wide_u)
         wide_v = arithmetic.loihi_membrane(v, population.dv, u, bias)
-        events = np.count_nonzero(arithmetic.current_overflows(wide_u)) + np.count_nonzero(arithmetic.membrane_overflows(wide_v))
-        return u, arithmetic.saturate_membrane(wide_v), events
+        wraps = np.count_nonzero(arithmetic.current_overflows(wide_u))
+        clips = np.count_nonzero(arithmetic.membrane_overflows(wide_v))
+        return u, arithmetic.saturate_membrane(wide_v), int(wraps + clips)
 
     # A readout fires too if its membrane ever reaches the largest threshold: the chip has no neuron without one.
     threshold = np.asarray(population.threshold << arithmetic.STATE_SHIFT)

@@ -33,8 +33,8 @@ def apply(name: str, node: nir.NIRNode, x: Array, weight: Array | None = None, b
     if isinstance(node, nir.Affine | nir.Linear):
         w = node.weight if weight is None else weight
         given = node.bias if isinstance(node, nir.Affine) and bias is None else bias
-        product = x @ w.T
-        return product if given is None else product + given
+        product: Array = x @ w.T
+        return product if given is None else np.asarray(product + given)
     if isinstance(node, nir.Conv2d):
         return _convolve(node, x, node.weight if weight is None else weight, node.bias if bias is None else bias)
     if isinstance(node, nir.AvgPool2d | nir.SumPool2d):

@@ -17,6 +17,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import ReadoutSpec
 
 Record = Literal["spikes", "membrane", "current"]
+SPIKES_ONLY: tuple[Record, ...] = ("spikes",)
 
 
 @dataclass(frozen=True, eq=False)

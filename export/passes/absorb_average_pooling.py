@@ -13,7 +13,7 @@ import nir
 import numpy as np
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import conv_padding, pair, remove_node, successors
+from snn_export.export.graph import conv_padding, pair, predecessors, remove_node, successors
 from snn_export.export.passes.pass_ import Exactness
 from snn_export.models.diagnostics import UserError
 
@@ -68,7 +68,7 @@ def _only_successor(deployment: Deployment, name: str) -> str:
 
 
 def _only_source(deployment: Deployment, name: str) -> str:
-    before = [source for source, target in deployment.graph.edges if target == name]
+    before = predecessors(deployment.graph, name)
     if len(before) != 1:
         raise _refuse(name, f"{len(before)} nodes feed it")
     return before[0]

@@ -10,26 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
-import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export import encoding, interpreter
+from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
+from snn_export.export.ties import FLOAT64_ROUNDOFF, tied_samples
 from snn_export.models.diagnostics import UserError
 
 Exactness = Literal["EXACT", "APPROXIMATE"]
 MEMBRANE_TOLERANCE = 1e-9
-FLOAT64_ROUNDOFF = 2.0**-53
 
 
 class Pass(Protocol):
     """A rewrite of a deployment. Immutable, callable; ``exactness`` is a claim that :func:`run_passes` checks."""
 
-    name: str
-    exactness: Exactness
+    name: ClassVar[str]
+    exactness: ClassVar[Exactness]
 
     def __call__(self, deployment: Deployment) -> Deployment:
         """A new deployment."""
@@ -104,47 +103,3 @@ def compare_exactly(before: Deployment, after: Deployment, inputs: NDArray[Any])
         if largest > MEMBRANE_TOLERANCE:
             return Exact(0, largest, name, f"membranes differ by {largest:.3g} of the threshold")
     return Exact(int(tied.sum()), largest)
-
-
-def tied_samples(
-    deployment: Deployment,
-    inputs: NDArray[Any],
-    first: dict[str, interpreter.Activity],
-    second: dict[str, interpreter.Activity],
-    unit_roundoff: float,
-) -> NDArray[np.bool_]:
-    """Which samples differ only because a membrane lay within rounding of its threshold, (B,) bool.
-
-    Looks at each sample's earliest diverging step, there at its shallowest diverging layer (everything later is a
-    consequence), and asks whether every neuron that flipped was within the forward error bound of its threshold. The
-    distance is read from the side that stayed silent: its membrane was not reset.
-    """
-    batch = next(iter(first.values())).spikes.shape[1]
-    tied = np.zeros(batch, bool)
-    steps = next(iter(first.values())).spikes.shape[0]
-    flips = {
-        name: a.spikes.reshape(steps, batch, -1) != second[name].spikes.reshape(steps, batch, -1) for name, a in first.items()
-    }
-    earliest = {name: np.where(f.any(axis=(0, 2)), f.any(axis=2).argmax(axis=0), steps) for name, f in flips.items()}
-    start = np.min(np.stack(list(earliest.values())), axis=0)
-    affected = np.flatnonzero(start < steps)
-    if not affected.size:
-        return tied
-    # Inputs with a time axis are (T, B, ...), plain samples (B, ...): the signal is always (S, B, ...).
-    encoded = encoding.signal(deployment, inputs)[:, affected]
-    signals = {name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
-    settled = np.zeros(batch, bool)
-    for name, activity in first.items():
-        here = affected[(earliest[name][affected] == start[affected]) & ~settled[affected]]
-        if here.size:
-            bound = interpreter.error_bound(deployment, name, signals, unit_roundoff).reshape(steps, affected.size, -1)
-            theta = np.broadcast_to(deployment.graph.nodes[name].v_threshold, activity.spikes.shape[2:]).reshape(-1)
-            for sample in here:
-                t, column = start[sample], int(np.searchsorted(affected, sample))
-                mask = flips[name][t, sample]
-                silent = np.where(activity.spikes, second[name].membrane, activity.membrane).reshape(steps, batch, -1)
-                distance = np.abs(silent[t, sample][mask] - theta[mask])
-                tied[sample] = bool((distance <= bound[t, column][mask]).all())
-            settled[here] = True
-        signals[name] = activity.spikes[:, affected].astype(np.float64)
-    return tied

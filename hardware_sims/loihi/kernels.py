@@ -48,7 +48,7 @@ def scan(drive, bias, du, dv, threshold, spikes, currents, membranes):  # type: 
     neurons = bias.shape[0]
     changing = drive.shape[0] > 1
     keep_u, keep_v = currents.shape[0] > 0, membranes.shape[0] > 0
-    overflows = 0
+    overflows = np.int64(0)
     for block in prange((size + BLOCK - 1) // BLOCK):
         low, high = block * BLOCK, min((block + 1) * BLOCK, size)
         u = np.zeros(high - low, np.int64)

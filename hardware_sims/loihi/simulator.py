@@ -7,6 +7,7 @@ neurons run in a compiled integer scan. Layer by layer, all steps at once: in a 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from snn_export.export.deployment import Deployment, integer_parameters
 from snn_export.export.graph import SYNAPSE_TYPES, conv_padding, pair
 from snn_export.hardware_sims.loihi import kernels, rules
 from snn_export.hardware_sims.simulator import Availability, Capabilities
-from snn_export.hardware_sims.trace import LayerTrace, Record, Trace, check_record, layer_trace, read_out
+from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.arithmetic import STATE_SHIFT
 from snn_export.models.diagnostics import Diagnostic, UserError
 
@@ -85,7 +86,7 @@ class LoihiSimulator:
             },
         )
 
-    def run(self, program: Program, inputs: NDArray[Any], record: Collection[Record] = ("spikes",)) -> Trace:
+    def run(self, program: Program, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
         """Run on (T, B, *shape) or (B, *shape), chunk by chunk of samples; see :class:`Simulator`."""
         wanted = check_record(record)
         levels = encoding.levels(program.deployment, inputs)
@@ -139,7 +140,7 @@ def _run_chunk(
     for name in deployment.layers:
         shape, is_readout = deployment.shapes[name], name == contract.readout.node
         drives = [_drive(synapse, signals[synapse.source], shape) for synapse in program.synapses[name]]
-        drive = drives[0] if len(drives) == 1 else np.sum(np.broadcast_arrays(*drives), axis=0, dtype=np.int32)
+        drive = functools.reduce(np.add, drives)
         spikes, current, membrane, overflows = _neurons(deployment, name, drive, record, membrane_needed=is_readout)
         population = deployment.populations[name]
         layers[name] = layer_trace(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
-from snn_export.hardware_sims.trace import Record, Trace, check_record, layer_trace, read_out
+from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 
@@ -48,7 +48,7 @@ class ReferenceSimulator:
             raise UserError.from_diagnostics(tuple(findings))
         return deployment
 
-    def run(self, program: Deployment, inputs: NDArray[Any], record: Collection[Record] = ("spikes",)) -> Trace:
+    def run(self, program: Deployment, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); see :class:`Simulator`."""
         wanted = check_record(record)
         activities = interpreter.run(program, inputs)

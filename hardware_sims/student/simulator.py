@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
-from snn_export.hardware_sims.trace import LayerTrace, Record, Trace, check_record, layer_trace, read_out
+from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.unroll import unroll
 
@@ -67,7 +67,7 @@ class StudentSimulator:
             raise UserError.from_diagnostics(tuple(findings))
         return deployment
 
-    def run(self, program: Deployment, inputs: NDArray[Any], record: Collection[Record] = ("spikes",)) -> Trace:
+    def run(self, program: Deployment, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); membranes are float32, real units. See :class:`Simulator`."""
         wanted = check_record(record)
         if self._layers is None:

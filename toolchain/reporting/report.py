@@ -27,7 +27,7 @@ class _Record(BaseModel):
 
 
 class Divergence(_Record):
-    """First place where two traces differ: earliest step, then shallowest layer, then lowest sample and neuron.
+    """First place where two traces of a layer differ: lowest sample, then earliest step, then lowest neuron.
 
     neuron is the flat index into the layer's features, position the index per axis. expected and got are spikes, or
     membranes where the spikes agree everywhere (kind says which).
@@ -230,7 +230,7 @@ class TrainingSummary(_Record):
 class Report(_Record):
     """The whole verdict. ``passed`` and ``exit_code`` follow from gates and coverage, see verification/gates.py."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     tool_version: str
     network: str
     dataset: str

@@ -1,0 +1,63 @@
+# make demo    install everything into .venv, run the whole line on the digits, print the verdict
+# make test    install everything into .venv, check the code, run the whole test suite
+# make lint    only check the code          make clean    remove what make made
+#
+# Both targets make what they need and rely on nothing the other left. PYTHON=... chooses the interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .make
+SOURCES := $(shell find toolchain models export hardware_sims -type f -not -path '*/__pycache__/*' 2>/dev/null)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PYTHONSAFEPATH := 1
+
+.PHONY: help demo test lint install lava clean
+help:
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+
+$(STAMPS)/python: Makefile .ci/check-machine
+	@mkdir -p $(STAMPS)
+	@bash .ci/check-machine "$(PYTHON)"
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@touch $@
+
+$(STAMPS)/dependencies: $(STAMPS)/python pyproject.toml constraints.txt .ci/requirements
+	@echo "installing dependencies into $(VENV) (about 2 GB, minutes); log: $(STAMPS)/install.log"
+	@$(BIN)/python .ci/requirements > $(STAMPS)/requirements.txt
+	@$(PIP) install -c constraints.txt -r $(STAMPS)/requirements.txt 2>&1 | tee $(STAMPS)/install.log | sed -un 's/^Collecting \([^ ]*\).*/  \1/p' \
+	  || { tail -n 20 $(STAMPS)/install.log; echo "make: installing failed; the whole log is $(STAMPS)/install.log"; exit 1; }
+	@touch $@
+
+$(STAMPS)/installed: $(STAMPS)/dependencies $(SOURCES) pyproject.toml README.md
+	@echo "installing snn-export"
+	@rm -rf build
+	@$(PIP) install -q --no-deps --force-reinstall . || { echo "make: snn-export itself does not install"; exit 1; }
+	@rm -rf build
+	@touch $@
+
+install: $(STAMPS)/installed
+
+lava: $(STAMPS)/installed
+	@$(BIN)/snn-export backends install lava
+
+demo: lava
+	@$(BIN)/snn-export run
+
+lint: $(STAMPS)/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy -p snn_export
+
+test: lava lint
+	@SNN_EXPORT_REQUIRE_LAVA=1 $(BIN)/python -m pytest
+
+clean:
+	@rm -rf $(VENV) $(STAMPS) build snn-export-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

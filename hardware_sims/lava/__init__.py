@@ -1,0 +1,1 @@
+"""Real Lava, in an environment of its own behind a worker process."""

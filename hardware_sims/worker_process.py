@@ -1,0 +1,199 @@
+"""Drives a worker: a script in a backend's own environment that turns a request folder into a trace folder.
+
+The protocol every worker follows: it is called as ``python worker.py REQUEST TRACE``, writes into ``TRACE.partial`` and renames
+that to ``TRACE`` when everything is there; it may keep two int64 (done, in all) in ``TRACE.partial/progress.bin``.
+
+Whatever a worker does - crash, hang, stop, be killed, print without end - the call ends within its time limit with a
+:class:`BackendError` that names the log, and no process of the worker's is left. Linux only, like the backends that need it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from snn_export.hardware_sims.simulator import BackendError
+from snn_export.models.diagnostics import Diagnostic
+
+LOG_LIMIT = 64 << 20
+"""Bytes of log after which a worker counts as broken."""
+
+GRACE = 5.0
+"""Seconds that killed processes get to disappear."""
+
+_POLL = 0.02
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""Shared memory that a failed worker leaves is removed here; the warning would only hide the worker's last words."""
+
+_BOOTSTRAP = Path(__file__).with_name("worker_bootstrap.py")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class WorkerCall:
+    """One run of a worker.
+
+    Attributes:
+        backend: name, for messages.
+        python: interpreter of the worker's environment.
+        worker: the script.
+        request, trace: folder it reads; folder it makes (must not exist yet).
+        log: file that receives its stdout and stderr.
+        time_limit: seconds until it is killed.
+        environment: variables set on top of a small part of this process's.
+    """
+
+    backend: str
+    python: Path
+    worker: Path
+    request: Path
+    trace: Path
+    log: Path
+    time_limit: float
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_worker(call: WorkerCall, progress: Progress | None = None) -> None:
+    """Run a worker to its end; returns where the trace folder exists and the worker ended well.
+
+    Raises:
+        BackendError: SNX420 past the time limit (the message says if it had been stopped), SNX421 killed by a signal,
+            SNX422 ended with an error, SNX423 ended well without a trace, SNX424 could not be started, SNX426 flooded its log.
+        KeyboardInterrupt: passed on after the worker's processes are gone.
+    """
+    prefix = f"snx{secrets.token_hex(8)}-"
+    call.log.parent.mkdir(parents=True, exist_ok=True)
+    with call.log.open("wb") as log, _killed_at_exit(_start(call, prefix, log), prefix) as process:
+        _wait(call, process, progress)
+    status = process.returncode
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        raise _broken(call, "SNX421", f"was killed by {name}", f"the kernel does so when memory runs out; {_last_line(call.log)}")
+    if status > 0:
+        raise _broken(call, "SNX422", f"ended with status {status}", _last_line(call.log))
+    if not call.trace.is_dir():
+        raise _broken(call, "SNX423", "ended without an error and without a trace", _last_line(call.log))
+
+
+def _start(call: WorkerCall, prefix: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the worker as leader of a session of its own, so that one signal reaches all it forks."""
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
+    }
+    arguments = [str(os.getpid()), prefix, str(call.worker), str(call.request), str(call.trace)]
+    try:
+        return subprocess.Popen(
+            [str(call.python), "-I", "-u", "-W", _QUIET, str(_BOOTSTRAP), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**kept, "OMP_NUM_THREADS": "1", **call.environment},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _broken(call, "SNX424", f"could not be started: {error.strerror}", f"its interpreter is {call.python}") from error
+
+
+@contextmanager
+def _killed_at_exit(process: subprocess.Popen[bytes], prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Whatever happens inside: kill the whole process group, reap the leader, remove shared memory it left.
+
+    The leader is reaped last. Until then its id cannot be given to another process, so the signal hits nobody else.
+    """
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + GRACE
+        while group_members(process.pid) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        process.wait()
+        for segment in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - the kernel's folder of POSIX shared memory
+            segment.unlink(missing_ok=True)
+
+
+def _wait(call: WorkerCall, process: subprocess.Popen[bytes], progress: Progress | None) -> None:
+    """Until the leader has ended (it is left unreaped) or is to be killed."""
+    deadline = time.monotonic() + call.time_limit
+    seen: tuple[int, int] | None = None
+    while not _ended(process.pid):
+        if time.monotonic() > deadline:
+            stopped = any(state in "Tt" for state in group_members(process.pid).values())
+            what = "was stopped (SIGSTOP) and did not continue" if stopped else "did not finish"
+            raise _broken(
+                call, "SNX420", f"{what} within {call.time_limit:g} seconds", "it hangs, or the job is larger than its limit"
+            )
+        if call.log.stat().st_size > LOG_LIMIT:
+            raise _broken(call, "SNX426", f"wrote more than {LOG_LIMIT >> 20} MiB of log", "it repeats an error without end")
+        seen = _report(call.trace, progress, seen)
+        time.sleep(_POLL)
+    _report(call.trace, progress, seen)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # the host ignores SIGCHLD: the kernel has reaped it
+        return True
+
+
+def group_members(group: int) -> dict[int, str]:
+    """Living processes of a process group and their state letters as ``/proc`` shows them; zombies do not count."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found[int(folder.name)] = fields[0]
+    return found
+
+
+def _report(trace: Path, progress: Progress | None, seen: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Pass on how far the worker is, where that is known and new; returns what was passed on last."""
+    if progress is None:
+        return None
+    for folder in (trace.with_name(f"{trace.name}.partial"), trace):
+        try:
+            done, total = np.fromfile(folder / "progress.bin", np.int64).tolist()
+        except (OSError, ValueError):  # not there yet, or just being written
+            continue
+        if (done, total) != seen:
+            progress(done, total)
+        return done, total
+    return seen
+
+
+def _last_line(log: Path) -> str:
+    """Last line with content, shortened: nearly always the error."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return f"its last words: {lines[-1][:300]}" if lines else "it said nothing"
+
+
+def _broken(call: WorkerCall, code: str, what: str, why: str) -> BackendError:
+    fix = f"read {call.log}; `snn-export backends install {call.backend}` repairs a damaged environment"
+    return BackendError(Diagnostic(code, f"the {call.backend} worker {what}", call.backend, why, fix), str(call.log))
+
+
+def new_log(folder: Path, backend: str) -> Path:
+    """An unused log file in ``folder``, named after backend and time; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, path = tempfile.mkstemp(prefix=f"{backend}-{time.strftime('%Y%m%d-%H%M%S')}-", suffix=".log", dir=folder)
+    os.close(handle)
+    return Path(path)

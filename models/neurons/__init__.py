@@ -1,0 +1,1 @@
+"""Neurons that torch and snnTorch do not bring."""

@@ -1,0 +1,1 @@
+"""Spiking students, built by name."""

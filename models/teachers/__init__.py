@@ -1,0 +1,1 @@
+"""Ordinary (non-spiking) teachers, built by name."""

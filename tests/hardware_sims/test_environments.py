@@ -1,0 +1,153 @@
+"""Environments of isolated backends, with a pretended pip: stamps, repeats, half-made folders, overrides, locks."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from snn_export.hardware_sims import environments
+from snn_export.hardware_sims.environments import Environment
+from snn_export.hardware_sims.lava.simulator import LavaSimulator
+from snn_export.models.diagnostics import UserError
+
+
+class PretendedPip:
+    """Notes commands; makes the interpreter's file; fails or hangs at the command whose text contains ``fail_at``."""
+
+    def __init__(self, fail_at: str = "", error: type[Exception] | None = None, answer: str = '{"lava-nc": "9"}') -> None:
+        self.commands: list[str] = []
+        self.fail_at, self.error, self.answer = fail_at, error, answer
+
+    def __call__(self, command: Sequence[str], log: Path, time_limit: float) -> str:
+        text = " ".join(command)
+        self.commands.append(text)
+        log.write_text("output", encoding="utf-8")
+        if self.fail_at and self.fail_at in text:
+            raise subprocess.TimeoutExpired(text, time_limit) if self.error else subprocess.CalledProcessError(1, text)
+        if "-m venv" in text:
+            python = Path(command[-1]) / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.touch(mode=0o755)
+        return self.answer if "--self-test" in text else ""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SNN_EXPORT_ENVS", str(tmp_path))
+    monkeypatch.delenv("SNN_EXPORT_LAVA_PYTHON", raising=False)
+    return tmp_path
+
+
+def ignore(line: str) -> None:
+    """Progress nobody reads."""
+
+
+def code_of(action: object, *arguments: object, **options: object) -> str:
+    with pytest.raises(UserError) as caught:
+        action(*arguments, **options)  # type: ignore[operator]
+    return caught.value.code
+
+
+def test_an_installation_is_found_and_not_repeated(folder: Path) -> None:
+    pip, lines = PretendedPip(), list[str]()
+    made = environments.install("lava", lines.append, run=pip)
+    assert made.fresh and made.versions == {"lava-nc": "9"}
+    assert [("-m venv" in text, "-m pip" in text, "--self-test" in text) for text in pip.commands] == [
+        (True, False, False), (False, True, False), (False, False, True)
+    ]  # fmt: skip
+    assert "--no-deps" in pip.commands[1] and "--ignore-requires-python" in pip.commands[1]
+    assert environments.interpreter("lava") == made.interpreter and folder in made.interpreter.parents
+    assert environments.versions("lava") == {"lava-nc": "9"}
+    assert LavaSimulator().availability().ok
+
+    again = environments.install("lava", lines.append, run=pip)
+    assert not again.fresh and len(pip.commands) == 3 and "nothing to do" in lines[-1]
+
+
+@pytest.mark.parametrize(("step", "code"), [("-m venv", "SNX413"), ("-m pip", "SNX414"), ("--self-test", "SNX415")])
+def test_a_half_made_environment_is_never_used_and_made_anew(step: str, code: str) -> None:
+    assert code_of(environments.install, "lava", ignore, run=PretendedPip(step)) == code
+    assert code_of(environments.interpreter, "lava") == "SNX430"
+    found = LavaSimulator().availability()
+    assert not found.ok and found.fix == "snn-export backends install lava"
+    assert environments.install("lava", ignore, run=PretendedPip()).fresh
+
+
+def test_a_step_that_hangs_and_a_proof_that_says_nothing_are_errors() -> None:
+    hanging = PretendedPip("-m pip", error=subprocess.TimeoutExpired)
+    assert code_of(environments.install, "lava", ignore, run=hanging) == "SNX418"
+    assert code_of(environments.install, "lava", ignore, run=PretendedPip(answer="")) == "SNX415"
+
+
+def test_a_stamp_without_its_interpreter_does_not_count() -> None:
+    made = environments.install("lava", ignore, run=PretendedPip())
+    made.interpreter.unlink()
+    assert code_of(environments.interpreter, "lava") == "SNX430"
+
+
+def test_changed_requirements_make_another_environment(tmp_path: Path) -> None:
+    recipe = Environment("x", tmp_path / "backend")
+    recipe.folder.mkdir()
+    recipe.requirements.write_text("a==1\n", encoding="utf-8")
+    first = recipe.location
+    recipe.requirements.write_text("a==2\n", encoding="utf-8")
+    assert recipe.location != first and recipe.location.parent == first.parent
+    assert Environment("x", recipe.folder, ("--no-deps",)).location != recipe.location
+
+
+def test_the_override_wins_and_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNN_EXPORT_LAVA_PYTHON", sys.executable)
+    assert environments.interpreter("lava") == Path(sys.executable)
+    pip = PretendedPip()
+    assert not environments.install("lava", ignore, run=pip).fresh and pip.commands == []
+    monkeypatch.setenv("SNN_EXPORT_LAVA_PYTHON", "/nowhere/python")
+    assert code_of(environments.interpreter, "lava") == "SNX417"
+    assert not LavaSimulator().availability().ok
+
+
+def test_python_disk_place_and_name_are_checked_first(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lava, pip = environments.BUILT_IN["lava"], PretendedPip()
+    monkeypatch.setattr(environments, "BUILT_IN", {"lava": Environment("lava", lava.folder, python=((2, 6), (2, 8)))})
+    assert code_of(environments.install, "lava", ignore, run=pip) == "SNX410"
+    monkeypatch.setattr(environments, "BUILT_IN", {"lava": Environment("lava", lava.folder, disk_bytes=1 << 60)})
+    assert code_of(environments.install, "lava", ignore, run=pip) == "SNX411"
+    assert code_of(environments.install, "hardware", ignore, run=pip) == "SNX416"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SNN_EXPORT_ENVS", str(tmp_path / "file"))
+    assert code_of(environments.install, "lava", ignore, run=pip) == "SNX419"
+    assert pip.commands == []
+
+
+def test_two_installations_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = environments.environment("lava")
+    recipe.location.parent.mkdir(parents=True)
+    monkeypatch.setattr(environments, "LOCK_LIMIT", 0.3)
+    lines: list[str] = []
+    with (recipe.location.parent / "install.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert code_of(environments.install, "lava", lines.append, run=PretendedPip()) == "SNX412"
+    assert lines == ["another installation is running: waiting for it"]
+    assert environments.install("lava", lines.append, run=PretendedPip()).fresh
+
+
+def test_folders_follow_the_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SNN_EXPORT_ENVS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert environments.environments_folder() == tmp_path / "snn-export" / "envs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert environments.environments_folder() == Path.home() / ".cache" / "snn-export" / "envs"
+    assert environments.log_folder().parent == environments.cache_folder()
+
+
+def test_the_default_runner_logs_and_fails_loudly(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "import sys; print('out'); print('err', file=sys.stderr)"
+    assert environments.run_logged([sys.executable, "-c", script], log, 20.0) == "out\n"
+    assert {"out", "err"} <= set(log.read_text(encoding="utf-8").split())
+    with pytest.raises(subprocess.CalledProcessError):
+        environments.run_logged([sys.executable, "-c", "raise SystemExit(1)"], log, 20.0)

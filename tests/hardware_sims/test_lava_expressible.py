@@ -1,0 +1,125 @@
+"""What the lava backend refuses, each with its code, all at once, and without Lava."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+from builders import LayerPlan, Plan, deployment_from, random_deployment
+
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.lava import simulator as lava
+from snn_export.hardware_sims.lava.simulator import LavaSimulator
+from snn_export.hardware_sims.simulator import BackendError, Simulator
+from snn_export.models.diagnostics import UserError
+from snn_export.models.spec import NeuronSpec
+
+DENSE = LayerPlan("layer", np.full((3, 4), 2))
+CONV = LayerPlan("layer", np.full((2, 1, 3, 2), 2))
+
+
+def dense(high: int = 1, **changes: object) -> Deployment:
+    return deployment_from(Plan((4,), (replace(DENSE, **changes),), high=high))
+
+
+def conv(shape: tuple[int, ...] = (1, 6, 5), high: int = 1, **changes: object) -> Deployment:
+    return deployment_from(Plan(shape, (replace(CONV, **changes),), high=high))
+
+
+def with_neuron(spec: NeuronSpec) -> Deployment:
+    made = dense()
+    return made.replace(contract=made.contract.model_copy(update={"neurons": {"layer": spec}}))
+
+
+def with_population(**changes: int) -> Deployment:
+    made = dense()
+    return made.replace(populations={"layer": replace(made.populations["layer"], **changes)})
+
+
+def with_pool() -> Deployment:
+    made = conv()
+    nodes = {**made.graph.nodes, "pool": nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))}
+    edges = [("input", "pool"), ("pool", "layer.weight"), ("layer.weight", "layer"), ("layer", "output")]
+    nodes["layer"] = nir.LIF(*(np.ones((2, 1, 1)) for _ in range(5)))
+    return made.replace(graph=nir.NIRGraph(nodes, edges, type_check=False))
+
+
+def with_latency(steps: int) -> Deployment:
+    made = dense()
+    return made.replace(contract=made.contract.model_copy(update={"latency": {"layer": steps}}))
+
+
+REFUSED = {
+    "subtract": ("SNX220", lambda: with_neuron(NeuronSpec(0, reset="subtract"))),
+    "late reset": ("SNX220", lambda: with_neuron(NeuronSpec(0, reset_delay=1))),
+    "threshold": ("SNX221", lambda: with_population(threshold=1 << 17)),
+    "du": ("SNX221", lambda: with_population(du=-1)),
+    "dv": ("SNX221", lambda: with_population(dv=4096)),
+    "bias exponent": ("SNX222", lambda: with_population(bias_exponent=8)),
+    "bias mantissa": ("SNX222", lambda: dense(bias=np.array([0, 4096, 0]))),
+    "odd weight": ("SNX223", lambda: dense(weight=np.array([[2, 3, 2, 2]]))),
+    "large weight": ("SNX223", lambda: dense(weight=np.array([[2, 256, 2, 2]]))),
+    "conv exponent": ("SNX224", lambda: conv(weight_exponent=1)),
+    "negative exponent": ("SNX224", lambda: dense(weight_exponent=-1)),
+    "pool": ("SNX225", with_pool),
+    "uneven padding": ("SNX226", lambda: conv(padding="same")),
+    "many groups": ("SNX226", lambda: conv((128, 3, 2), weight=np.full((128, 1, 3, 2), 2), groups=128)),
+    "no integers": ("SNX227", lambda: dense().replace(synapses={})),
+    "conv sum": ("SNX228", lambda: conv(high=1 << 20)),
+    "current": ("SNX228", lambda: dense(high=1 << 22)),
+    "latency": ("SNX229", lambda: with_latency(2)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_each_reason_has_its_code(case: str) -> None:
+    code, make = REFUSED[case]
+    simulator, deployment = LavaSimulator(), make()
+    assert [found.code for found in simulator.check(deployment)] == [code]
+    with pytest.raises(UserError) as caught:
+        simulator.compile(deployment)
+    assert caught.value.code == code and caught.value.exit_code == 3
+
+
+def test_reasons_come_all_at_once() -> None:
+    deployment = dense(weight=np.full((3, 4), 3), weight_exponent=9)
+    deployment = deployment.replace(populations={"layer": replace(deployment.populations["layer"], du=5000, threshold=-1)})
+    assert sorted(found.code for found in LavaSimulator().check(deployment)) == ["SNX221", "SNX221", "SNX223", "SNX224"]
+
+
+def test_what_is_within_the_limits_passes() -> None:
+    limits = dense(
+        weight=np.array([[-256, 254, 0, 2]]), weight_exponent=7, bias=np.array([-4096]), bias_exponent=7, du=0, dv=4095
+    )
+    assert LavaSimulator().check(limits) == []
+    assert LavaSimulator().check(random_deployment(np.random.default_rng(0))) == []
+    assert isinstance(LavaSimulator(), Simulator)
+
+
+def test_a_float_deployment_is_told_to_quantise() -> None:
+    made = dense()
+    floats = made.replace(contract=made.contract.model_copy(update={"quantisation": None}))
+    assert [found.code for found in LavaSimulator().check(floats)] == ["SNX302"]
+
+
+@pytest.mark.parametrize("written", [None, "not json", json.dumps({"models": {"lif": "PyLifModelFloat [floating_pt]"}})])
+def test_a_trace_that_is_none_is_a_broken_backend(tmp_path: Path, written: str | None) -> None:
+    if written is not None:
+        (tmp_path / "trace.json").write_text(written, encoding="utf-8")
+    with pytest.raises(BackendError) as caught:
+        lava._read(tmp_path, {}, tmp_path / "log.txt")
+    assert caught.value.diagnostic.code == "SNX425" and caught.value.log == str(tmp_path / "log.txt")
+
+
+def test_without_an_environment_the_fix_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNN_EXPORT_ENVS", str(tmp_path))
+    monkeypatch.delenv("SNN_EXPORT_LAVA_PYTHON", raising=False)
+    simulator = LavaSimulator()
+    with pytest.raises(UserError) as caught:
+        simulator.run(simulator.compile(dense()), np.ones((1, 4)))
+    assert caught.value.code == "SNX430" and caught.value.exit_code == 4
+    assert caught.value.diagnostics[0].fix == "snn-export backends install lava"

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from snn_export.models.diagnostics import UserError
+from snn_export.training.losses import BatchOutputs, KnowledgeDistillation, cross_entropy, knowledge_distillation
+from snn_export.training.recipe import ForwardMode
+from snn_export.training.recipes.registry import RECIPES, load_recipe
+
+
+def test_distillation_against_a_value_computed_by_hand() -> None:
+    # Teacher logits 4 ln 3 and 0 at tau 4: probabilities 3/4, 1/4. Student logits 0 and 0: 1/2, 1/2.
+    # 16 * (3/4 ln(3/2) + 1/4 ln(1/2))
+    teacher, student = torch.tensor([[4 * math.log(3), 0.0]]), torch.zeros(1, 2)
+    expected = 16 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert knowledge_distillation(student, teacher, 4.0).item() == pytest.approx(expected, rel=1e-6)
+    # The divergence is not symmetric: exchanged, 16 * (1/2 ln(2/3) + 1/2 ln 2).
+    assert knowledge_distillation(teacher, student, 4.0).item() == pytest.approx(8 * math.log(4 / 3), rel=1e-6)
+
+
+def test_distillation_is_the_mean_over_the_batch_and_zero_for_equal_logits() -> None:
+    student, teacher = torch.randn(2, 5, 7)
+    single = [knowledge_distillation(student[i : i + 1], teacher[i : i + 1], 2.0) for i in range(5)]
+    torch.testing.assert_close(knowledge_distillation(student, teacher, 2.0), torch.stack(single).mean())
+    assert knowledge_distillation(teacher, teacher, 4.0).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher = torch.randn(2, 3, 4, requires_grad=True)
+    student, teacher = student.detach().requires_grad_(), teacher.detach().requires_grad_()
+    knowledge_distillation(student, teacher, 4.0).backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]])
+    assert cross_entropy(logits, torch.tensor([0, 1])).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_plain_kd_is_cross_entropy_plus_distillation_at_four() -> None:
+    recipe = load_recipe("plain_kd")
+    logits, teacher, labels = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = cross_entropy(logits, labels) + knowledge_distillation(logits, teacher, 4.0)
+    torch.testing.assert_close(recipe.loss(BatchOutputs(logits, labels, teacher)), expected)
+    assert recipe.needs_teacher
+
+
+def test_distillation_without_a_teacher_is_refused() -> None:
+    with pytest.raises(UserError) as error:
+        KnowledgeDistillation()(BatchOutputs(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)))
+    assert error.value.code == "SNX311"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads_under_its_name(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.citation
+    assert recipe.forward_mode is ForwardMode.BPTT
+    assert name in recipe.describe()
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match="did you mean 'plain_kd'") as error:
+        load_recipe("plain-kd")
+    assert error.value.code == "SNX013"

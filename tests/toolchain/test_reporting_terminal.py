@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from snn_export.reporting import terminal
+from snn_export.reporting.formatting import text_of, to_ascii
+from snn_export.reporting.report import Report
+from tests.report_examples import example_report, failing_report
+
+REPORTS = pytest.mark.parametrize("report", [example_report(), failing_report()], ids=["passing", "failing"])
+LAYER_FIELDS = (
+    "reference_spikes",
+    "got_spikes",
+    "mismatched_spikes",
+    "count_error_sum",
+    "mismatched_membranes",
+    "membrane_difference_max",
+    "overflows",
+    "tolerance_that_would_pass",
+)
+RUNG_FIELDS = ("accuracy", "interval", "samples", "mismatched_spikes")
+
+
+def numbers(line: str) -> list[str]:
+    return [part for part in re.split(r" {2,}", line.strip()) if part]
+
+
+@REPORTS
+def test_it_fits_a_hundred_columns(report: Report) -> None:
+    for ascii_only in (False, True):
+        text = terminal.render(report, ascii_only=ascii_only)
+        assert max(len(line) for line in text.splitlines()) <= terminal.WIDTH
+
+
+@REPORTS
+def test_every_number_of_the_ladder_is_the_one_of_the_report(report: Report) -> None:
+    lines = terminal.render(report).splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("Rung")) + 2
+    for index, rung in enumerate(report.ladder):
+        shown = numbers(lines[start + index])
+        expected = [text_of(report, f"ladder.{index}.{field}") for field in RUNG_FIELDS]
+        assert shown[:2] == [rung.name, rung.backend]
+        assert [*shown[2:5], shown[-1]] == expected
+
+
+def test_every_number_of_the_layer_tables_is_the_one_of_the_report() -> None:
+    report = failing_report()
+    lines = terminal.render(report, width=160).splitlines()
+    seen = 0
+    for number, comparison in enumerate(report.comparisons):
+        start = next(
+            index for index, line in enumerate(lines) if line.startswith(f"{comparison.reference} → {comparison.target}")
+        )
+        for index, layer in enumerate(comparison.layers):
+            line = next(line for line in lines[start:] if line.startswith(layer.layer))
+            path = f"comparisons.{number}.layers.{index}"
+            assert numbers(line)[2:] == [text_of(report, f"{path}.{field}") for field in LAYER_FIELDS]
+            seen += 1
+    assert seen == 9
+
+
+def test_the_verdict_comes_first_and_every_cause_and_gap_is_named() -> None:
+    report = failing_report()
+    text = " ".join(terminal.render(report).split())
+    assert text.startswith("FAIL")
+    for sentence in (*report.causes, *(item.why for item in report.coverage), report.comparisons[2].log or ""):
+        assert sentence in text
+    assert "sample 3, step 2, neuron 17 (channel 1, row 0, column 1): spike expected, none came" in text
+    assert "The first layer that differs is lif2." in text
+    assert terminal.render(example_report()).startswith("PASS")
+
+
+def test_ascii_output_is_ascii_and_says_the_same_numbers() -> None:
+    report = example_report()
+    text = terminal.render(report, ascii_only=True)
+    assert text.isascii()
+    assert to_ascii(text_of(report, "comparisons.0.layers.0.reference_spikes")) in text
+
+
+def test_names_are_text_and_not_markup() -> None:
+    report = failing_report().model_copy(update={"dataset": "[bold]x[/bold]\x1b]0;title\x07"})
+    text = terminal.render(report)
+    assert "\x1b" not in text
+    assert "[bold]x[/bold]\\x1b]0;title\\x07" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+    ids=["default", "no-color", "dumb"],
+)
+def test_the_console_decides_on_colour_and_ascii(environment: dict[str, str], coloured: bool) -> None:
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=True, width=100, _environ={"TERM": "xterm-256color", **environment})
+    terminal.print_report(example_report(), console)
+    assert ("\x1b[1;32mPASS" in buffer.getvalue()) is coloured
+    assert buffer.getvalue().isascii() is (environment.get("TERM") == "dumb")
+
+
+def test_a_report_with_nothing_in_it_still_prints() -> None:
+    empty = example_report().model_copy(
+        update={
+            "gates": (),
+            "ladder": (),
+            "comparisons": (),
+            "coverage": (),
+            "energy": None,
+            "passed": False,
+            "causes": ("nothing",),
+        }
+    )
+    assert "nothing was left out" in terminal.render(empty)

@@ -1,0 +1,66 @@
+"""Running the pipeline from a command: settings in, progress out, exit code from the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from snn_export.config import Loaded, load_config
+from snn_export.config_schema import Config
+from snn_export.pipeline.machine import write_run_facts
+from snn_export.pipeline.rendering import HTML_FILE
+from snn_export.pipeline.steps import Planned, carry_out, plan
+from snn_export.pipeline.verification import REPORT_FILE
+from snn_export.pipeline.workspace import Workspace
+from snn_export.reporting.json_file import read_report
+from snn_export.reporting.report import Report
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of a command, and the folder they point at."""
+
+    config: Config
+    base: Path
+    workspace: Workspace
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report of a whole run lies."""
+        return self.workspace.folder("report") / REPORT_FILE
+
+    @property
+    def html_path(self) -> Path:
+        """Its HTML rendering."""
+        return self.workspace.folder("report") / HTML_FILE
+
+
+def prepare(config_file: Path | None, overrides: Mapping[str, str], output: Path | None = None) -> Run:
+    """Settings from file, environment and flags; without a file the defaults, which are the digits."""
+    loaded: Loaded = load_config(config_file, overrides, allow_missing=config_file is None)
+    root = output if output is not None else loaded.folder / loaded.config.project.output
+    return Run(loaded.config, loaded.folder, Workspace(root))
+
+
+def planned(run: Run, start: str | None = None, until: str | None = None) -> tuple[Planned, ...]:
+    """What would be done."""
+    return plan(run.config, run.workspace, run.base, start, until)
+
+
+def execute(run: Run, start: str | None = None, until: str | None = None) -> int:
+    """Carry the plan out with progress on stderr; returns how many steps ran."""
+    from snn_export.commands.telling import ConsoleTeller
+
+    started = time.monotonic()
+    with ConsoleTeller() as teller:
+        ran = carry_out(planned(run, start, until), run.config, run.workspace, run.base, teller)
+    if ran:
+        write_run_facts(run.workspace, run.workspace.root / "run.json", time.monotonic() - started, ran)
+    return ran
+
+
+def finished_report(run: Run) -> Report:
+    """The report of the last whole run."""
+    return read_report(run.report_path)

@@ -1,0 +1,54 @@
+"""``snn-export run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from snn_export.commands.options import Format, config_options, format_option
+
+
+@click.command("run")
+@config_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to [default: project.output]."
+)
+@click.option("--from", "start", metavar="STEP", help="Run this step and all after it again.")
+@click.option("--until", metavar="STEP", help="Stop after this step.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever the verdict is.")
+@format_option
+def command(
+    config_file: Path | None,
+    overrides: dict[str, str],
+    output: Path | None,
+    start: str | None,
+    until: str | None,
+    dry_run: bool,
+    exit_zero: bool,
+    output_format: Format,
+) -> None:
+    """Do everything: train, distil, export, quantize, verify, report.
+
+    Steps: teacher, student, export, quantize, verify, report. A step whose inputs did not change is not done again; an
+    interrupted training goes on from its last epoch.
+    """
+    from snn_export.commands import pipeline_run
+
+    run = pipeline_run.prepare(config_file, overrides, output)
+    if dry_run:
+        for item in pipeline_run.planned(run, start, until):
+            click.echo(f"{item.step.name:<9} {'run' if item.runs else 'up to date':<11} {item.why}")
+        return
+    ran = pipeline_run.execute(run, start, until)
+    if not ran:
+        click.echo("nothing to do: every step is up to date", err=True)
+    if until is not None and until != "report":
+        return
+    from snn_export.commands.verdict import show_report
+
+    report = pipeline_run.finished_report(run)
+    show_report(report, output_format, brief=not ran)
+    click.echo(f"report: {run.html_path}", err=output_format == "json")
+    raise SystemExit(0 if exit_zero else report.exit_code)

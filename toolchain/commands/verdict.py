@@ -1,0 +1,29 @@
+"""Showing a report at the end of a command."""
+
+from __future__ import annotations
+
+import click
+
+from snn_export.commands.options import Format
+from snn_export.reporting.report import Report
+
+
+def show_report(report: Report, output_format: Format, brief: bool = False) -> None:
+    """Print a report to stdout as people or programs read it; ``brief`` leaves only the verdict."""
+    if output_format == "json":
+        from snn_export.reporting.json_file import report_text
+
+        click.echo(report_text(report), nl=False)
+        return
+    if brief:
+        click.echo("PASS" if report.passed else f"FAIL (exit {report.exit_code})")
+        for cause in report.causes:
+            click.echo(f"  {cause}")
+        return
+    from rich.console import Console
+
+    from snn_export.reporting.terminal import WIDTH, print_report
+
+    console = Console()
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    print_report(report, console)

@@ -1,0 +1,222 @@
+"""Every setting of ``snn-export.toml`` with its default, its range and what it means. ``config.py`` reads the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+Path = tuple[str, ...]
+"""A key as its names, e.g. ``("model", "steps")``."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ProjectConfig(_Section):
+    """What the run is called and where its results go."""
+
+    name: str = Field("digits", min_length=1, description="stands in the report's title")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of weights, the split of the data and the order of samples")
+    output: str = Field("snn-export-out", min_length=1, description="folder for everything a run writes")
+
+
+class DataConfig(_Section):
+    """What is learnt."""
+
+    source: str = Field("digits", min_length=1, description='"digits", or "npz:FILE" with x_train, y_train, x_test, y_test')
+    validation: float = Field(0.12, gt=0, lt=1, description="part of the training samples that chooses the best epoch")
+
+
+class ModelConfig(_Section):
+    """The two networks."""
+
+    teacher: str = Field("convnet", min_length=1, description="network that is trained first and taught from")
+    student: str = Field("convnet", min_length=1, description="spiking network")
+    steps: int = Field(8, ge=1, description="time steps T per sample")
+    dv: int = Field(1024, ge=1, le=4095, description="membrane decay as the chip holds it: beta = 1 - dv/4096")
+    teacher_width: int | None = Field(None, ge=1, description="channels of the teacher's first layer; its own default if not set")
+    student_width: int = Field(16, ge=1, description="channels of the student's first layer")
+    threshold: float = Field(1.0, gt=0, description="membrane at which a neuron fires, before quantisation")
+
+
+class TrainingConfig(_Section):
+    """How the networks learn. What is not set is the recipe's own default."""
+
+    recipe: str = Field("plain_kd", min_length=1, description="how the student learns")
+    teacher_epochs: int | None = Field(None, ge=1, description="passes over the training samples")
+    student_epochs: int | None = Field(None, ge=1, description="passes over the training samples")
+    batch_size: int | None = Field(None, ge=1, description="samples per step")
+    learning_rate: float | None = Field(None, gt=0, description="peak of the one-cycle schedule")
+    threads: int = Field(0, ge=0, description="processor threads; 0: all cores")
+
+
+class QuantizeConfig(_Section):
+    """The integer grid."""
+
+    target: Literal["loihi1", "loihi2"] = Field("loihi2", description="chip")
+    weight_bits: int = Field(8, ge=2, le=8, description="bits per weight")
+    calibration_samples: int = Field(128, ge=1, description="training samples that choose the scales")
+
+
+class BackendConfig(_Section):
+    """One backend to verify on."""
+
+    required: bool = Field(True, description="whether its absence is a failure; otherwise it is skipped and the report says so")
+    samples: int = Field(0, ge=0, description="test samples to run; 0: as many as verify.samples")
+    time_limit: float = Field(300.0, gt=0, description="seconds after which it counts as hung")
+
+
+class VerifyConfig(_Section):
+    """What is compared with what."""
+
+    samples: int = Field(0, ge=0, description="test samples; 0: all")
+    reference: str = Field("student", min_length=1, description="backend the others are compared with")
+    backends: dict[str, BackendConfig] = Field(
+        default_factory=lambda: {"loihi": BackendConfig(), "lava": BackendConfig(samples=128)}, description="backends to run"
+    )
+
+
+Pair = Annotated[tuple[str, str], Field(strict=False)]
+
+
+class GatesConfig(_Section):
+    """What must hold for the run to pass."""
+
+    accuracy_drop: float = Field(1.0, ge=0, le=100, description="most points the integer network may lose against the student")
+    overflows: int = Field(0, ge=0, description="most overflows in the integer network")
+    exact: Annotated[tuple[Pair, ...], Field(strict=False)] = Field(
+        (("loihi", "lava"),), description="pairs of backends that must agree in every spike and membrane"
+    )
+    spike_mismatch: float = Field(
+        10.0, ge=0, le=100, description="most spike positions of a layer that quantisation may change, percent"
+    )
+    teacher_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the teacher, percent")
+    student_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the student, percent")
+
+
+class EnergyConfig(_Section):
+    """The estimate of energy."""
+
+    table: str = Field("loihi1", min_length=1, description="published coefficients to count with")
+
+
+class Config(_Section):
+    """All of ``snn-export.toml``."""
+
+    project: ProjectConfig = ProjectConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    verify: VerifyConfig = Field(default_factory=VerifyConfig)
+    gates: GatesConfig = GatesConfig()
+    energy: EnergyConfig = EnergyConfig()
+
+
+def section_at(path: Path) -> type[BaseModel] | None:
+    """The model behind the table at ``path``; the empty path is the whole file. None where there is no such table."""
+    if path[:2] == ("verify", "backends"):
+        return BackendConfig if len(path) == 3 else None
+    current: type[BaseModel] = Config
+    for name in path:
+        info = current.model_fields.get(name)
+        if info is None or not isinstance(info.annotation, type) or not issubclass(info.annotation, BaseModel):
+            return None
+        current = info.annotation
+    return current
+
+
+def field_at(path: Path) -> FieldInfo | None:
+    """The setting at ``path``; None where there is none, or where a table stands."""
+    section = section_at(path[:-1]) if path else None
+    info = section.model_fields.get(path[-1]) if section is not None else None
+    return None if info is None or section_at(path) is not None else info
+
+
+def allowed_values(info: FieldInfo) -> str:
+    """What a setting may be, in words, e.g. ``a whole number, 1 to 4095``."""
+    kinds = set(get_args(info.annotation)) - {NoneType} or {info.annotation}
+    words = next(
+        (text for kind, text in _KINDS.items() if kind in kinds), "one of" if _choices(info) else "a list of pairs of names"
+    )
+    if any(isinstance(rule, annotated_types.MinLen) for rule in info.metadata):
+        return f"{words}, not empty"
+    allowed = allowed_range(info)
+    return f"{words}{',' if kinds & {int, float} else ''} {allowed}" if allowed else words
+
+
+def allowed_range(info: FieldInfo) -> str:
+    """The bounds or the choices alone, e.g. ``1 to 4095``; empty where any value of the type will do."""
+    if choices := _choices(info):
+        return " or ".join(map(toml_value, choices))
+    bounds = {name: getattr(rule, name) for rule in info.metadata for name in _BOUNDS if hasattr(rule, name)}
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    return ", ".join(_BOUNDS[name].format(bound) for name, bound in bounds.items())
+
+
+def _choices(info: FieldInfo) -> list[str]:
+    return [choice for choice in get_args(info.annotation) if isinstance(choice, str)]
+
+
+_KINDS: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+
+
+def settings(config: Config) -> Iterator[tuple[Path, Any]]:
+    """Every setting with its value, in the order of the file."""
+    return leaves((), config.model_dump(mode="json"))
+
+
+def leaves(prefix: Path, table: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Path and value of everything in a nested table that is no table itself."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from leaves((*prefix, name), value)
+        else:
+            yield (*prefix, name), value
+
+
+def toml_value(value: object) -> str:
+    """A setting's value as TOML: text, boolean, number or (nested) list of these. Raises TypeError for anything else."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    raise TypeError(f"{type(value).__name__} is not a setting's value")
+
+
+def toml_key(name: str) -> str:
+    """A key's name as TOML: bare where its characters allow it, quoted otherwise."""
+    bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return name if bare else toml_value(name)
+
+
+def to_toml(config: Config) -> str:
+    """``config`` as a commented file that reads back equal. What is not set stands there as a comment."""
+    lines = [
+        "# Settings of snn-export. A line left out takes its default; an unknown key is an error.",
+        "# A flag overrides SNN_EXPORT_SECTION__KEY in the environment, which overrides this file.",
+    ]
+    table: Path = ()
+    for path, value in settings(config):
+        if path[:-1] != table:
+            table = path[:-1]
+            section = section_at(table)
+            lines += ["", f"# {section.__doc__ if section else ''}", f"[{'.'.join(map(toml_key, table))}]"]
+        info = field_at(path)
+        allowed = allowed_range(info) if info is not None else ""
+        comment = f"{info.description}{f' ({allowed})' if allowed else ''}" if info is not None else ""
+        lines.append(f"# {path[-1]} =  # {comment}" if value is None else f"{path[-1]} = {toml_value(value)}  # {comment}")
+    return "\n".join(lines) + "\n"

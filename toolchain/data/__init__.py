@@ -1,0 +1,1 @@
+"""Data sets: the bundled digits and a user's own arrays."""

@@ -1,0 +1,1 @@
+"""Energy: exact operation counts, published coefficients, and estimates with ranges and sources."""

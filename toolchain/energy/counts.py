@@ -1,0 +1,330 @@
+"""Counting the operations of a run: exact integers, from spike counts, inputs and fan-out. No energy stands here.
+
+Counted per layer (a population and the connections into it), summed over samples and steps::
+
+    synops          sum over sources of spikes x fan-out: binary synaptic events that arrive
+    graded          sum over steps of nonzero graded inputs x fan-out: a value is sent anew in every step
+    spikes          spikes the layer fires
+    updates         neurons x steps: every neuron of a clocked chip is updated in every step
+
+Names of NeuroBench (Yik et al., The NeuroBench framework, Nature Communications 16, 2025) for the same things: *effective
+ACs* are synops over nonzero weights, *effective MACs* graded operations over nonzero weights, *dense* is ``synapses x
+steps``. Its *membrane updates* leave out updates that change nothing, so they are at most ``updates``.
+
+An update is **active** in a step in which the neuron spikes, else inactive. The published energies tell active from inactive
+without defining them, and this definition needs nothing but spikes. The other reading (active: anything arrives, or there is
+a bias) makes almost every update of a network with biases active; the range of a cost table has to cover it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.energy.fan_out import FanOut, fan_out
+from snn_export.export import encoding
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.models.diagnostics import UserError
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """Operations of one layer, totals over all samples and steps of a run.
+
+    ``effective_`` counts synapses with a nonzero weight only; what has no such prefix counts all of them.
+
+    Attributes:
+        spike_operations, effective_spike_operations: synaptic events caused by spikes of other layers.
+        input_operations, effective_input_operations: nonzero inputs times synapses, in every step in which they are sent.
+        spikes: spikes fired.
+        messages: spikes fired by neurons with at least one synapse: each leaves its neuron's core at least once.
+        updates: neuron updates.
+        twin_input_macs: nonzero-weight synapses whose input element is nonzero in any step: what an ANN that skips zeros
+            multiplies once per inference.
+    """
+
+    spike_operations: int = 0
+    effective_spike_operations: int = 0
+    input_operations: int = 0
+    effective_input_operations: int = 0
+    spikes: int = 0
+    messages: int = 0
+    updates: int = 0
+    twin_input_macs: int = 0
+
+    def __add__(self, other: LayerCounts) -> LayerCounts:
+        return LayerCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+
+    @property
+    def active_updates(self) -> int:
+        """Updates of neurons that spike in that step."""
+        return self.spikes
+
+    @property
+    def inactive_updates(self) -> int:
+        """Updates of neurons that do not spike in that step."""
+        return self.updates - self.spikes
+
+
+@dataclass(frozen=True)
+class LayerStructure:
+    """What is fixed before anything runs.
+
+    Attributes:
+        neurons: neurons of the population.
+        synapses, nonzero_synapses: of the connections from other populations.
+        input_synapses, input_nonzero_synapses: of the connections from the network's input.
+        weights, nonzero_weights: stored parameters; a convolution's kernel counts once.
+    """
+
+    neurons: int
+    synapses: int
+    nonzero_synapses: int
+    input_synapses: int
+    input_nonzero_synapses: int
+    weights: int
+    nonzero_weights: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Operations of a run. Immutable; ``a.merge(b)`` equals counting both runs at once.
+
+    Attributes:
+        fingerprint: of the deployment that was counted.
+        samples, steps: inferences, and steps of each.
+        binary_input: True where the network's input is spikes, False where it is graded values.
+        input_events: nonzero input values, in every step in which they are sent.
+        structure, layers: by population name, sources first.
+    """
+
+    fingerprint: str
+    samples: int
+    steps: int
+    binary_input: bool
+    input_events: int
+    structure: Mapping[str, LayerStructure]
+    layers: Mapping[str, LayerCounts]
+
+    def synops(self, layer: str, effective: bool = False) -> int:
+        """Binary synaptic events that arrive in a layer (NeuroBench, where effective: effective ACs)."""
+        spikes, inputs = self._operations(layer, effective)
+        return spikes + inputs if self.binary_input else spikes
+
+    def graded(self, layer: str, effective: bool = False) -> int:
+        """Graded inputs times synapses of a layer (NeuroBench, where effective: effective MACs)."""
+        return 0 if self.binary_input else self._operations(layer, effective)[1]
+
+    def _operations(self, layer: str, effective: bool) -> tuple[int, int]:
+        counts = self.layers[layer]
+        if effective:
+            return counts.effective_spike_operations, counts.effective_input_operations
+        return counts.spike_operations, counts.input_operations
+
+    @property
+    def synapses(self) -> int:
+        """Synapses of the network; an ANN of the same geometry multiplies once for each (times steps: NeuroBench's dense)."""
+        return sum(layer.synapses + layer.input_synapses for layer in self.structure.values())
+
+    @property
+    def spiking_synapses(self) -> int:
+        """Synapses that carry binary spikes: all, or all but those behind a graded input."""
+        return sum(layer.synapses + (layer.input_synapses if self.binary_input else 0) for layer in self.structure.values())
+
+    @property
+    def spikes_per_synapse(self) -> float:
+        """Spikes a synapse carries per inference, on average; 0 where no synapse carries spikes."""
+        places = self.spiking_synapses * self.samples
+        return sum(self.synops(layer) for layer in self.layers) / places if places else 0.0
+
+    @property
+    def activation_sparsity(self) -> float:
+        """Share of neuron updates without a spike, 0..1 (NeuroBench: activation sparsity)."""
+        updates = sum(layer.updates for layer in self.layers.values())
+        return sum(layer.inactive_updates for layer in self.layers.values()) / updates
+
+    @property
+    def connection_sparsity(self) -> float:
+        """Share of stored weights that are zero, 0..1 (NeuroBench: connection sparsity)."""
+        weights = sum(layer.weights for layer in self.structure.values())
+        return 1.0 - sum(layer.nonzero_weights for layer in self.structure.values()) / weights
+
+    def merge(self, other: Counts) -> Counts:
+        """Counts of two runs of one deployment on different samples.
+
+        An input counts as spikes only if it does in both runs.
+
+        Raises:
+            UserError: SNX321 where the two belong to different deployments.
+        """
+        if self.fingerprint != other.fingerprint:
+            raise wrong_deployment(self.fingerprint, other.fingerprint)
+        return Counts(
+            self.fingerprint,
+            self.samples + other.samples,
+            self.steps,
+            self.binary_input and other.binary_input,
+            self.input_events + other.input_events,
+            self.structure,
+            {name: layer + other.layers[name] for name, layer in self.layers.items()},
+        )
+
+
+class Counter:
+    """Counts the runs of one deployment. Fan-out is worked out once; memory is that of one chunk's inputs.
+
+    Args:
+        deployment: the network that ran, quantised or float.
+
+    Raises:
+        UserError: SNX320 where a connection's synapses cannot be counted.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._fan_out = {
+            target: tuple((connection.source, fan_out(deployment, connection)) for connection in incoming)
+            for target, incoming in deployment.connections.items()
+        }
+        self._inputs = frozenset(name for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input))
+        self._senders = _senders(self._fan_out, {name: deployment.shapes[name] for name in deployment.layers})
+        self._structure = {name: self._layer_structure(name, weights) for name, weights in _weight_nodes(deployment).items()}
+
+    def count(self, trace: Trace, inputs: NDArray[Any]) -> Counts:
+        """Operations of one run.
+
+        Args:
+            trace: what ran; only the spike counts (B, *features) of its layers are read.
+            inputs: what it ran on, (B, *shape) or (T, B, *shape), in the contract's real units.
+
+        Raises:
+            UserError: SNX321 where the trace is not one of this deployment on these inputs; for inputs as
+                :func:`snn_export.export.encoding.signal`.
+        """
+        deployment, steps = self._deployment, self._deployment.contract.steps
+        sent = self._sent(inputs)
+        samples = sent.shape[1]
+        self._check(trace, samples)
+        input_counts = sent.sum(axis=(0, 1), dtype=np.int64) * (steps // len(sent))
+        any_step = sent.any(axis=0).sum(axis=0, dtype=np.int64)
+        sources = {name: trace.layers[name].counts.sum(axis=0, dtype=np.int64) for name in deployment.layers}
+        sources |= dict.fromkeys(self._inputs, input_counts)
+        layers = {name: self._layer(name, sources, any_step, samples) for name in deployment.layers}
+        events = int(input_counts.sum())
+        return Counts(deployment.fingerprint, samples, steps, self._binary(inputs), events, self._structure, layers)
+
+    def _layer(
+        self, name: str, sources: Mapping[str, NDArray[np.int64]], any_step: NDArray[np.int64], samples: int
+    ) -> LayerCounts:
+        spike, effective_spike, graded, effective_graded, twin = 0, 0, 0, 0, 0
+        for source, fan in self._fan_out[name]:
+            arrived, effective = int((sources[source] * fan.structural).sum()), int((sources[source] * fan.effective).sum())
+            if source in self._inputs:
+                graded, effective_graded = graded + arrived, effective_graded + effective
+                twin += int((any_step * fan.effective).sum())
+            else:
+                spike, effective_spike = spike + arrived, effective_spike + effective
+        fired = sources[name]
+        return LayerCounts(
+            spike_operations=spike,
+            effective_spike_operations=effective_spike,
+            input_operations=graded,
+            effective_input_operations=effective_graded,
+            spikes=int(fired.sum()),
+            messages=int(fired[self._senders[name]].sum()),
+            updates=fired.size * self._deployment.contract.steps * samples,
+            twin_input_macs=twin,
+        )
+
+    def _sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where an input message is sent, (S, B, *shape): S = T steps, or 1 where every step is the same."""
+        if self._deployment.contract.encoder.gain is None:
+            return encoding.signal(self._deployment, inputs).astype(np.bool_)
+        return encoding.levels(self._deployment, inputs).astype(np.bool_)
+
+    def _binary(self, inputs: NDArray[Any]) -> bool:
+        """Whether inputs are spikes. A quantised encoder's declared range decides; a float one's only where it takes events."""
+        encoder = self._deployment.contract.encoder
+        if encoder.gain is not None:
+            return encoder.low >= 0 and encoder.high <= 1
+        values = np.asarray(inputs)
+        return encoder.kind == "events" and bool(((values == 0) | (values == 1)).all())
+
+    def _check(self, trace: Trace, samples: int) -> None:
+        for name in self._deployment.layers:
+            layer: LayerTrace | None = trace.layers.get(name)
+            expected = (samples, *self._deployment.shapes[name])
+            if layer is None or layer.counts.shape != expected:
+                got = "is missing" if layer is None else f"has spike counts of shape {layer.counts.shape}"
+                raise UserError(
+                    "SNX321", f"the trace does not belong to this network and these inputs: {name} {got}", where=name,
+                    why=f"{samples} samples through {name} give spike counts of shape {expected}",
+                    fix="count a run with the deployment and the inputs that made it",
+                )  # fmt: skip
+
+    def _layer_structure(self, name: str, weight_nodes: tuple[str, ...]) -> LayerStructure:
+        fans = self._fan_out[name]
+        spiking = [fan for source, fan in fans if source not in self._inputs]
+        graded = [fan for source, fan in fans if source in self._inputs]
+        stored = [_weight(self._deployment, node) for node in weight_nodes]
+        return LayerStructure(
+            neurons=int(np.prod(self._deployment.shapes[name])),
+            synapses=sum(fan.synapses for fan in spiking),
+            nonzero_synapses=sum(fan.nonzero_synapses for fan in spiking),
+            input_synapses=sum(fan.synapses for fan in graded),
+            input_nonzero_synapses=sum(fan.nonzero_synapses for fan in graded),
+            weights=sum(weight.size for weight in stored),
+            nonzero_weights=sum(int(np.count_nonzero(weight)) for weight in stored),
+        )
+
+
+def count(deployment: Deployment, trace: Trace, inputs: NDArray[Any]) -> Counts:
+    """Operations of one run. Use a :class:`Counter` and :meth:`Counts.merge` for many chunks. Raises as both."""
+    return Counter(deployment).count(trace, inputs)
+
+
+def wrong_deployment(one: str, other: str) -> UserError:
+    """The error for counts that were made with another deployment; arguments are fingerprints."""
+    return UserError(
+        "SNX321", "these operation counts belong to another network", where=f"{one[:12]} and {other[:12]}",
+        why="fan-out and number of synapses differ from network to network",
+        fix="count every run with the deployment that ran, and estimate with the same one",
+    )  # fmt: skip
+
+
+def _weight_nodes(deployment: Deployment) -> dict[str, tuple[str, ...]]:
+    """Weight nodes by the population they drive; one that drives several is listed with the first."""
+    found: dict[str, tuple[str, ...]] = {}
+    seen: set[str] = set()
+    for name in deployment.layers:
+        nodes = dict.fromkeys(node for connection in deployment.connections[name] for node in connection.path)
+        found[name] = tuple(
+            node for node in nodes if node not in seen and isinstance(deployment.graph.nodes[node], SYNAPSE_TYPES)
+        )
+        seen.update(found[name])
+    return found
+
+
+def _weight(deployment: Deployment, node: str) -> NDArray[Any]:
+    synapse = deployment.synapses.get(node)
+    weight: NDArray[Any] = deployment.graph.nodes[node].weight if synapse is None else synapse.weight
+    return weight
+
+
+def _senders(
+    fan_outs: Mapping[str, tuple[tuple[str, FanOut], ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.bool_]]:
+    """Per population, the neurons with at least one synapse: only their spikes leave the core."""
+    senders = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
+    for incoming in fan_outs.values():
+        for source, fan in incoming:
+            if source in senders:
+                senders[source] |= fan.structural > 0
+    return senders

@@ -1,0 +1,128 @@
+"""How many synapses a source neuron has into a target population: exact, borders, stride, dilation and groups included.
+
+A spike costs one synaptic operation per synapse it reaches, so a neuron at the border of a map costs less than one in the
+middle, and ``C_out x kH x kW`` overstates both. Along one axis, input position r is read through kernel position k where
+some output position o has::
+
+    r = o * stride - padding + k * dilation,  0 <= o < outputs
+
+Rows and columns are independent, so a convolution's fan-out is a product of two such tables, summed over the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import SYNAPSE_TYPES, Connection, conv_padding, pair
+from snn_export.models.diagnostics import UserError
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class FanOut:
+    """Synapses of one connection, per source neuron.
+
+    Attributes:
+        structural: (*source features), every kernel or matrix position, zero weights included.
+        effective: (*source features), positions with a nonzero weight only.
+    """
+
+    structural: Counts
+    effective: Counts
+
+    @property
+    def synapses(self) -> int:
+        """Synapses of the connection: the MACs of a dense layer of the same geometry."""
+        return int(self.structural.sum())
+
+    @property
+    def nonzero_synapses(self) -> int:
+        """Synapses with a nonzero weight."""
+        return int(self.effective.sum())
+
+
+def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
+    """Fan-out of every source neuron of a connection, int64.
+
+    Quantised deployments count the zeros of the integer weights, float deployments those of the NIR nodes.
+
+    Raises:
+        UserError: SNX320 where the connection is not exactly one weight layer: how many synapses a pooling layer or two
+            weight layers in a row become is decided by the pass that merges them.
+    """
+    weight_node = _only_weight_node(deployment, connection)
+    position = connection.path.index(weight_node)
+    before = connection.path[position - 1] if position else connection.source
+    given, produced = deployment.shapes[before], deployment.shapes[weight_node]
+    node = deployment.graph.nodes[weight_node]
+    synapse = deployment.synapses.get(weight_node)
+    nonzero = (node.weight if synapse is None else synapse.weight) != 0
+    if isinstance(node, nir.Conv2d):
+        structural = _conv_fan_out(node, np.ones_like(nonzero), given[1:], produced[1:])
+        effective = _conv_fan_out(node, nonzero, given[1:], produced[1:])
+    else:
+        structural = np.full(given, produced[0], np.int64)
+        effective = nonzero.sum(axis=0, dtype=np.int64)
+    source = deployment.shapes[connection.source]
+    effective = effective.reshape(source) * _passes(deployment, connection.path[:position], source)
+    return FanOut(structural.reshape(source), effective)
+
+
+def _only_weight_node(deployment: Deployment, connection: Connection) -> str:
+    nodes = deployment.graph.nodes
+    weights = [name for name in connection.path if isinstance(nodes[name], SYNAPSE_TYPES)]
+    others = [name for name in connection.path if name not in weights and not isinstance(nodes[name], nir.Flatten | nir.Scale)]
+    silenced = [
+        name
+        for name in connection.path[connection.path.index(weights[-1]) if weights else 0 :]
+        if isinstance(nodes[name], nir.Scale) and not np.all(nodes[name].scale)
+    ]
+    if len(weights) != 1 or others or silenced:
+        raise UserError(
+            "SNX320",
+            f"synapses from {connection.source} to {connection.target} cannot be counted",
+            where=" -> ".join((connection.source, *connection.path, connection.target)),
+            why="a synapse is one entry of one weight layer; here stand pooling, several weight layers, none, or a scale of zero",
+            fix="absorb pooling into the next layer first (the export does so), and put a population between two weight layers",
+        )
+    return weights[0]
+
+
+def _passes(deployment: Deployment, path: tuple[str, ...], source: tuple[int, ...]) -> Counts:
+    """1 where a source neuron's signal reaches the weight node, 0 where a Scale node before it multiplies by zero."""
+    passes = np.ones(source, np.int64)
+    for name in path:
+        node = deployment.graph.nodes[name]
+        if isinstance(node, nir.Scale):
+            given = np.ones(deployment.shapes[name], np.int64) * (np.asarray(node.scale) != 0)
+            passes = passes * given.reshape(source)
+    return passes
+
+
+def _conv_fan_out(node: nir.Conv2d, present: NDArray[np.bool_], given: tuple[int, ...], produced: tuple[int, ...]) -> Counts:
+    """Fan-out (in channels, rows, columns) of the kernel entries marked in ``present`` (out, in/groups, kH, kW)."""
+    out_channels, in_per_group, k_h, k_w = present.shape
+    groups = int(node.groups)
+    grouped = present.reshape(groups, out_channels // groups, in_per_group, k_h, k_w)
+    kernels = grouped.sum(axis=1, dtype=np.int64).reshape(groups * in_per_group, k_h, k_w)
+    readers = [_readers(node, axis, given[axis], produced[axis], before) for axis, (before, _) in enumerate(conv_padding(node))]
+    reached: NDArray[Any] = np.einsum("cij,ir,jk->crk", kernels, *readers)
+    return reached.astype(np.int64)
+
+
+def _readers(node: nir.Conv2d, axis: int, inputs: int, outputs: int, padding: int) -> Counts:
+    """(kernel, inputs) along rows (axis 0) or columns (1): 1 where an input is read through that kernel position, else 0."""
+    kernel, stride, dilation = node.weight.shape[2 + axis], pair(node.stride)[axis], pair(node.dilation)[axis]
+    table = np.zeros((kernel, inputs), np.int64)
+    starts = np.arange(outputs) * stride - padding
+    for k in range(kernel):
+        read = starts + k * dilation
+        table[k, read[(read >= 0) & (read < inputs)]] = 1
+    return table

@@ -1,0 +1,119 @@
+"""Steps "export" and "quantize"."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snn_export import library
+from snn_export.config_schema import Config
+from snn_export.data.dataset import Dataset
+from snn_export.export import nir_io
+from snn_export.export.contract import FileReference
+from snn_export.export.deployment import Deployment
+from snn_export.export.snntorch_reader import deployment_from_snntorch
+from snn_export.models.diagnostics import UserError
+from snn_export.models.students.student import SpikingStudent
+from snn_export.pipeline.data_source import dataset
+from snn_export.pipeline.steps import Context, StepResult
+from snn_export.pipeline.training import STUDENT_FILE
+from snn_export.training.checkpoint import load_model
+
+FLOAT_FILE = "float.nir"
+QUANTISED_FILE = "net.nir"
+EXACTNESS_SAMPLES = 64
+"""Calibration samples on which passes that claim to be exact are checked."""
+
+
+def load_student(path: Path) -> SpikingStudent:
+    """A student from its checkpoint. Raises SNX122 where the file holds another kind of model."""
+    model = load_model(path)
+    if not isinstance(model, SpikingStudent):
+        raise UserError(
+            "SNX122", f"{path.name} holds a teacher, not a student", where=str(path),
+            why="only a spiking student can be exported", fix="name the student's checkpoint",
+        )  # fmt: skip
+    return model
+
+
+def export_float(context: Context) -> StepResult:
+    """Read the student into NIR, absorb pooling, bring it to portable form; each exact pass is checked right after it."""
+    data = _data(context)
+    checkpoint = context.workspace.folder("student") / STUDENT_FILE
+    student = load_student(checkpoint)
+    deployment = deployment_from_snntorch(
+        student.layers, data.input_shape, student.config.steps, rule=student.readout.rule, encoder=student.encoder
+    )
+    deployment = library.prepared(deployment, data.validation.x[:EXACTNESS_SAMPLES])
+    deployment = with_files(deployment, context.workspace.folder("export"), {"student": checkpoint})
+    nir_io.write(deployment, context.folder / FLOAT_FILE)
+    passes = ", ".join(deployment.contract.lineage.passes)
+    return StepResult(f"{len(deployment.layers)} populations; passes: {passes}")
+
+
+def quantize(context: Context) -> StepResult:
+    """Search scales and input levels on training samples, write the integer deployment."""
+    config, data = context.config, _data(context)
+    source = context.workspace.folder("export") / FLOAT_FILE
+    deployment = nir_io.read(source)
+    context.teller.line("searching scales on calibration data")
+    quantised = library.quantize(
+        deployment,
+        data.train.x[: config.quantize.calibration_samples],
+        config.quantize.target,
+        weight_bits=config.quantize.weight_bits,
+        input_range=(data.input_low, data.input_high),
+    )
+    checkpoint = context.workspace.folder("student") / STUDENT_FILE
+    quantised = with_files(quantised, context.workspace.folder("quantize"), {"student": checkpoint, "float": source})
+    nir_io.write(quantised, context.folder / QUANTISED_FILE)
+    held = quantised.contract.quantisation
+    scales = ", ".join(f"{name} {scale:.4g}" for name, scale in (held.scale if held else {}).items())
+    return StepResult(f"{config.quantize.weight_bits}-bit weights, {quantised.contract.encoder.bits}-bit input, scales: {scales}")
+
+
+def with_files(deployment: Deployment, folder: Path, files: dict[str, Path]) -> Deployment:
+    """Name a deployment's earlier forms by content, and by path relative to ``folder``, where the deployment will lie."""
+    named = {
+        role: FileReference(path=Path(os.path.relpath(path, folder)).as_posix(), sha256=nir_io.file_digest(path))
+        for role, path in files.items()
+    }
+    lineage = deployment.contract.lineage.model_copy(update={"files": named})
+    return deployment.replace(contract=deployment.contract.model_copy(update={"lineage": lineage}))
+
+
+def _data(context: Context) -> Dataset:
+    config = context.config
+    return dataset(config.data.source, context.base, config.project.seed, config.data.validation)
+
+
+def relocated(deployment: Deployment, old: Path, new: Path) -> Deployment:
+    """A deployment whose lineage names its files relative to another folder."""
+    files = deployment.contract.lineage.files
+    moved = {
+        role: FileReference(
+            path=Path(os.path.relpath((old / named.path).resolve(), new.resolve())).as_posix(), sha256=named.sha256
+        )
+        for role, named in files.items()
+    }
+    lineage = deployment.contract.lineage.model_copy(update={"files": moved})
+    return deployment.replace(contract=deployment.contract.model_copy(update={"lineage": lineage}))
+
+
+def quantize_file(source: Path, target: Path, config: Config, base: Path) -> Path:
+    """Quantise a float deployment's file with training samples of the configured data; returns the file written."""
+    deployment = nir_io.read(source)
+    data = dataset(config.data.source, base, config.project.seed, config.data.validation)
+    quantised = library.quantize(
+        deployment,
+        data.train.x[: config.quantize.calibration_samples],
+        config.quantize.target,
+        weight_bits=config.quantize.weight_bits,
+        input_range=(data.input_low, data.input_high),
+    )
+    kept = relocated(deployment, source.parent, target.parent).contract.lineage.files
+    here = {
+        "float": FileReference(path=Path(os.path.relpath(source, target.parent)).as_posix(), sha256=nir_io.file_digest(source))
+    }
+    lineage = quantised.contract.lineage.model_copy(update={"files": {**kept, **here}})
+    return nir_io.write(quantised.replace(contract=quantised.contract.model_copy(update={"lineage": lineage})), target)

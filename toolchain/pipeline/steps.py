@@ -1,0 +1,211 @@
+"""The steps of a run, in order, and how they are carried out, skipped or refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from snn_export.config_schema import Config
+from snn_export.models.diagnostics import UserError
+from snn_export.models.naming import suggestion
+from snn_export.pipeline.workspace import Workspace, step_key
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step says of itself: one line, and whether a later run may take its result over."""
+
+    summary: str
+    reusable: bool = True
+
+
+class Teller(Protocol):
+    """Where progress goes: stderr for the command, nowhere for the library."""
+
+    def step(self, number: int, total: int, name: str, state: str) -> None:
+        """A step starts, or is skipped; ``state`` says which and why."""
+        ...
+
+    def done(self, name: str, summary: str, seconds: float) -> None:
+        """A step ended."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Something worth a line within a step; replaced by the next one on a terminal."""
+        ...
+
+    def training(self, label: str) -> Any:
+        """A context manager whose value takes the training loop's progress."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may use. ``folder``: where it writes (its partial folder)."""
+
+    config: Config
+    workspace: Workspace
+    folder: Path
+    teller: Teller
+    base: Path
+    """Folder of the config file: relative data paths start here."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. ``carry_out`` is ``"module:function"``, imported only when the step runs."""
+
+    name: str
+    after: tuple[str, ...]
+    purpose: str
+    carry_out: str
+    settings: Callable[[Config, Path], Mapping[str, Any]]
+
+
+def _data(config: Config, base: Path) -> dict[str, Any]:
+    from snn_export.pipeline.data_source import source_fingerprint
+
+    return {**config.data.model_dump(), "content": source_fingerprint(config.data.source, base), "seed": config.project.seed}
+
+
+def _teacher(config: Config, base: Path) -> dict[str, Any]:
+    training = config.training.model_dump(exclude={"recipe", "student_epochs"})
+    return {
+        "data": _data(config, base),
+        "training": training,
+        "model": config.model.model_dump(include={"teacher", "teacher_width"}),
+    }
+
+
+def _student(config: Config, base: Path) -> dict[str, Any]:
+    training = config.training.model_dump(exclude={"teacher_epochs"})
+    model = config.model.model_dump(exclude={"teacher", "teacher_width"})
+    return {"data": _data(config, base), "training": training, "model": model}
+
+
+def _quantize(config: Config, base: Path) -> dict[str, Any]:
+    return {"data": _data(config, base), **config.quantize.model_dump()}
+
+
+def _verify(config: Config, base: Path) -> dict[str, Any]:
+    from snn_export.pipeline.verification import available_backends
+
+    return {
+        "data": _data(config, base),
+        "name": config.project.name,
+        "verify": config.verify.model_dump(),
+        "gates": config.gates.model_dump(),
+        "energy": config.energy.model_dump(),
+        "available": available_backends(config),
+    }
+
+
+def _nothing(config: Config, base: Path) -> dict[str, Any]:
+    del config, base
+    return {}
+
+
+STEPS: tuple[Step, ...] = (
+    Step("teacher", (), "train the ANN teacher", "snn_export.pipeline.training:train_teacher", _teacher),
+    Step("student", ("teacher",), "distil the spiking student", "snn_export.pipeline.training:train_student", _student),
+    Step(
+        "export", ("student",), "fold batch-norm, absorb pooling, write NIR", "snn_export.pipeline.deploying:export_float", _data
+    ),
+    Step("quantize", ("export",), "search the integer grid", "snn_export.pipeline.deploying:quantize", _quantize),
+    Step(
+        "verify",
+        ("quantize", "student", "teacher"),
+        "run the ladder and compare",
+        "snn_export.pipeline.verification:verify",
+        _verify,
+    ),
+    Step("report", ("verify",), "write report.json and report.html", "snn_export.pipeline.rendering:render", _nothing),
+)
+STEP_NAMES = tuple(step.name for step in STEPS)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step with what will become of it: "run" or "up to date", and why."""
+
+    step: Step
+    key: str
+    runs: bool
+    why: str
+
+
+def plan(
+    config: Config, workspace: Workspace, base: Path, start: str | None = None, until: str | None = None
+) -> tuple[Planned, ...]:
+    """Decide for every step whether it must run.
+
+    Args:
+        config: the settings.
+        workspace: the output folder.
+        base: folder of the config file.
+        start: run this step and all after it again, whatever is there.
+        until: stop after this step.
+
+    Raises:
+        UserError: SNX001 for a step that does not exist, or a ``start`` behind ``until``.
+    """
+    for name in (start, until):
+        if name is not None and name not in STEP_NAMES:
+            raise UserError("SNX001", f"there is no step called {name!r}", where="--from / --until", why=f"the steps are {', '.join(STEP_NAMES)}",
+                            fix=suggestion(name, STEP_NAMES))  # fmt: skip
+    last = STEP_NAMES.index(until) if until else len(STEPS) - 1
+    first = STEP_NAMES.index(start) if start else len(STEPS)
+    if start and first > last:
+        raise UserError("SNX001", f"--from {start} comes after --until {until}", where="--from / --until",
+                        why="there would be nothing to run", fix="name an earlier step with --from")  # fmt: skip
+    keys: dict[str, str] = {}
+    planned: list[Planned] = []
+    for index, step in enumerate(STEPS[: last + 1]):
+        keys[step.name] = step_key(step.name, step.settings(config, base), {name: keys[name] for name in step.after})
+        stale = [p.step.name for p in planned if p.runs and p.step.name in step.after]
+        if index >= first:
+            reason, runs = "asked for with --from", True
+        elif stale:
+            reason, runs = f"{stale[0]} runs first", True
+        elif workspace.up_to_date(step.name, keys[step.name]):
+            reason, runs = "nothing it depends on changed", False
+        else:
+            found = workspace.record(step.name)
+            reason, runs = ("not done yet" if found is None else _why_stale(found.key, keys[step.name], found.reusable)), True
+        planned.append(Planned(step, keys[step.name], runs, reason))
+    return tuple(planned)
+
+
+def _why_stale(old: str, new: str, reusable: bool) -> str:
+    if not reusable:
+        return "a backend failed the last time"
+    return "its files were changed" if old == new else "something it depends on changed"
+
+
+def carry_out(planned: tuple[Planned, ...], config: Config, workspace: Workspace, base: Path, teller: Teller) -> int:
+    """Run what the plan says, under the workspace's lock; returns how many steps ran.
+
+    A step that is interrupted leaves its partial folder for the next run; finished steps stay.
+    """
+    ran = 0
+    with workspace.lock():
+        for number, item in enumerate(planned, 1):
+            step = item.step
+            if not item.runs:
+                teller.step(number, len(planned), step.name, f"up to date: {item.why}")
+                continue
+            teller.step(number, len(planned), step.name, f"{step.purpose} ({item.why})")
+            started = time.monotonic()
+            module, _, function = step.carry_out.partition(":")
+            work: Callable[[Context], StepResult] = getattr(import_module(module), function)
+            folder = workspace.partial(step.name, item.key)
+            result = work(Context(config, workspace, folder, teller, base))
+            seconds = time.monotonic() - started
+            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable)
+            teller.done(step.name, result.summary, seconds)
+            ran += 1
+    return ran

@@ -1,0 +1,155 @@
+"""The folder a run writes into: one sub-folder per step, each with a record of what it was made from.
+
+A step's key is a hash over its settings, the keys of the steps before it, this program's source and the versions of the
+libraries that compute. A step is up to date if its record bears that key and its files still have the contents it recorded.
+Work goes to ``<step>.partial`` first, survives an interrupt there if the key is still the same, and is renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from snn_export.export.nir_io import file_digest
+from snn_export.models.diagnostics import UserError
+
+RECORD = "step.json"
+COMPUTING_LIBRARIES = ("torch", "snntorch", "nir", "numpy", "numba", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a finished step left behind. reusable: False where a later run must not take it over (a backend broke)."""
+
+    key: str
+    summary: str
+    files: dict[str, str]
+    seconds: float
+    reusable: bool = True
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An output folder."""
+
+    root: Path
+
+    def folder(self, step: str) -> Path:
+        """Folder of a finished step."""
+        return self.root / step
+
+    def record(self, step: str) -> StepRecord | None:
+        """The record of a finished step, or None where there is none that can be read."""
+        try:
+            return StepRecord(**json.loads((self.folder(step) / RECORD).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def up_to_date(self, step: str, key: str) -> bool:
+        """Whether a step's files are there, whole, and made from what ``key`` stands for."""
+        found = self.record(step)
+        if found is None or found.key != key or not found.reusable:
+            return False
+        return all(
+            (self.folder(step) / name).is_file() and file_digest(self.folder(step) / name) == digest
+            for name, digest in found.files.items()
+        )
+
+    def partial(self, step: str, key: str) -> Path:
+        """Folder to work in. What an interrupted run of the same key left there is kept, anything else is cleared."""
+        folder = self.root / f"{step}.partial"
+        marker = folder / "key"
+        if folder.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == key):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text(key, encoding="utf-8")
+        return folder
+
+    def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool) -> StepRecord:
+        """Turn a step's partial folder into its folder."""
+        partial, final = self.root / f"{step}.partial", self.folder(step)
+        (partial / "key").unlink()
+        files = {
+            str(p.relative_to(partial)): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file() and p.name != RECORD
+        }
+        record = StepRecord(key, summary, files, seconds, reusable)
+        (partial / RECORD).write_text(json.dumps(vars(record), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if final.exists():
+            shutil.rmtree(final)
+        partial.replace(final)
+        return record
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one run at a time. Raises SNX008 where another run holds it, SNX009 where it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(
+                "SNX009",
+                f"cannot write into {self.root}",
+                where=str(self.root),
+                why=str(error),
+                fix="choose another folder: project.output in the config, or --output",
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise UserError(
+                "SNX008",
+                f"another run is using {self.root}",
+                where=str(self.root),
+                why="two runs in one folder would overwrite each other's steps",
+                fix="wait for it to end, or choose another folder with --output",
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+
+def step_key(name: str, settings: Mapping[str, Any], before: Mapping[str, str]) -> str:
+    """SHA-256 over everything a step's result depends on."""
+    content = {
+        "step": name,
+        "settings": settings,
+        "before": dict(before),
+        "source": source_digest(),
+        "versions": {library: _version(library) for library in COMPUTING_LIBRARIES},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """SHA-256 over this program's own source: a changed equation must not meet a result of the old one."""
+    import snn_export.export
+    import snn_export.hardware_sims
+    import snn_export.models
+
+    digest = hashlib.sha256()
+    packages = (snn_export, snn_export.models, snn_export.export, snn_export.hardware_sims)
+    for root in {Path(path) for package in packages for path in package.__path__}:
+        for file in sorted(root.rglob("*")):
+            if file.suffix in (".py", ".toml", ".j2", ".css", ".txt") and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(root)}:{file_digest(file)};".encode())
+    return digest.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,1 @@
+"""The report as one object, and what renders it: terminal, JSON, HTML."""

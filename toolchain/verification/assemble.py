@@ -1,0 +1,256 @@
+"""From a ladder's results to a Report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from snn_export.export import bounds, grid
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.reporting import formatting
+from snn_export.reporting.report import (
+    AccuracyCurve,
+    Comparison,
+    CoverageItem,
+    Gate,
+    LayerComparison,
+    QuantisedLayer,
+    Report,
+    Rung,
+    Verdict,
+)
+from snn_export.verification import gates as gating
+from snn_export.verification.compare import ComparisonTally
+from snn_export.verification.ladder import LadderResult, Link, RungResult
+from snn_export.verification.statistics import wilson_interval
+
+_WORST_FIRST: tuple[Verdict, ...] = ("ERROR", "UNAVAILABLE", "NOT_COMPARED", "DRIFT", "WITHIN", "TIE", "EXACT", "SKIPPED")
+NOT_MODELLED = (
+    CoverageItem(
+        what="placement on cores, spike hops, chip memory limits",
+        status="NOT_MODELLED",
+        why="this version does not map networks to cores",
+    ),
+    CoverageItem(
+        what="a physical Loihi chip",
+        status="NOT_MODELLED",
+        why="Loihi is simulated: by our integer simulator and by Lava's fixed-point models",
+    ),
+)
+
+
+def comparisons_of(ladder: LadderResult, criteria: gating.Criteria) -> tuple[Comparison, ...]:
+    """Every link's result; links to absent or broken rungs say so."""
+    return tuple(_comparison(ladder, link, tally, criteria.spike_mismatch / 100.0) for link, tally in ladder.links)
+
+
+def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolerance: float) -> Comparison:
+    ends = [ladder.rung(link.reference), ladder.rung(link.target)]
+    failed = next((end for end in ends if end.status is not None), None)
+    layers = () if failed is not None else tally.finish(tolerance)
+    verdict = failed.status if failed is not None and failed.status else _worst([layer.verdict for layer in layers])
+    faulty = next((layer for layer in layers if layer.verdict in ("DRIFT", "NOT_COMPARED")), None)
+    return Comparison(
+        reference=link.reference,
+        target=link.target,
+        required=ends[1].rung.required,
+        verdict=verdict,
+        samples=tally.samples,
+        layers=layers,
+        first_faulty_layer=None if faulty is None else faulty.layer,
+        decisions_equal=tally.decisions_equal,
+        message=_message(failed, faulty, tally),
+        log=None if failed is None else failed.log,
+    )
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+    return min(verdicts, key=_WORST_FIRST.index, default="NOT_COMPARED")
+
+
+def _message(failed: RungResult | None, faulty: LayerComparison | None, tally: ComparisonTally) -> str:
+    if failed is not None:
+        return "; ".join(f"{finding.code} {finding.what}: {finding.why}" for finding in failed.findings)
+    if faulty is None:
+        return ""
+    if faulty.verdict == "NOT_COMPARED":
+        return f"{faulty.layer}: {tally.missing.get(faulty.layer, 'membranes were not recorded')}"
+    if faulty.first_divergence is None:
+        return f"{faulty.layer} is the first layer that differs"
+    return f"first in {faulty.layer}: {formatting.divergence(faulty.first_divergence)}"
+
+
+def ladder_rungs(ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Rung, ...]:
+    """One record per rung: accuracy, and the verdict of the first link that ends there."""
+    found = []
+    for result in ladder.rungs:
+        link = next((c for c in comparisons if c.target == result.rung.name), None)
+        measured = ladder.labelled and result.samples > 0
+        mismatched = None if link is None or not link.layers else sum(layer.mismatched_spikes for layer in link.layers)
+        found.append(
+            Rung(
+                name=result.rung.name,
+                backend=result.rung.backend,
+                description=result.rung.description,
+                samples=result.samples,
+                correct=result.correct if measured else None,
+                accuracy=100.0 * result.correct / result.samples if measured else None,
+                interval=wilson_interval(result.correct, result.samples) if measured else None,
+                ties_in_readout=result.ties,
+                compared_with=None if link is None else link.reference,
+                verdict=result.status or (None if link is None else link.verdict),
+                mismatched_spikes=mismatched,
+                note="; ".join(finding.what for finding in result.findings),
+            )
+        )
+    return tuple(found)
+
+
+def curves(ladder: LadderResult) -> tuple[AccuracyCurve, ...]:
+    """Accuracy after each step, for the rungs that ran on labelled samples."""
+    return tuple(
+        AccuracyCurve(rung=r.rung.name, accuracy=tuple(100.0 * int(n) / r.samples for n in r.correct_at))
+        for r in ladder.rungs
+        if r.correct_at is not None and r.samples
+    )
+
+
+def quantised_layers(deployment: Deployment, float_deployment: Deployment | None) -> tuple[QuantisedLayer, ...]:
+    """The grid of every population; weight errors need the float deployment it came from."""
+    quantisation = deployment.contract.quantisation
+    if quantisation is None:
+        return ()
+    worst, targets = bounds.all_bounds(deployment), grid.synapse_targets(deployment)
+    step = 1 << (9 - quantisation.weight_bits)
+    found = []
+    for name in deployment.layers:
+        population = deployment.populations[name]
+        names = [synapse for synapse, (target, _) in targets.items() if target == name]
+        weights = (
+            np.concatenate([deployment.synapses[synapse].weight.ravel() for synapse in names]) if names else np.zeros(0, np.int16)
+        )
+        found.append(
+            QuantisedLayer(
+                layer=name,
+                scale=population.scale,
+                binding=quantisation.binding.get(name, ""),
+                threshold=population.threshold,
+                du=population.du,
+                dv=population.dv,
+                bias_exponent=population.bias_exponent,
+                weight_min=int(weights.min(initial=0)),
+                weight_max=int(weights.max(initial=0)),
+                weight_histogram=tuple(int(n) for n in np.histogram(weights, bins=32, range=(-256, 256))[0]),
+                weight_error_rms=_weight_error(deployment, float_deployment, names, step),
+                current_bound=worst[name].current,
+                membrane_bound=worst[name].membrane,
+            )
+        )
+    return tuple(found)
+
+
+def _weight_error(deployment: Deployment, origin: Deployment | None, names: list[str], step: int) -> float:
+    """Root mean square of (grid - float) weights, in grid steps; 0 where the float network is not at hand."""
+    if origin is None:
+        return 0.0
+    errors = []
+    for name in names:
+        node = origin.graph.nodes.get(name)
+        if isinstance(node, SYNAPSE_TYPES) and node.weight.shape == deployment.graph.nodes[name].weight.shape:
+            rounded, held = deployment.graph.nodes[name].weight, deployment.synapses[name].weight
+            largest = np.abs(rounded).argmax()
+            unit = float(np.abs(rounded).flat[largest]) / max(1, abs(int(held.flat[largest])))
+            errors.append((rounded - node.weight).ravel() / (unit * step))
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else 0.0
+
+
+def report(
+    deployment: Deployment,
+    ladder: LadderResult,
+    criteria: gating.Criteria,
+    *,
+    network: str,
+    dataset: str,
+    reference: str,
+    coverage: Sequence[CoverageItem] = (),
+    float_deployment: Deployment | None = None,
+    before: Sequence[Rung] = (),
+    more_gates: Sequence[Gate] = (),
+    **extra: Any,
+) -> Report:
+    """Put everything into a Report.
+
+    Args:
+        deployment: the form that is deployed.
+        ladder: what ran.
+        criteria: what is demanded.
+        network, dataset, reference: names for the report.
+        coverage: what was not covered and is known before the run.
+        float_deployment: the form before quantisation, for weight errors.
+        before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.
+        more_gates: gates about them.
+        extra: further Report fields (energy, training, rasters, ...).
+    """
+    comparisons = comparisons_of(ladder, criteria)
+    gates = (*gating.evaluate(criteria, ladder, comparisons), *more_gates)
+    code = gating.exit_code(gates)
+    contract = deployment.contract
+    quantisation = contract.quantisation
+    return Report(
+        tool_version=version("snn-export"),
+        network=network,
+        dataset=dataset,
+        target=quantisation.target if quantisation else "float",
+        passed=code == 0,
+        exit_code=code,
+        causes=tuple(f"{g.name}: {g.measured}" + (f" ({g.detail})" if g.detail else "") for g in gates if not g.passed),
+        steps=contract.steps,
+        samples=ladder.samples,
+        reference=reference,
+        gates=gates,
+        coverage=(*coverage, *_absent(ladder), *_partial(ladder), *NOT_MODELLED),
+        ladder=(*before, *ladder_rungs(ladder, comparisons)),
+        comparisons=comparisons,
+        quantisation=quantised_layers(deployment, float_deployment),
+        input_grid=_input_grid(deployment),
+        accuracy_over_time=curves(ladder),
+        versions=dict(sorted({key: value for r in ladder.rungs for key, value in r.provenance.items()}.items())),
+        **extra,
+    )
+
+
+def _input_grid(deployment: Deployment) -> str:
+    encoder = deployment.contract.encoder
+    if encoder.gain is None:
+        return "inputs are not quantised"
+    return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}"
+
+
+def _absent(ladder: LadderResult) -> list[CoverageItem]:
+    items = []
+    for result in ladder.rungs:
+        if result.status in ("SKIPPED", "UNAVAILABLE"):
+            finding = result.findings[0]
+            items.append(
+                CoverageItem(
+                    what=f"{result.rung.name} ({result.rung.backend})", status=result.status, why=finding.why, fix=finding.fix
+                )
+            )
+    return items
+
+
+def _partial(ladder: LadderResult) -> list[CoverageItem]:
+    return [
+        CoverageItem(
+            what=f"samples {r.samples} to {ladder.samples - 1} on {r.rung.name}",
+            status="SKIPPED",
+            why=f"{r.rung.name} was asked to run {r.rung.samples} of {ladder.samples} samples",
+            fix=f"set samples = 0 for {r.rung.backend} to run all of them",
+        )
+        for r in ladder.rungs
+        if r.status is None and r.samples < ladder.samples
+    ]

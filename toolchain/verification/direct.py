@@ -1,0 +1,90 @@
+"""Verification of one deployment on several backends, without a pipeline around it: the library's ``verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export.deployment import Deployment
+from snn_export.export.encoding import signal
+from snn_export.hardware_sims.registry import simulator
+from snn_export.hardware_sims.simulator import Simulator
+from snn_export.models.diagnostics import UserError
+from snn_export.reporting.report import Report
+from snn_export.verification import assemble
+from snn_export.verification.compare import Kind
+from snn_export.verification.gates import Criteria
+from snn_export.verification.ladder import Link, Rung, run_ladder
+from snn_export.verification.observe import ActivityObserver, RasterObserver
+
+
+def verify_backends(
+    deployment: Deployment,
+    inputs: NDArray[Any],
+    labels: NDArray[Any] | None,
+    reference: str,
+    targets: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    accuracy_drop: float,
+    spike_mismatch: float,
+) -> Report:
+    """Compare each target with the reference; see :func:`snn_export.verify`.
+
+    Raises:
+        UserError: SNX007 for no target, a target named twice or labels that do not fit; inputs as in
+            :func:`snn_export.export.encoding.signal`.
+    """
+    names = [reference, *targets]
+    if not targets or len(set(names)) != len(names):
+        raise UserError(
+            "SNX007", f"cannot compare {reference!r} with {list(targets)}", where="verify(targets=...)",
+            why="a verdict needs a reference and at least one other backend, each named once", fix="for example targets=['lava']",
+        )  # fmt: skip
+    samples = signal(deployment, inputs).shape[1]
+    truth = None if labels is None else _checked_labels(labels, samples)
+    backends = {name: simulator(name, **options.get(name, {})) for name in names}
+    rungs = [Rung(name, name, deployment, backend, backend.capabilities().description) for name, backend in backends.items()]
+    links = [Link(reference, name, link_kind(backends[reference], backends[name], deployment)) for name in targets]
+    activity = ActivityObserver(reference)
+    raster = RasterObserver(reference, targets[-1], deployment)
+    ladder = run_ladder(rungs, links, np.asarray(inputs), truth, observers=(activity, raster))
+    criteria = Criteria(
+        exact=tuple((link.reference, link.target) for link in links if link.kind == "exact"),
+        faithful=tuple((link.reference, link.target) for link in links if link.kind == "float"),
+        accuracy=None if truth is None else (reference, targets[-1], accuracy_drop),
+        overflows=("loihi", 0) if "loihi" in names else None,
+        spike_mismatch=spike_mismatch,
+    )
+    return assemble.report(
+        deployment,
+        ladder,
+        criteria,
+        network=" -> ".join(deployment.layers),
+        dataset="inputs given by the caller",
+        reference=reference,
+        activity=activity.result(deployment),
+        rasters=raster.rasters,
+        fingerprints={"deployment": deployment.fingerprint},
+    )
+
+
+def link_kind(reference: Simulator, target: Simulator, deployment: Deployment) -> Kind:
+    """What two backends may be expected to share: bits, real numbers, or only the network."""
+    integers = [backend.capabilities().arithmetic == "integer" for backend in (reference, target)]
+    if all(integers):
+        return "exact"
+    return "approximate" if any(integers) or deployment.quantised else "float"
+
+
+def _checked_labels(labels: NDArray[Any], samples: int) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (samples,) or array.dtype.kind not in "iu":
+        raise UserError(
+            "SNX007", f"labels have shape {array.shape} and dtype {array.dtype}", where="verify(labels=...)",
+            why=f"there are {samples} samples, each with one class index", fix="pass integer labels of shape (B,)",
+        )  # fmt: skip
+    return array.astype(np.int64)

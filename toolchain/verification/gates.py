@@ -1,0 +1,192 @@
+"""Gates: the conditions a verification must meet, and the exit code that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snn_export.exit_codes import worst_exit_code
+from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_GATE, EXIT_NOTHING_COMPARED
+from snn_export.reporting import formatting
+from snn_export.reporting.report import Comparison, Gate
+from snn_export.verification.ladder import LadderResult
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What a verification demands.
+
+    Attributes:
+        exact: pairs of rungs that must agree in every spike, membrane and current.
+        faithful: pairs that compute the same real numbers in other roundings: EXACT, or every flip a TIE.
+        accuracy: (baseline rung, rung, largest drop in points).
+        overflows: rung in which wraps and saturations are counted, and how many are allowed.
+        spike_mismatch: percent of spike positions per layer that quantisation may change.
+        minimum_accuracy: percent by rung.
+    """
+
+    exact: tuple[tuple[str, str], ...] = ()
+    faithful: tuple[tuple[str, str], ...] = ()
+    accuracy: tuple[str, str, float] | None = None
+    overflows: tuple[str, int] | None = None
+    spike_mismatch: float = 10.0
+    minimum_accuracy: tuple[tuple[str, float], ...] = ()
+
+
+def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Gate, ...]:
+    """All gates, those about coverage first."""
+    gates = [_everything_compared(comparisons), *_backends(ladder)]
+    for reference, target in criteria.exact:
+        gates.append(_agreement(reference, target, comparisons, exact=True))
+    for reference, target in criteria.faithful:
+        gates.append(_agreement(reference, target, comparisons, exact=False))
+    gates += [
+        _drift(c, criteria.spike_mismatch) for c in comparisons if c.verdict in ("WITHIN", "DRIFT") and _approximate(c, criteria)
+    ]
+    if criteria.overflows is not None:
+        gates.append(_overflows(*criteria.overflows, ladder))
+    if criteria.accuracy is not None:
+        gates.append(_accuracy_drop(*criteria.accuracy, ladder))
+    for name, percent in criteria.minimum_accuracy:
+        found = ladder.rung(name)
+        gates.append(minimum_accuracy(name, percent, found.correct, found.samples if ladder.labelled else 0))
+    return tuple(gates)
+
+
+def exit_code(gates: tuple[Gate, ...]) -> int:
+    """0, or the exit code of the failed gates by the precedence of the command line."""
+    return worst_exit_code([gate.exit_code for gate in gates if not gate.passed])
+
+
+def _approximate(comparison: Comparison, criteria: Criteria) -> bool:
+    return (comparison.reference, comparison.target) not in (*criteria.exact, *criteria.faithful)
+
+
+def _everything_compared(comparisons: tuple[Comparison, ...]) -> Gate:
+    """Every requested comparison compared every layer on at least one sample. Absent backends have gates of their own."""
+    holes = [
+        f"{c.reference} against {c.target}: {layer.layer}"
+        for c in comparisons
+        for layer in c.layers
+        if layer.verdict == "NOT_COMPARED"
+    ]
+    holes += [f"{c.reference} against {c.target}" for c in comparisons if not c.layers and c.verdict == "NOT_COMPARED"]
+    compared = sum(layer.verdict != "NOT_COMPARED" for c in comparisons for layer in c.layers)
+    broken = any(c.verdict in ("ERROR", "UNAVAILABLE") for c in comparisons)
+    if not compared and not holes and not broken:
+        holes = ["nothing at all"]
+    return Gate(
+        name="everything requested was compared",
+        required="no layer left out",
+        measured=f"{compared} layer comparisons" + (f", {len(holes)} missing" if holes else ""),
+        passed=not holes,
+        exit_code=EXIT_NOTHING_COMPARED,
+        detail="; ".join(holes),
+    )
+
+
+def _backends(ladder: LadderResult) -> list[Gate]:
+    gates = []
+    for result in ladder.rungs:
+        if result.status in ("UNAVAILABLE", "ERROR"):
+            finding = result.findings[0]
+            detail = f"{finding.code}: {finding.what} ({finding.why}). Fix: {finding.fix}"
+            gates.append(
+                Gate(
+                    name=f"{result.rung.name} runs",
+                    required="available and working",
+                    measured=result.status,
+                    passed=False,
+                    exit_code=finding.exit_code if result.status == "ERROR" else EXIT_BACKEND,
+                    detail=detail + (f" Log: {result.log}" if result.log else ""),
+                )
+            )
+    return gates
+
+
+def _find(reference: str, target: str, comparisons: tuple[Comparison, ...]) -> Comparison | None:
+    return next((c for c in comparisons if (c.reference, c.target) == (reference, target)), None)
+
+
+def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...], exact: bool) -> Gate:
+    found = _find(reference, target, comparisons)
+    allowed = ("EXACT",) if exact else ("EXACT", "TIE")
+    name = f"{target} equals {reference}" + (" bit for bit" if exact else " up to rounding")
+    required = "0 mismatched spikes, membranes and currents" if exact else "every spike equal, or its flip a tie"
+    if found is None:
+        return Gate(
+            name=name, required=required, measured="NOT_COMPARED", passed=False, exit_code=EXIT_NOTHING_COMPARED,
+            detail="the pair was demanded but not run",
+        )  # fmt: skip
+    if found.verdict == "SKIPPED":
+        return Gate(name=name, required=required, measured="SKIPPED", passed=True, exit_code=0, detail=found.message)
+    spikes = sum(layer.mismatched_spikes for layer in found.layers)
+    membranes = sum(layer.mismatched_membranes or 0 for layer in found.layers)
+    currents = sum(layer.mismatched_currents or 0 for layer in found.layers)
+    measured = f"{formatting.count(spikes)} spikes, {formatting.count(membranes)} membranes"
+    if exact:
+        measured += f", {formatting.count(currents)} currents"
+    code = {"NOT_COMPARED": EXIT_NOTHING_COMPARED, "ERROR": EXIT_BACKEND, "UNAVAILABLE": EXIT_BACKEND}.get(
+        found.verdict, EXIT_GATE
+    )
+    return Gate(
+        name=name,
+        required=required,
+        measured=f"{found.verdict}: {measured} differ" if found.layers else found.verdict,
+        passed=found.verdict in allowed,
+        exit_code=code,
+        detail="" if found.verdict in allowed else found.message,
+    )
+
+
+def _drift(comparison: Comparison, limit: float) -> Gate:
+    worst = max(comparison.layers, key=lambda layer: layer.tolerance_that_would_pass)
+    return Gate(
+        name=f"spikes of {comparison.target} near {comparison.reference}",
+        required=f"at most {limit:g} % of a layer's spike positions differ",
+        measured=f"{100 * worst.tolerance_that_would_pass:.2f} % in {worst.layer}",
+        passed=100 * worst.tolerance_that_would_pass <= limit,
+        exit_code=EXIT_GATE,
+        detail="" if comparison.verdict == "WITHIN" else comparison.message,
+    )
+
+
+def _overflows(name: str, allowed: int, ladder: LadderResult) -> Gate:
+    found = ladder.rung(name)
+    known = found.samples > 0 and found.overflows is not None
+    return Gate(
+        name=f"overflows in {name}",
+        required=f"at most {allowed} wraps of u and saturations of v",
+        measured=formatting.count(found.overflows or 0) if known else "not counted",
+        passed=known and (found.overflows or 0) <= allowed,
+        exit_code=EXIT_GATE if known else (EXIT_BACKEND if found.status is not None else EXIT_NOTHING_COMPARED),
+    )
+
+
+def _accuracy_drop(baseline: str, name: str, limit: float, ladder: LadderResult) -> Gate:
+    first, second = ladder.rung(baseline), ladder.rung(name)
+    required = f"at most {limit:g} points below {baseline}"
+    if not ladder.labelled or not first.samples or first.samples != second.samples:
+        return Gate(
+            name=f"accuracy of {name}", required=required, measured="not measured", passed=False, exit_code=EXIT_NOTHING_COMPARED,
+            detail="both rungs need labels and the same samples",
+        )  # fmt: skip
+    drop = 100.0 * (first.correct - second.correct) / first.samples
+    return Gate(
+        name=f"accuracy of {name}",
+        required=required,
+        measured=f"{drop:+.2f} points lost ({first.correct} and {second.correct} of {first.samples} right)",
+        passed=drop <= limit,
+        exit_code=EXIT_GATE,
+    )
+
+
+def minimum_accuracy(name: str, percent: float, correct: int, samples: int) -> Gate:
+    """Gate on an accuracy itself; not measured counts as not passed."""
+    measured = 100.0 * correct / samples if samples else None
+    return Gate(
+        name=f"accuracy of {name} itself",
+        required=f"at least {percent:g} %",
+        measured="not measured" if measured is None else f"{measured:.2f} % ({correct} of {samples} right)",
+        passed=measured is not None and measured >= percent,
+        exit_code=EXIT_GATE if measured is not None else EXIT_NOTHING_COMPARED,
+    )

@@ -1,0 +1,237 @@
+"""Run the ladder: forms of one network, each on its backend, compared link by link on the same samples.
+
+Chunks of samples go through all rungs together; traces live for one chunk. A backend that is absent or breaks becomes a
+result (SKIPPED, UNAVAILABLE, ERROR), never an exception and never a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.simulator import BackendError, Simulator
+from snn_export.hardware_sims.trace import LayerTrace, Record, Trace
+from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.reporting.report import Verdict
+from snn_export.verification.compare import ComparisonTally, Kind
+
+CHUNK_BYTES = 512 << 20
+"""Memory the traces of one chunk of samples may take, all rungs together."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A form of the network and the backend that runs it.
+
+    samples: at most this many (0: all). required: its absence fails the verdict.
+    """
+
+    name: str
+    backend: str
+    deployment: Deployment
+    simulator: Simulator
+    description: str
+    required: bool = True
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two rungs to compare, by name, and what counts as equal."""
+
+    reference: str
+    target: str
+    kind: Kind
+
+
+@dataclass
+class RungResult:
+    """What a rung did. status None: it ran on everything it was given."""
+
+    rung: Rung
+    status: Verdict | None = None
+    findings: tuple[Diagnostic, ...] = ()
+    log: str | None = None
+    samples: int = 0
+    correct: int = 0
+    ties: int = 0
+    overflows: int | None = 0
+    """Wraps of u and saturations of v in all layers; None where the backend cannot tell."""
+    correct_at: NDArray[np.int64] | None = None
+    """(T,) samples that would be right if the readout stopped after step t."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    program: Any = None
+
+
+class Observer:
+    """Receives every chunk's traces; subclasses collect what the report shows beside the comparison."""
+
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+        """Called once per chunk with traces by rung name; ``offset`` is the index of the chunk's first sample."""
+
+
+@dataclass(eq=False)
+class LadderResult:
+    """All rungs and all links, in the order they were given."""
+
+    rungs: list[RungResult]
+    links: list[tuple[Link, ComparisonTally]]
+    samples: int
+    labelled: bool
+
+    def rung(self, name: str) -> RungResult:
+        """Result of the rung called ``name``."""
+        return next(result for result in self.rungs if result.rung.name == name)
+
+
+def run_ladder(
+    rungs: Sequence[Rung],
+    links: Sequence[Link],
+    inputs: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    *,
+    observers: Sequence[Observer] = (),
+    progress: Progress = lambda message: None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> LadderResult:
+    """Run all rungs on inputs and compare them.
+
+    Args:
+        rungs: any order; names are unique.
+        links: comparisons between them.
+        inputs: (B, *shape) for direct encoding or (T, B, *shape).
+        labels: (B,) or None; without labels there is no accuracy.
+        observers: see each chunk's traces.
+        progress: called with one line per rung and chunk.
+        chunk_bytes: memory for traces.
+    """
+    by_name = {rung.name: rung for rung in rungs}
+    axis = np.ndim(inputs) - len(rungs[0].deployment.input_shape) - 1
+    total = int(np.shape(inputs)[axis])
+    result = LadderResult(
+        [_prepare(rung) for rung in rungs],
+        [(link, ComparisonTally(link.kind, by_name[link.target].deployment)) for link in links],
+        total,
+        labels is not None,
+    )
+    for start, stop in _chunks(rungs, total, chunk_bytes):
+        part = np.take(inputs, range(start, stop), axis=axis)
+        traces: dict[str, Trace] = {}
+        for found in result.rungs:
+            trace = _run_rung(found, part, axis, start, progress)
+            if trace is not None:
+                traces[found.rung.name] = trace
+                _tally(found, trace, None if labels is None else labels[start:stop])
+        for link, tally in result.links:
+            if link.reference in traces and link.target in traces:
+                first, second = _same_samples(traces[link.reference], traces[link.target])
+                count = len(first.predictions)
+                tally.add(np.take(part, range(count), axis=axis), first, second)
+        for observer in observers:
+            observer.chunk(part, traces, start)
+    return result
+
+
+def _prepare(rung: Rung) -> RungResult:
+    """Ask a rung's backend whether it is there and can run the deployment, and compile."""
+    result = RungResult(rung)
+    absent: Verdict = "UNAVAILABLE" if rung.required else "SKIPPED"
+    availability = rung.simulator.availability()
+    if not availability.ok:
+        result.status = absent
+        result.findings = (
+            Diagnostic(
+                "SNX404", f"{rung.backend} is not available", where=rung.name, why=availability.reason, fix=availability.fix
+            ),
+        )
+        return result
+    try:
+        result.program = rung.simulator.compile(rung.deployment)
+    except UserError as error:
+        # An optional backend that cannot express the network is left out and listed; a required one fails the verdict.
+        result.status, result.findings = "ERROR" if rung.required else "SKIPPED", error.diagnostics
+    except BackendError as error:
+        result.status, result.findings, result.log = "ERROR", (error.diagnostic,), error.log
+    return result
+
+
+def _chunks(rungs: Sequence[Rung], total: int, budget: int) -> Iterator[tuple[int, int]]:
+    """Sample ranges whose traces (spikes 1, membrane 8, current 8 bytes) fit into the budget together."""
+    per_sample = sum(
+        17 * rung.deployment.contract.steps * sum(int(np.prod(rung.deployment.shapes[name])) for name in rung.deployment.layers)
+        for rung in rungs
+    )
+    size = max(1, budget // max(1, per_sample))
+    for start in range(0, total, size):
+        yield start, min(total, start + size)
+
+
+def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, progress: Progress) -> Trace | None:
+    """Run one chunk; None where the rung has nothing (left) to run."""
+    rung = found.rung
+    if found.status is not None:
+        return None
+    size = part.shape[axis]
+    if rung.samples:
+        size = min(size, rung.samples - start)
+    if size <= 0:
+        return None
+    progress(f"{rung.name}: samples {start} to {start + size - 1} on {rung.backend}")
+    record: tuple[Record, ...] = ("spikes", "membrane")
+    if rung.simulator.capabilities().arithmetic == "integer":
+        record = (*record, "current")
+    try:
+        return rung.simulator.run(found.program, np.take(part, range(size), axis=axis), record)
+    except BackendError as error:
+        found.status, found.findings, found.log = "ERROR", (error.diagnostic,), error.log
+    except UserError as error:
+        found.status, found.findings = "ERROR", error.diagnostics
+    return None
+
+
+def _tally(found: RungResult, trace: Trace, labels: NDArray[np.int64] | None) -> None:
+    count = len(trace.predictions)
+    found.samples += count
+    found.ties += trace.ties
+    found.provenance.update(trace.provenance)
+    events = [layer.overflows for layer in trace.layers.values()]
+    found.overflows = None if found.overflows is None or None in events else found.overflows + sum(n or 0 for n in events)
+    contract = found.rung.deployment.contract
+    membrane = trace.layers[contract.readout.node].membrane
+    if labels is None:
+        return
+    found.correct += int(np.count_nonzero(trace.predictions == labels[:count]))
+    if contract.readout.rule == "membrane_last" and membrane is not None:
+        right = (membrane.reshape(*membrane.shape[:2], -1).argmax(axis=2) == labels[:count]).sum(axis=1)
+        found.correct_at = right if found.correct_at is None else found.correct_at + right
+
+
+def _same_samples(first: Trace, second: Trace) -> tuple[Trace, Trace]:
+    """Both traces cut to the samples they share (the first of each chunk)."""
+    count = min(len(first.predictions), len(second.predictions))
+    return _head(first, count), _head(second, count)
+
+
+def _head(trace: Trace, count: int) -> Trace:
+    if len(trace.predictions) == count:
+        return trace
+    layers = {
+        name: LayerTrace(
+            counts=layer.counts[:count],
+            spikes=None if layer.spikes is None else layer.spikes[:, :count],
+            membrane=None if layer.membrane is None else layer.membrane[:, :count],
+            current=None if layer.current is None else layer.current[:, :count],
+            unit=layer.unit,
+            overflows=layer.overflows,
+            latency=layer.latency,
+        )
+        for name, layer in trace.layers.items()
+    }
+    return Trace(trace.backend, layers, trace.readout[:count], trace.predictions[:count], trace.ties, trace.provenance)

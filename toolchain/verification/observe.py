@@ -1,0 +1,153 @@
+"""What the report shows beside the comparison: firing, rasters, energy counts. Collected while traces are at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.reporting.report import Activity, Raster
+from snn_export.verification.ladder import Observer
+
+RASTER_NEURONS = 64
+RATE_BINS = 20
+
+
+@final
+@dataclass
+class ActivityObserver(Observer):
+    """Firing rates of one rung over all samples."""
+
+    rung: str
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    steps: int = 0
+    samples: int = 0
+
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+        """Add a chunk's spike counts per neuron."""
+        trace = traces.get(self.rung)
+        if trace is None:
+            return
+        self.samples += len(trace.predictions)
+        for name, layer in trace.layers.items():
+            total = layer.counts.sum(axis=0).reshape(-1)
+            self.counts[name] = self.counts[name] + total if name in self.counts else total
+            if layer.spikes is not None:
+                self.steps = len(layer.spikes)
+
+    def result(self, deployment: Deployment) -> tuple[Activity, ...]:
+        """Rates of the spiking layers; empty where the rung did not run."""
+        if not self.samples or not self.steps:
+            return ()
+        chances = self.samples * self.steps
+        found = []
+        for name, total in self.counts.items():
+            if not deployment.contract.neurons[name].spiking:
+                continue
+            rates = total / chances
+            found.append(
+                Activity(
+                    layer=name,
+                    rate=float(rates.mean()),
+                    dead=int(np.count_nonzero(total == 0)),
+                    saturated=int(np.count_nonzero(total == chances)),
+                    neurons=len(total),
+                    rate_histogram=tuple(int(n) for n in np.histogram(rates, bins=RATE_BINS, range=(0.0, 1.0))[0]),
+                )
+            )
+        return tuple(found)
+
+
+@final
+@dataclass
+class RasterObserver(Observer):
+    """One sample's spikes, reference against target: the first sample in which they differ, else the first of all."""
+
+    reference: str
+    target: str
+    deployment: Deployment
+    rasters: tuple[Raster, ...] = ()
+    diverged: bool = False
+
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+        """Draw from this chunk unless a diverging sample was drawn already."""
+        if self.diverged or self.reference not in traces or self.target not in traces:
+            return
+        first, second = traces[self.reference], traces[self.target]
+        names = [name for name, layer in first.layers.items() if _comparable(layer, second.layers.get(name))]
+        count = min(len(first.predictions), len(second.predictions))
+        differs = np.zeros(count, bool)
+        for name in names:
+            flips = np.not_equal(_spikes(first, name)[:, :count], _spikes(second, name)[:, :count])
+            differs |= flips.any(axis=tuple(axis for axis in range(flips.ndim) if axis != 1))
+        if self.rasters and not differs.any():
+            return
+        self.diverged = bool(differs.any())
+        sample = int(differs.argmax())
+        self.rasters = tuple(self._raster(name, first, second, sample, offset) for name in names)
+
+    def _raster(self, name: str, first: Trace, second: Trace, sample: int, offset: int) -> Raster:
+        expected = _spikes(first, name)[:, sample].reshape(len(_spikes(first, name)), -1)
+        got = _spikes(second, name)[:, sample].reshape(expected.shape)
+        neurons = _neurons_to_show(expected, got)
+        shown, other = expected[:, neurons], got[:, neurons]
+        watched = self._watched(name, first, expected, got, sample)
+        threshold = getattr(self.deployment.graph.nodes[name], "v_threshold", None)
+        return Raster(
+            layer=name,
+            reference=self.reference,
+            target=self.target,
+            sample=sample + offset,
+            steps=len(expected),
+            neurons=tuple(int(n) for n in neurons),
+            both=_events(shown & other),
+            only_reference=_events(shown & ~other),
+            only_target=_events(other & ~shown),
+            membrane_neuron=watched,
+            membrane_reference=_membrane(first.layers[name], sample, watched),
+            membrane_target=_membrane(second.layers[name], sample, watched),
+            membrane_threshold=None if threshold is None else float(np.ravel(threshold)[0]),
+        )
+
+    def _watched(self, name: str, first: Trace, expected: NDArray[np.bool_], got: NDArray[np.bool_], sample: int) -> int | None:
+        """The first neuron that differs, else the one that fires most, else (a readout) the one with the highest membrane."""
+        if first.layers[name].membrane is None:
+            return None
+        flips = expected != got
+        if flips.any():
+            return int(flips[flips.any(axis=1).argmax()].argmax())
+        if expected.any():
+            return int(expected.sum(axis=0).argmax())
+        return int(np.asarray(first.layers[name].membrane)[-1, sample].argmax())
+
+
+def _comparable(first: LayerTrace, second: LayerTrace | None) -> bool:
+    return second is not None and first.spikes is not None and second.spikes is not None
+
+
+def _spikes(trace: Trace, name: str) -> NDArray[np.bool_]:
+    return np.asarray(trace.layers[name].spikes)
+
+
+def _neurons_to_show(expected: NDArray[np.bool_], got: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """At most RASTER_NEURONS: those that differ first, then the most active, in index order."""
+    size = expected.shape[1]
+    if size <= RASTER_NEURONS:
+        return np.arange(size)
+    weight = (expected != got).sum(axis=0) * (len(expected) + 1) + (expected | got).sum(axis=0)
+    return np.sort(np.argsort(-weight, kind="stable")[:RASTER_NEURONS])
+
+
+def _events(where: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(step), int(row)) for step, row in np.argwhere(where))
+
+
+def _membrane(layer: LayerTrace, sample: int, neuron: int | None) -> tuple[float, ...]:
+    if layer.membrane is None or neuron is None:
+        return ()
+    values = layer.membrane[:, sample].reshape(len(layer.membrane), -1)[:, neuron] * layer.unit
+    return tuple(float(value) for value in values)
