@@ -25,11 +25,23 @@ from snn_export.models.arithmetic import CURRENT_MAX, DECAY_ONE, STATE_MAX, STAT
 
 @dataclass(frozen=True)
 class PopulationBounds:
-    """Worst case over all neurons of a population, in the chip's units."""
+    """Worst case over all neurons of a population, in the chip's units.
+
+    membrane_limit: what the membrane must not exceed: 24 bits, and for a readout the threshold it must never reach.
+    """
 
     current: int
     membrane: int
     readout_in_reach: bool
+    membrane_limit: int = STATE_MAX
+
+    @property
+    def headroom(self) -> dict[str, float]:
+        """By name of the limit: the factor by which the population's scale may grow until it is met, rounding aside."""
+        return {
+            "current (24 bits)": CURRENT_MAX / max(self.current, 1),
+            "membrane (24 bits)": self.membrane_limit / max(self.membrane, 1),
+        }
 
     @property
     def safe(self) -> bool:
@@ -79,6 +91,7 @@ def population_bounds(deployment: Deployment, population: str) -> PopulationBoun
         current=int(np.ceil(max(np.max(u_high, initial=0.0), -np.min(u_low, initial=0.0)))),
         membrane=int(np.ceil(max(np.max(v_high, initial=0.0), np.max(v_low, initial=0.0)))),
         readout_in_reach=bool(not spec.spiking and np.max(v_high, initial=0.0) > ceiling),
+        membrane_limit=STATE_MAX if spec.spiking else ceiling,
     )
 
 

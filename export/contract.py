@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 
+
 class Quantisation(BaseModel):
     """Integer grid of a deployment. Every field names a rule of the chip, not a preference.
 
@@ -95,5 +96,5 @@ class ExecutionContract(BaseModel):
         return self
 
     def tau(self, dv: int) -> float:
-        """tau = dt * 4096 / dv, seconds: the time constant NIR stores for an integer decay (dv > 0)."""
+        """Tau = dt * 4096 / dv, seconds: the time constant NIR stores for an integer decay (dv > 0)."""
         return self.dt * 4096.0 / dv

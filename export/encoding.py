@@ -15,6 +15,7 @@ def signal(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """Inputs in real units as (S, B, *shape), S = T steps, or S = 1 where every step is the same.
 
     Args:
+        deployment: says which shape and how many steps are expected.
         inputs: (B, *shape) for direct encoding, or (T, B, *shape), in the contract's real units.
 
     Raises:
@@ -33,13 +34,15 @@ def signal(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[np.float64]:
         )
     if array.ndim == len(shape) + 1 and array.shape[1:] == shape and deployment.contract.encoder.kind == "direct":
         array = array[None]
-    if array.ndim != len(shape) + 2 or array.shape[2:] != shape or array.shape[0] not in (1, steps):
+    constant = deployment.contract.encoder.kind == "direct" and array.shape[:1] == (1,)
+    sizes = ", ".join(map(str, shape))
+    if array.ndim != len(shape) + 2 or array.shape[2:] != shape or not (constant or array.shape[0] == steps):
         raise UserError(
             "SNX003",
             f"inputs have shape {np.shape(inputs)}",
             where="inputs",
             why=f"the network takes samples of shape {shape} over {steps} steps",
-            fix=f"pass (batch, {', '.join(map(str, shape))}) for direct encoding, or ({steps}, batch, {', '.join(map(str, shape))})",
+            fix=f"pass (batch, {sizes}) for direct encoding, or ({steps}, batch, {sizes})",
         )
     if array.shape[1] == 0:
         raise UserError(

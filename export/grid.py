@@ -51,14 +51,16 @@ def synapse_targets(deployment: Deployment) -> dict[str, tuple[str, bool]]:
     """For every weight node: the population it drives, and whether it sees graded input levels.
 
     Raises:
-        UserError: SNX209 where a connection is not exactly one weight node, or a node drives two populations.
+        UserError: SNX209 where a connection is not exactly one weight node beside flattens, or a node drives two populations.
     """
     found: dict[str, tuple[str, bool]] = {}
     for population, incoming in deployment.connections.items():
         for connection in incoming:
+            nodes = [deployment.graph.nodes[n] for n in connection.path]
             weights = [n for n in connection.path if isinstance(deployment.graph.nodes[n], SYNAPSE_TYPES)]
+            mapped = all(isinstance(node, (*SYNAPSE_TYPES, nir.Flatten)) for node in nodes)
             graded = isinstance(deployment.graph.nodes[connection.source], nir.Input)
-            if len(weights) != 1 or found.get(weights[0], (population, graded)) != (population, graded):
+            if len(weights) != 1 or not mapped or found.get(weights[0], (population, graded)) != (population, graded):
                 raise UserError(
                     "SNX209",
                     f"between {connection.source} and {population} stand {' -> '.join(connection.path) or 'no nodes'}",

@@ -29,8 +29,11 @@ _Number = TypeVar("_Number", int, float)
 
 METADATA = "snn_export"
 NODE_TYPES = frozenset(
-    ("Input", "Output", "Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Scale", "Delay", "I", "IF")
-    + ("LI", "LIF", "CubaLI", "CubaLIF", "Threshold", "NIRGraph")
+    (
+        *("Input", "Output", "Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Scale", "Delay"),
+        *("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Threshold", "NIRGraph"),
+    )
+)
 )
 
 
@@ -145,7 +148,7 @@ def _read_graph(path: Path) -> nir.NIRGraph:
 
 
 def _check_node_types(path: Path, stream: h5py.File) -> None:
-    """nir looks a node's class up by the name in the file; only known names get that far."""
+    """Nir looks a node's class up by the name in the file; only known names get that far."""
     if "node" not in stream or "nodes" not in stream["node"] or "edges" not in stream["node"]:
         raise _unreadable(path, "it holds no NIR graph (no node/nodes and node/edges)")
     for name, node in stream["node"]["nodes"].items():

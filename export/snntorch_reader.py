@@ -6,8 +6,10 @@ does not know with a printed line. This one reads or refuses. It folds batch-nor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -46,7 +48,7 @@ class _Reading:
         self.nodes[name] = node
         self.last = name
         chain = list(self.nodes)
-        graph = nir.NIRGraph(dict(self.nodes), list(zip(chain, chain[1:], strict=False)), type_check=False)
+        graph = nir.NIRGraph(dict(self.nodes), list(pairwise(chain)), type_check=False)
         self.shape = shapes(graph)[name]
 
 
@@ -82,11 +84,17 @@ def deployment_from_snntorch(
     Raises:
         UserError: SNX210 unknown module, SNX211 neuron settings, SNX240 misplaced batch-norm, SNX241 a decay off the grid.
     """
+    _check_request(layers, steps, dt)
     reading = _Reading(dt, round_decays, tuple(int(size) for size in input_shape))
     reading.add("input", nir.Input({"input": np.array(reading.shape)}))
     for name, module in layers.named_children():
-        if name in ("input", "output"):
-            raise _refuse("SNX210", name, "is a reserved name", "NIR's input and output nodes bear it", "rename the layer")
+        if name in ("input", "output") or "/" in name:
+            raise _refuse(
+                "SNX210", name, "is a reserved name", "NIR's input and output nodes and HDF5 paths need it", "rename it"
+            )
+        if reading.last in reading.neurons and not reading.neurons[reading.last].spiking:
+            why = "it never spikes, so nothing behind it would hear anything"
+            raise _refuse("SNX210", reading.last, "is a readout in the middle of the network", why, "move it to the end")
         _reader_of(name, module)(reading, name, module)
     if reading.last not in reading.neurons:
         raise _refuse(
@@ -99,7 +107,7 @@ def deployment_from_snntorch(
     readout = ReadoutSpec(reading.last, rule)
     reading.add("output", nir.Output({"output": np.array(reading.shape)}))
     chain = list(reading.nodes)
-    graph = nir.NIRGraph(reading.nodes, list(zip(chain, chain[1:], strict=False)), type_check=False)
+    graph = nir.NIRGraph(reading.nodes, list(pairwise(chain)), type_check=False)
     contract = ExecutionContract(
         dt=dt,
         steps=steps,
@@ -111,6 +119,17 @@ def deployment_from_snntorch(
         lineage=Lineage(passes=("fold_batch_norm", *(("round_decays",) if round_decays else ()))),
     )
     return Deployment(graph, contract, fold_magnitude=MappingProxyType(reading.fold_magnitude))
+
+
+def _check_request(layers: nn.Sequential, steps: int, dt: float) -> None:
+    if steps < 1 or not (math.isfinite(dt) and dt > 0):
+        why = "a network runs for one step or more, each of a positive duration"
+        raise _refuse(
+            "SNX109", "contract", f"cannot have steps = {steps} and dt = {dt}", why, "pass steps >= 1 and dt > 0 in seconds"
+        )
+    if len(list(layers.named_children())) != len(layers):
+        why = "torch names a shared module once, so its second place would be lost"
+        raise _refuse("SNX210", "layers", "hold one module in two places", why, "make one module per place")
 
 
 def _read_conv(reading: _Reading, name: str, module: nn.Conv2d) -> None:
@@ -135,7 +154,7 @@ def _read_linear(reading: _Reading, name: str, module: nn.Linear) -> None:
 
 
 def _read_batch_norm(reading: _Reading, name: str, module: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
-    """y = (x - mean) g + b with g = gamma / sqrt(var + eps): weights times g, bias (bias - mean) g + b."""
+    """Y = (x - mean) g + b with g = gamma / sqrt(var + eps): weights times g, bias (bias - mean) g + b."""
     target = reading.nodes[reading.last]
     if not isinstance(target, nir.Conv2d | nir.Affine) or reading.last in reading.fold_magnitude:
         raise _refuse(
@@ -147,6 +166,9 @@ def _read_batch_norm(reading: _Reading, name: str, module: nn.BatchNorm2d | nn.B
         )
     if module.running_mean is None or module.running_var is None:
         raise _refuse("SNX240", name, "keeps no running statistics", "inference needs them", "use track_running_stats=True")
+    if len(module.running_mean) != len(target.weight):
+        what = f"has {len(module.running_mean)} channels, {reading.last} has {len(target.weight)}"
+        raise _refuse("SNX240", name, what, "one gain belongs to one channel", "give both the same number of channels")
     mean, variance = _array(module.running_mean), _array(module.running_var)
     gain = (_array(module.weight) if module.affine else np.ones_like(mean)) / np.sqrt(variance + module.eps)
     shift = _array(module.bias) if module.affine else np.zeros_like(mean)
@@ -169,8 +191,12 @@ def _read_pool(reading: _Reading, name: str, module: nn.AvgPool2d) -> None:
 
 
 def _read_flatten(reading: _Reading, name: str, module: nn.Flatten) -> None:
-    end = module.end_dim if module.end_dim < 0 else module.end_dim - 1
-    reading.add(name, nir.Flatten({"input": np.array(reading.shape)}, start_dim=module.start_dim - 1, end_dim=end))
+    axes = len(reading.shape) + 1  # torch counts the batch axis, NIR does not
+    start, end = module.start_dim % axes, module.end_dim % axes
+    if not 1 <= start <= end:
+        what = f"flattens axes {module.start_dim} to {module.end_dim}"
+        raise _refuse("SNX210", name, what, "the batch axis must be left alone", "use nn.Flatten()")
+    reading.add(name, nir.Flatten({"input": np.array(reading.shape)}, start_dim=start - 1, end_dim=end - 1))
 
 
 def _read_leaky(reading: _Reading, name: str, module: Any) -> None:

@@ -51,7 +51,8 @@ def tied_samples(
     Args:
         deployment: the float deployment whose sums give the bound.
         inputs: as :func:`snn_export.export.encoding.signal` takes them.
-        first, second: the two runs, by population, sources first.
+        first: one run, by population, sources first.
+        second: the other run.
         unit_roundoff: of the coarser of the two number formats.
     """
     steps, batch = next(iter(first.values())).spikes.shape[:2]

@@ -174,7 +174,9 @@ def versions(name: str) -> dict[str, str]:
     return dict(_read_stamp(environment(name)) or {})
 
 
-def install(name: str, progress: Callable[[str], None], log_path: Path | None = None, run: Runner | None = None) -> Installed:
+def install(
+    name: str, progress: Callable[[str], None], log_path: Path | None = None, run: Runner | None = None, *, force: bool = False
+) -> Installed:
     """Make a backend's environment unless it is there. Safe to call twice, and from two processes at once.
 
     Args:
@@ -182,6 +184,7 @@ def install(name: str, progress: Callable[[str], None], log_path: Path | None = 
         progress: called with one line per step.
         log_path: pip's output; by default beside the environment.
         run: replaces the command runner, for tests.
+        force: make it anew even where it is complete, to repair a damaged one.
 
     Raises:
         UserError: SNX410 to SNX419; each names the log where there is one.
@@ -192,7 +195,7 @@ def install(name: str, progress: Callable[[str], None], log_path: Path | None = 
         return Installed(interpreter(name), False, 0.0, {})
     log = log_path or recipe.location.with_suffix(".log")
     with _locked(recipe, progress):
-        known = _read_stamp(recipe)
+        known = None if force else _read_stamp(recipe)
         if known is not None:
             progress(f"the {name} environment is complete: nothing to do")
             return Installed(_python_of(recipe), False, time.monotonic() - started, known)

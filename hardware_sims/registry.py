@@ -52,7 +52,7 @@ def simulator(name: str, **options: Any) -> Simulator:
     module, _, attribute = known[name].partition(":")
     try:
         factory = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a plug-in may raise anything while it is imported
         raise BackendError(
             Diagnostic(
                 "SNX402",

@@ -4,8 +4,8 @@
 
 Runs inside a backend's own environment, so it imports the standard library only, and nothing of this project. It
 
-- asks the kernel (Linux) to kill this process and every process it forks as soon as the one that made it dies, so that no
-  worker outlives an interrupted or killed caller;
+- asks the kernel (Linux) to kill this process and every process it forks as soon as the one that made it dies (to be exact:
+  the thread that made it), so that no worker outlives an interrupted or killed caller;
 - gives shared memory segments names that start with ``PREFIX``, so that the caller can remove what a killed worker leaves.
 """
 

@@ -187,7 +187,7 @@ def _last_line(log: Path) -> str:
 
 
 def _broken(call: WorkerCall, code: str, what: str, why: str) -> BackendError:
-    fix = f"read {call.log}; `snn-export backends install {call.backend}` repairs a damaged environment"
+    fix = f"read {call.log}; `snn-export backends install {call.backend} --force` makes the environment anew"
     return BackendError(Diagnostic(code, f"the {call.backend} worker {what}", call.backend, why, fix), str(call.log))
 
 

@@ -53,7 +53,7 @@ FULL_CURRENT_DECAY = 4095
 
 
 def decay_from_integer(dv: int) -> float:
-    """beta = 1 - dv/4096, the only place a float decay comes from (exact in float32 for every 12-bit dv)."""
+    """Beta = 1 - dv/4096, the only place a float decay comes from (exact in float32 for every 12-bit dv)."""
     return 1.0 - dv / DECAY_ONE
 
 
@@ -102,12 +102,12 @@ def saturate_membrane(membrane: Any) -> Any:
 
 
 def loihi_current(u: Any, du: Any, synaptic_sum: Any) -> Any:
-    """u before the wrap: ``trunc(u (4095 - du) / 4096) + (a << 6)``; int64 in and out."""
+    """U before the wrap: ``trunc(u (4095 - du) / 4096) + (a << 6)``; int64 in and out."""
     return decay_toward_zero(u, DECAY_MAX - du) + (synaptic_sum << STATE_SHIFT)
 
 
 def loihi_membrane(v: Any, dv: Any, u: Any, bias: Any) -> Any:
-    """v before saturation: ``trunc(v (4096 - dv) / 4096) + u + bias``; bias already shifted by its exponent."""
+    """V before saturation: ``trunc(v (4096 - dv) / 4096) + u + bias``; bias already shifted by its exponent."""
     return decay_toward_zero(v, DECAY_ONE - dv) + u + bias
 
 

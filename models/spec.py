@@ -6,6 +6,7 @@ stated twice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,11 @@ class NeuronSpec:
                     why="Loihi holds decays as integers 0..4095 in units of 1/4096; beta = 0 would need 4096",
                     fix=f"choose {name} in 0..{DECAY_MAX}",
                 )  # fmt: skip
+        if self.reset_delay < 0:
+            raise UserError(
+                "SNX109", f"reset_delay = {self.reset_delay} is negative", where="NeuronSpec.reset_delay",
+                why="a neuron cannot be reset before it fires", fix="use 0: the reset comes in the step of the spike",
+            )  # fmt: skip
 
     @property
     def beta(self) -> float:
@@ -83,6 +89,14 @@ class EncoderSpec:
     gain: float | None = None
     low: int = 0
     high: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.gain is not None and not (math.isfinite(self.gain) and self.gain > 0)) or self.low > self.high:
+            raise UserError(
+                "SNX109", f"an encoder with gain {self.gain} and levels {self.low}..{self.high}", where="EncoderSpec",
+                why="levels are round(x * gain) between low and high; gain is a positive number and low does not exceed high",
+                fix="write the file again from the deployment it came from, or quantise again",
+            )  # fmt: skip
 
     @property
     def bits(self) -> int:

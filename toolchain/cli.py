@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -90,19 +91,30 @@ def _status(ended: SystemExit) -> int:
 
 
 def _reader_is_gone() -> bool:
-    """Whether the broken pipe is standard output's own, and not that of some worker."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether the broken pipe is one of our own outputs, and not that of some worker."""
+    import select
+
+    poll = select.poll()
+    for stream in _outputs():
+        poll.register(stream, 0)  # an end without a reader is always reported, whatever is asked for
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _leave_quietly() -> int:
-    """Send what is left in the buffer nowhere, so that the interpreter does not complain about it on its way out."""
+    """Send what is left in the buffers nowhere, so that the interpreter does not complain about it on its way out."""
     from snn_export.exit_codes import EXIT_BROKEN_PIPE
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    for stream in _outputs():
+        os.dup2(nowhere, stream)
     os.close(nowhere)
     return EXIT_BROKEN_PIPE
+
+
+def _outputs() -> tuple[int, ...]:
+    """File descriptors of stdout and stderr; a stream that was closed or replaced by one without a descriptor is left out."""
+    found = []
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            found.append(stream.fileno())
+    return tuple(found)

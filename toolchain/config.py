@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from snn_export.config_schema import (
     BackendConfig,
     Config,
+    Key,
     VerifyConfig,
     allowed_values,
     field_at,
@@ -42,8 +43,6 @@ _ALWAYS_RUN: Final = frozenset({"student", "reference"})
 
 _SHOWN: Final = 60
 """Characters of a wrong value that a message repeats."""
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -260,6 +259,11 @@ def _unknown_key(key: Key, where: str) -> Diagnostic:
     section = section_at(parent)
     known = list(section.model_fields) if section is not None else []
     table = f"[{'.'.join(parent)}]" if parent else "the file"
+    if name in known:
+        return Diagnostic(
+            "SNX022", f"{'.'.join(key)} is a table and has no value", where=where, why="only a setting in it can be set",
+            fix="for example verify.backends.lava.required" if name == "backends" else f"name one of its settings: {name}.KEY",
+        )  # fmt: skip
     close = get_close_matches(name, known, n=1)
     home = next((other for other in _tables() if name in _fields(other)), None)
     if close:

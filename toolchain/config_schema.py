@@ -11,7 +11,7 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-Path = tuple[str, ...]
+Key = tuple[str, ...]
 """A key as its names, e.g. ``("model", "steps")``."""
 
 
@@ -120,7 +120,7 @@ class Config(_Section):
     energy: EnergyConfig = EnergyConfig()
 
 
-def section_at(path: Path) -> type[BaseModel] | None:
+def section_at(path: Key) -> type[BaseModel] | None:
     """The model behind the table at ``path``; the empty path is the whole file. None where there is no such table."""
     if path[:2] == ("verify", "backends"):
         return BackendConfig if len(path) == 3 else None
@@ -133,11 +133,11 @@ def section_at(path: Path) -> type[BaseModel] | None:
     return current
 
 
-def field_at(path: Path) -> FieldInfo | None:
+def field_at(path: Key) -> FieldInfo | None:
     """The setting at ``path``; None where there is none, or where a table stands."""
     section = section_at(path[:-1]) if path else None
     info = section.model_fields.get(path[-1]) if section is not None else None
-    return None if info is None or section_at(path) is not None else info
+    return None if info is None or info.annotation == dict[str, BackendConfig] or section_at(path) is not None else info
 
 
 def allowed_values(info: FieldInfo) -> str:
@@ -170,13 +170,13 @@ _KINDS: dict[object, str] = {bool: "true or false", int: "a whole number", float
 _BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 
 
-def settings(config: Config) -> Iterator[tuple[Path, Any]]:
+def settings(config: Config) -> Iterator[tuple[Key, Any]]:
     """Every setting with its value, in the order of the file."""
     return leaves((), config.model_dump(mode="json"))
 
 
-def leaves(prefix: Path, table: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
-    """Path and value of everything in a nested table that is no table itself."""
+def leaves(prefix: Key, table: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
+    """Key and value of everything in a nested table that is no table itself."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from leaves((*prefix, name), value)
@@ -209,7 +209,7 @@ def to_toml(config: Config) -> str:
         "# Settings of snn-export. A line left out takes its default; an unknown key is an error.",
         "# A flag overrides SNN_EXPORT_SECTION__KEY in the environment, which overrides this file.",
     ]
-    table: Path = ()
+    table: Key = ()
     for path, value in settings(config):
         if path[:-1] != table:
             table = path[:-1]

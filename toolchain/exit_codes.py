@@ -34,5 +34,8 @@ PRECEDENCE: Final = (
 
 def worst_exit_code(codes: Iterable[int]) -> int:
     """The code that a command with all these causes ends with; 0 for no cause. Raises ValueError for a code not in the table."""
-    ranks = [PRECEDENCE.index(code) for code in codes]
-    return PRECEDENCE[min(ranks)] if ranks else EXIT_OK
+    causes = set(codes)
+    unknown = causes.difference(PRECEDENCE)
+    if unknown:
+        raise ValueError(f"not exit codes of a command: {sorted(unknown)}")
+    return next((code for code in PRECEDENCE if code in causes), EXIT_OK)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from snn_export.exit_codes import EXIT_BACKEND, EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, worst_exit_code
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.exit_codes import worst_exit_code
+from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, Diagnostic, UserError
 from snn_export.text_safety import printable
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from snn_export.config import Loaded
-from snn_export.exit_codes import EXIT_BACKEND, EXIT_OK, EXIT_USAGE
-from snn_export.models.diagnostics import UserError
+from snn_export.exit_codes import EXIT_OK
+from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_USAGE, UserError
 
 State = Literal["ok", "warning", "broken"]
 

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Final
 
-Path = tuple[str, ...]
+Key = tuple[str, ...]
 
 _KEY_PART: Final = re.compile(r"""[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
 _STRINGS: Final = tuple(
@@ -17,7 +17,7 @@ _STRINGS: Final = tuple(
 """A string of each kind, longest delimiter first. A multi-line string may end in up to five quotes, hence the last plus."""
 
 
-def line_of_keys(text: str) -> dict[Path, int]:
+def line_of_keys(text: str) -> dict[Key, int]:
     """Line (from 1) where each table or key first stands, by its path of names.
 
     ``text`` must be valid TOML: parse it with ``tomllib`` first. Keys inside an inline table or an array are not listed; the
@@ -32,8 +32,8 @@ def line_of_keys(text: str) -> dict[Path, int]:
 class _Scanner:
     text: str
     position: int = 0
-    table: Path = ()
-    lines: dict[Path, int] = field(default_factory=dict)
+    table: Key = ()
+    lines: dict[Key, int] = field(default_factory=dict)
 
     def scan(self) -> None:
         while self._skip_blank():
@@ -47,7 +47,7 @@ class _Scanner:
                 self._note((*self.table, *self._key()), line)
                 self._skip_value()
 
-    def _note(self, path: Path, line: int) -> None:
+    def _note(self, path: Key, line: int) -> None:
         for length in range(1, len(path) + 1):
             self.lines.setdefault(path[:length], line)
 
@@ -62,7 +62,7 @@ class _Scanner:
                 return True
         return False
 
-    def _key(self) -> Path:
+    def _key(self) -> Key:
         """A dotted key up to ``=`` or ``]``, which is left behind."""
         parts: list[str] = []
         while self.text[self.position] not in "=]":

@@ -1,0 +1,1 @@
+"""Passes: rewrites of a deployment, one file each."""

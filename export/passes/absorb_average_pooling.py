@@ -13,7 +13,7 @@ import nir
 import numpy as np
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import conv_padding, pair, predecessors, remove_node, successors
+from snn_export.export.graph import conv_padding, pair, predecessors, remove_node, successors, topological_order
 from snn_export.export.passes.pass_ import Exactness
 from snn_export.models.diagnostics import UserError
 
@@ -33,10 +33,11 @@ class AbsorbAveragePooling:
     def __call__(self, deployment: Deployment) -> Deployment:
         """A deployment without pooling nodes. Raises SNX243 for a pooling that cannot be absorbed exactly."""
         while True:
-            pools = [n for n, node in deployment.graph.nodes.items() if isinstance(node, nir.AvgPool2d | nir.SumPool2d)]
+            nodes = deployment.graph.nodes
+            pools = [n for n in topological_order(deployment.graph) if isinstance(nodes[n], nir.AvgPool2d | nir.SumPool2d)]
             if not pools:
                 return deployment
-            deployment = _absorb(deployment, pools[-1])
+            deployment = _absorb(deployment, pools[-1])  # the last in flow: a pooling behind another one needs no weights between
 
 
 def _absorb(deployment: Deployment, name: str) -> Deployment:

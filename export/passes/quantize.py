@@ -80,14 +80,18 @@ class Quantize:
             )
         _check_ready(deployment, self.target)
         best: tuple[tuple[float, int], Deployment] | None = None
+        refusal = ("input", "the declared input range is empty or not finite")
         for encoder in input_grids(deployment.contract.encoder, self.input_range):
             limits = {name: scale_limits(deployment, encoder, name, self.weight_bits) for name in deployment.layers}
             candidate = self._build(deployment, encoder, {name: min(found.values()) for name, found in limits.items()})
+            if isinstance(candidate, str):
+                refusal = (candidate, "where u and v stay within 24 bits, every weight rounds to zero")
+                continue
             key = (self.score(candidate), encoder.bits)
             if best is None or key < best[0]:
                 best = key, candidate
         if best is None:
-            raise _no_scale("input", "the declared input range is empty")
+            raise _no_scale(*refusal)
         return self._refine(deployment, best[1], best[0][0])
 
     def _refine(self, deployment: Deployment, chosen: Deployment, best: float) -> Deployment:
@@ -96,41 +100,69 @@ class Quantize:
             scales = {layer: population.scale for layer, population in chosen.populations.items()}
             for scale in _candidates(scales[name]):
                 candidate = self._build(deployment, chosen.contract.encoder, {**scales, name: scale})
+                if isinstance(candidate, str):
+                    continue
                 score = self.score(candidate)
                 if score < best or (score == best and _is_power_of_two(scale)):
                     chosen, best = candidate, score
         return chosen
 
-    def _build(self, deployment: Deployment, encoder: EncoderSpec, scales: Mapping[str, float]) -> Deployment:
-        """The deployment at these scales, each lowered until integer bounds hold (rounding can cross a limit)."""
+    def _build(self, deployment: Deployment, encoder: EncoderSpec, scales: Mapping[str, float]) -> Deployment | str:
+        """The deployment at these scales, each lowered until its integer bounds hold; or the population with no such scale.
+
+        Bounds grow with the scale up to rounding, so the quotient of limit and bound says how far down to go; the two per cent
+        are for the rounding.
+        """
         scales = dict(scales)
-        for _ in range(60):
+        while True:
             quantised = self._at(deployment, encoder, scales)
-            unsafe = [name for name, found in bounds.all_bounds(quantised).items() if not found.safe]
+            for name in deployment.layers:
+                if _vanishes(deployment, quantised, name):
+                    return name
+            found = bounds.all_bounds(quantised)
+            unsafe = [name for name, bound in found.items() if not bound.safe]
             if not unsafe:
-                return quantised
+                return self._with_binding(deployment, quantised, found)
             for name in unsafe:
-                scales[name] *= 0.98
-        raise _no_scale(unsafe[0], "u or v would leave 24 bits at every scale")
+                scales[name] *= 0.98 * min(1.0, *found[name].headroom.values())
 
     def _at(self, deployment: Deployment, encoder: EncoderSpec, scales: Mapping[str, float]) -> Deployment:
         synapses, populations = integers(deployment, encoder, scales, self.weight_bits)
-        binding = {}
-        for name in deployment.layers:
-            limits = scale_limits(deployment, encoder, name, self.weight_bits)
-            binding[name] = min(limits, key=lambda what: limits[what])
-        quantisation = Quantisation(target=self.target, weight_bits=self.weight_bits, scale=dict(scales), binding=binding)
+        quantisation = Quantisation(target=self.target, weight_bits=self.weight_bits, scale=dict(scales), binding={})
         placed = grid.on_grid(deployment, encoder, synapses, populations)
         return placed.replace(contract=placed.contract.model_copy(update={"quantisation": quantisation}))
+
+    def _with_binding(
+        self, deployment: Deployment, quantised: Deployment, found: Mapping[str, bounds.PopulationBounds]
+    ) -> Deployment:
+        """State for every population the limit that a growing scale would meet first: a register, or 24 bits of state."""
+        binding = {}
+        for name, population in quantised.populations.items():
+            limits = scale_limits(deployment, quantised.contract.encoder, name, self.weight_bits)
+            limits |= {what: population.scale * factor for what, factor in found[name].headroom.items()}
+            binding[name] = min(limits, key=lambda what: limits[what])
+        contract = quantised.contract
+        if contract.quantisation is None:
+            return quantised
+        stated = contract.quantisation.model_copy(update={"binding": binding})
+        return quantised.replace(contract=contract.model_copy(update={"quantisation": stated}))
+
+
+def _vanishes(deployment: Deployment, quantised: Deployment, population: str) -> bool:
+    """True where all weights of a connection were rounded to zero: that is another network."""
+    synapses = [name for name, (target, _) in grid.synapse_targets(deployment).items() if target == population]
+    return any(np.any(deployment.graph.nodes[name].weight) and not np.any(quantised.synapses[name].weight) for name in synapses)
 
 
 def input_grids(encoder: EncoderSpec, seen: InputRange) -> Iterator[EncoderSpec]:
     """Level grids to try: powers of two first, then grids that end exactly at the largest input, 1 to 8 bits."""
+    if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
+        return
     if encoder.kind == "events":
         yield EncoderSpec("events", 1.0, min(0, math.floor(seen.low)), max(1, math.ceil(seen.high)))
         return
     largest = max(abs(seen.low), abs(seen.high))
-    if not largest > 0:
+    if largest == 0:
         return
     gains = [2.0**e for e in range(-8, 24)] + [((1 << bits) - 1) / largest for bits in range(1, MAX_INPUT_BITS + 1)]
     for gain in gains:

@@ -86,7 +86,8 @@ def _neuron(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
     if spec is None or integers is None:
         yield _without_integers(name)
         return
-    if spec.reset != "zero" or spec.reset_delay:
+    # A readout that never fires has no reset to speak of; the quantiser proves its threshold out of reach.
+    if spec.spiking and (spec.reset != "zero" or spec.reset_delay):
         late = f", {spec.reset_delay} step late" if spec.reset_delay else ""
         yield Diagnostic(
             "SNX220",

@@ -92,7 +92,7 @@ class LavaSimulator:
         except UserError as error:
             found = error.diagnostics[0]
             return Availability(False, reason=found.what, fix=found.fix)
-        return Availability(True, versions=environments.versions("lava"))
+        return Availability(True, versions={} if self._python else environments.versions("lava"))
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every reason at once; see :func:`snn_export.hardware_sims.lava.expressible.findings`."""
@@ -259,7 +259,7 @@ def _read(trace: Path, into: Mapping[tuple[int, str], Array], log: Path) -> dict
                 f"the trace of the lava worker cannot be read: {error}",
                 "lava",
                 "the worker wrote something else than promised",
-                f"read {log}; `snn-export backends install lava` repairs a damaged environment",
+                f"read {log}; `snn-export backends install lava --force` makes the environment anew",
             ),
             str(log),
         ) from error

@@ -1,0 +1,1 @@
+"""Simulated Loihi: integer arithmetic, bit for bit."""

@@ -37,9 +37,12 @@ def scan(drive, bias, du, dv, threshold, spikes, currents, membranes):  # type: 
     Args:
         drive: (S, N) int32 synaptic sums, S = T or 1 (the same in every step); N = batch x neurons.
         bias: (M,) int64, M neurons; N is a multiple of M.
-        du, dv, threshold: int64; the threshold already shifted.
+        du: current decay, 0..4095.
+        dv: membrane decay, 0..4095.
+        threshold: in membrane units, already shifted.
         spikes: (T, N) bool, written.
-        currents, membranes: (T, N) int32, written, or (0, N) where not wanted.
+        currents: (T, N) int32, written, or (0, N) where not wanted.
+        membranes: likewise.
 
     Returns:
         Number of wraps of u plus saturations of v.

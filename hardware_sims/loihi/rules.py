@@ -25,9 +25,8 @@ def integers_exist(deployment: Deployment) -> Iterator[Diagnostic]:
         return
     for name, node in deployment.graph.nodes.items():
         held = deployment.synapses if isinstance(node, SYNAPSE_TYPES) else deployment.populations
-        if isinstance(node, SYNAPSE_TYPES) or name in deployment.layers:
-            if name not in held:
-                yield from not_quantised(name).diagnostics
+        if (isinstance(node, SYNAPSE_TYPES) or name in deployment.layers) and name not in held:
+            yield from not_quantised(name).diagnostics
 
 
 def graph_is_readable(deployment: Deployment) -> Iterator[Diagnostic]:

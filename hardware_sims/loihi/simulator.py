@@ -2,7 +2,8 @@
 
 Synaptic sums are matrix products and convolutions in torch's float32. ``rules.sums_are_exact`` refuses a layer in which a
 partial sum could reach 2^24; below that float32 holds every intermediate integer exactly, whatever the order of the sum. The
-neurons run in a compiled integer scan. Layer by layer, all steps at once: in a feed-forward graph that is the same as step by step.
+neurons run in a compiled integer scan. Layer by layer, all steps at once: in a feed-forward graph that is the same as step by
+step.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The float64 interpreter as a simulator."""

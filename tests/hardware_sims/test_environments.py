@@ -67,6 +67,7 @@ def test_an_installation_is_found_and_not_repeated(folder: Path) -> None:
 
     again = environments.install("lava", lines.append, run=pip)
     assert not again.fresh and len(pip.commands) == 3 and "nothing to do" in lines[-1]
+    assert environments.install("lava", lines.append, run=pip, force=True).fresh and len(pip.commands) == 6
 
 
 @pytest.mark.parametrize(("step", "code"), [("-m venv", "SNX413"), ("-m pip", "SNX414"), ("--self-test", "SNX415")])

@@ -9,7 +9,6 @@ from pathlib import Path
 import nir
 import numpy as np
 import pytest
-from builders import LayerPlan, Plan, deployment_from, random_deployment
 
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.lava import simulator as lava
@@ -17,6 +16,7 @@ from snn_export.hardware_sims.lava.simulator import LavaSimulator
 from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import NeuronSpec
+from tests.builders import LayerPlan, Plan, deployment_from, random_deployment
 
 DENSE = LayerPlan("layer", np.full((3, 4), 2))
 CONV = LayerPlan("layer", np.full((2, 1, 3, 2), 2))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import LayerPlan, Plan, deployment_from
 
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
+from tests.builders import LayerPlan, Plan, deployment_from
 
 FOLDER = Path(os.environ.get("SNN_EXPORT_SHARED", Path(__file__).parents[3] / "shared"))
 

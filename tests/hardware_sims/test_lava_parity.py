@@ -11,7 +11,15 @@ from dataclasses import replace
 import nir
 import numpy as np
 import pytest
-from builders import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snn_export.export import interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.lava.simulator import LavaSimulator
+from snn_export.hardware_sims.trace import Trace
+from snn_export.models.arithmetic import THRESHOLD_MAX
+from tests.builders import (
     LayerPlan,
     Plan,
     deployment_from,
@@ -22,15 +30,7 @@ from builders import (
     random_inputs,
     random_neuron,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from lava_environment import require_lava
-
-from snn_export.export import interpreter
-from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims.lava.simulator import LavaSimulator
-from snn_export.hardware_sims.trace import Trace
-from snn_export.models.arithmetic import THRESHOLD_MAX
+from tests.lava_environment import require_lava
 
 pytestmark = pytest.mark.lava
 

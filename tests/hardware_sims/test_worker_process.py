@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import random_deployment, random_inputs
-from lava_environment import require_lava
 
 from snn_export.hardware_sims import worker_process
 from snn_export.hardware_sims.lava.simulator import LavaSimulator
 from snn_export.hardware_sims.simulator import BackendError
 from snn_export.hardware_sims.worker_process import WorkerCall, group_members, run_worker
+from tests.builders import random_deployment, random_inputs
+from tests.lava_environment import require_lava
 
 FORKS = """
 import ctypes, os, sys, time

@@ -42,7 +42,12 @@ def test_without_a_file_the_defaults_hold_only_where_that_is_allowed(tmp_path: P
 
 def test_what_the_issue_promises_is_the_default() -> None:
     config = Config()
-    assert (config.model.steps, config.model.dv, config.quantize.target, config.verify.reference) == (8, 1024, "loihi2", "student")
+    assert (config.model.steps, config.model.dv, config.quantize.target, config.verify.reference) == (
+        8,
+        1024,
+        "loihi2",
+        "student",
+    )
     assert config.verify.backends == {
         "loihi": BackendConfig(required=True, samples=0),
         "lava": BackendConfig(required=True, samples=128, time_limit=300),
@@ -131,6 +136,7 @@ def test_suggestions_name_the_closest_key_or_the_table_it_belongs_in(tmp_path: P
         ("[model]\nsteps = true", "true", "a whole number, 1 or more"),
         ("[model]\ndv = 0", "0", "a whole number, 1 to 4095"),
         ("[model]\nthreshold = nan", "nan", "a number, above 0"),
+        ("[model]\nthreshold = inf", "inf", "a number, above 0"),
         ("[data]\nvalidation = 1", "1", "a number, above 0, below 1"),
         ('[quantize]\ntarget = "loihi3"', '"loihi3"', 'one of "loihi1" or "loihi2"'),
         ('[gates]\nexact = ["loihi", "lava"]', '["loihi", "lava"]', "a list of pairs of names"),
@@ -155,7 +161,9 @@ def test_pairs_that_prove_nothing_are_refused(tmp_path: Path) -> None:
     assert load(tmp_path, '[gates]\nexact = [["reference", "student"]]').config.gates.exact == (("reference", "student"),)
 
 
-@pytest.mark.parametrize(("text", "line"), [("[model]\nsteps = \n", 2), ("[model\n", 1), ("x = 1\n\nx = 2\n", 3), ('a = """\n\n', 3)])
+@pytest.mark.parametrize(
+    ("text", "line"), [("[model]\nsteps = \n", 2), ("[model\n", 1), ("x = 1\n\nx = 2\n", 3), ('a = """\n\n', 3)]
+)
 def test_broken_toml_names_the_line(tmp_path: Path, text: str, line: int) -> None:
     (found,) = findings(tmp_path, text)
     assert found[0] == "SNX021"
@@ -181,6 +189,13 @@ def test_variables_with_a_meaning_of_their_own_are_left_alone(tmp_path: Path) ->
 
 def test_a_flag_cannot_smuggle_in_more_than_a_value(tmp_path: Path) -> None:
     assert findings(tmp_path, "", {"model.steps": "4\ndv = 3"}) == [("SNX023", "flag")]
+
+
+def test_a_flag_for_a_whole_table_is_told_apart_from_an_unknown_key(tmp_path: Path) -> None:
+    for key in ("verify.backends", "verify.backends.lava", "model"):
+        with pytest.raises(UserError) as caught:
+            load(tmp_path, "", {key: "{}"})
+        assert caught.value.diagnostics[0].what == f"{key} is a table and has no value"
 
 
 def test_settings_cannot_be_changed_after_loading(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from itertools import pairwise
 import nir
 import numpy as np
 import pytest
-from builders import LayerPlan, Plan, deployment_from, random_deployment, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from snn_export.export.interpreter import Activity
 from snn_export.export.linear import apply
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.models.diagnostics import UserError
+from tests.builders import LayerPlan, Plan, deployment_from, random_deployment, random_inputs
 
 
 def trace_of(counts: dict[str, np.ndarray]) -> Trace:

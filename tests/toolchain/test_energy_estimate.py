@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import LayerPlan, Plan, deployment_from
 
 from snn_export.energy.cost_table import CostTable, load_table, read_table, table_names
 from snn_export.energy.counts import Counts, count
@@ -17,6 +16,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.models.diagnostics import UserError
 from snn_export.reporting.report import EnergyReport
+from tests.builders import LayerPlan, Plan, deployment_from
 
 
 def network(high: int = 15, steps: int = 4) -> Deployment:

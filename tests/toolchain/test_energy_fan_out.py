@@ -6,7 +6,6 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from builders import LayerPlan, Plan, deployment_from, even
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import Connection
 from snn_export.export.linear import apply
 from snn_export.models.diagnostics import UserError
+from tests.builders import LayerPlan, Plan, deployment_from, even
 
 
 def dense_matrix(deployment: Deployment, connection: Connection, ones: bool) -> NDArray[Any]:

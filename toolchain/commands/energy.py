@@ -30,7 +30,8 @@ def command(config_file: Path | None, overrides: dict[str, str], output: Path | 
     if energy is None:
         raise UserError(
             "SNX502", "no operations were counted", where=str(run.report_path),
-            why="the integer simulator did not run, and energy is counted from its spikes", fix="see the report's failed gates, then run again",
+            why="energy is counted from the integer simulator's spikes, and it did not run",
+            fix="see the report's failed gates, then run again",
         )  # fmt: skip
     if output_format == "json":
         print_json(energy.model_dump(mode="json"))

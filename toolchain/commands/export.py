@@ -23,7 +23,8 @@ def command(path: Path, config_file: Path | None, overrides: dict[str, str], out
     """
     from snn_export.commands import pipeline_run
     from snn_export.export import nir_io
-    from snn_export.pipeline.deploying import FLOAT_FILE, QUANTISED_FILE, relocated
+    from snn_export.pipeline.deploying import relocated
+    from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE
 
     run = pipeline_run.prepare(config_file, overrides, output)
     step, name = ("export", FLOAT_FILE) if as_float else ("quantize", QUANTISED_FILE)

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from snn_export.config import Loaded, load_config
 from snn_export.config_schema import Config
+from snn_export.failures import OUTPUT_KEY
+from snn_export.pipeline.files import HTML_FILE, REPORT_FILE, RUN_FILE
 from snn_export.pipeline.machine import write_run_facts
-from snn_export.pipeline.rendering import HTML_FILE
 from snn_export.pipeline.steps import Planned, carry_out, plan
-from snn_export.pipeline.verification import REPORT_FILE
 from snn_export.pipeline.workspace import Workspace
 from snn_export.reporting.json_file import read_report
 from snn_export.reporting.report import Report
@@ -41,6 +43,7 @@ def prepare(config_file: Path | None, overrides: Mapping[str, str], output: Path
     """Settings from file, environment and flags; without a file the defaults, which are the digits."""
     loaded: Loaded = load_config(config_file, overrides, allow_missing=config_file is None)
     root = output if output is not None else loaded.folder / loaded.config.project.output
+    click.get_current_context().meta[OUTPUT_KEY] = root  # where a crash report goes
     return Run(loaded.config, loaded.folder, Workspace(root))
 
 
@@ -57,7 +60,7 @@ def execute(run: Run, start: str | None = None, until: str | None = None) -> int
     with ConsoleTeller() as teller:
         ran = carry_out(planned(run, start, until), run.config, run.workspace, run.base, teller)
     if ran:
-        write_run_facts(run.workspace, run.workspace.root / "run.json", time.monotonic() - started, ran)
+        write_run_facts(run.workspace, run.workspace.root / RUN_FILE, time.monotonic() - started, ran)
     return ran
 
 

@@ -20,13 +20,15 @@ def command(path: Path | None, output: Path | None, config_file: Path | None, ov
     and write it to --output. Without: the same steps as `snn-export run --until quantize`.
     """
     from snn_export.commands import pipeline_run
-    from snn_export.pipeline.deploying import QUANTISED_FILE, quantize_file
+    from snn_export.pipeline.files import QUANTISED_FILE
 
     if path is None:
         run = pipeline_run.prepare(config_file, overrides, output)
         pipeline_run.execute(run, until="quantize")
         click.echo(str(run.workspace.folder("quantize") / QUANTISED_FILE))
         return
+    from snn_export.pipeline.deploying import quantize_file
+
     run = pipeline_run.prepare(config_file, overrides)
     target = output or path.with_name(f"{path.stem}.{run.config.quantize.target}.nir")
     click.echo(

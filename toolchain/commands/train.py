@@ -20,7 +20,7 @@ def command(config_file: Path | None, overrides: dict[str, str], output: Path | 
     The same steps as `snn-export run --until student`. Prints the student's checkpoint.
     """
     from snn_export.commands import pipeline_run
-    from snn_export.pipeline.training import STUDENT_FILE
+    from snn_export.pipeline.files import STUDENT_FILE
 
     run = pipeline_run.prepare(config_file, overrides, output)
     pipeline_run.execute(run, until="student")

@@ -16,8 +16,8 @@ _TEST_SPLIT_SEED = 20240
 def load_digits(seed: int, validation: float = DEFAULT_VALIDATION) -> Dataset:
     """Digits as float32 (N, 1, 8, 8) in [0, 1], in steps of 1/16: 360 of them test samples.
 
-    ``seed`` decides train against validation, ``validation`` its part of the other 1,437. The test set is the same for every seed: otherwise a second seed would train on
-    what the first one held out, and their accuracies could not be compared.
+    ``seed`` decides train against validation, ``validation`` its part of the other 1,437. The test set is the same for
+    every seed: otherwise a second seed would train on what the first one held out, and their accuracies could not be compared.
     """
     from sklearn.datasets import load_digits as bundled_digits  # imports scipy: only where the digits are wanted
 

@@ -14,7 +14,8 @@ from snn_export.models.naming import suggestion
 def load_dataset(spec: str, seed: int, validation: float = DEFAULT_VALIDATION) -> Dataset:
     """The data set that ``spec`` names: ``digits``, or ``npz:FILE`` for a file of your own.
 
-    ``seed`` decides the split into training and validation samples, ``validation`` the part of the latter; the test samples do not depend on it.
+    ``seed`` decides the split into training and validation samples, ``validation`` the part of the latter; the test samples
+    do not depend on them.
 
     Raises:
         UserError: SNX011 for an unknown name; SNX110 to SNX118 for a file that cannot be used.

@@ -1,1 +1,1 @@
-
+"""The steps of a run and the folder they write into."""

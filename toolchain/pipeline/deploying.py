@@ -15,12 +15,10 @@ from snn_export.export.snntorch_reader import deployment_from_snntorch
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.student import SpikingStudent
 from snn_export.pipeline.data_source import dataset
+from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE, STUDENT_FILE
 from snn_export.pipeline.steps import Context, StepResult
-from snn_export.pipeline.training import STUDENT_FILE
 from snn_export.training.checkpoint import load_model
 
-FLOAT_FILE = "float.nir"
-QUANTISED_FILE = "net.nir"
 EXACTNESS_SAMPLES = 64
 """Calibration samples on which passes that claim to be exact are checked."""
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from snn_export.pipeline.files import HTML_FILE, REPORT_FILE
 from snn_export.pipeline.steps import Context, StepResult
-from snn_export.pipeline.verification import REPORT_FILE
 from snn_export.reporting.html import write_html
 from snn_export.reporting.json_file import read_report, write_report
-
-HTML_FILE = "report.html"
 
 
 def render(context: Context) -> StepResult:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snn_export.config_schema import Config
+from snn_export.hardware_sims import environments
+from snn_export.hardware_sims.registry import BUILT_IN, simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 from snn_export.pipeline.workspace import Workspace, step_key
@@ -64,6 +66,8 @@ class Step:
     purpose: str
     carry_out: str
     settings: Callable[[Config, Path], Mapping[str, Any]]
+    sources: tuple[str, ...]
+    """Packages whose code decides the result; a change in them makes it stale."""
 
 
 def _data(config: Config, base: Path) -> dict[str, Any]:
@@ -92,16 +96,25 @@ def _quantize(config: Config, base: Path) -> dict[str, Any]:
 
 
 def _verify(config: Config, base: Path) -> dict[str, Any]:
-    from snn_export.pipeline.verification import available_backends
-
     return {
         "data": _data(config, base),
         "name": config.project.name,
         "verify": config.verify.model_dump(),
         "gates": config.gates.model_dump(),
         "energy": config.energy.model_dump(),
-        "available": available_backends(config),
+        "available": {name: _presence(name) for name in config.verify.backends},
     }
+
+
+def _presence(name: str) -> dict[str, Any]:
+    """What a backend says of itself: a verification made without Lava is stale once Lava is there.
+
+    Our own in-process backends are always there and cost an import of torch to ask, so only the others are asked.
+    """
+    if name in BUILT_IN and name not in environments.BUILT_IN:
+        return {"ok": True}
+    state = simulator(name).availability()
+    return {"ok": state.ok, "versions": dict(state.versions)}
 
 
 def _nothing(config: Config, base: Path) -> dict[str, Any]:
@@ -109,21 +122,27 @@ def _nothing(config: Config, base: Path) -> dict[str, Any]:
     return {}
 
 
+_TRAINING = ("models", "data", "training", "pipeline.training")
+_EXPORTING = (*_TRAINING, "export", "library", "pipeline.deploying")
+_RUNNING = (*_EXPORTING, "hardware_sims", "calibration")
+_JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification")
+
 STEPS: tuple[Step, ...] = (
-    Step("teacher", (), "train the ANN teacher", "snn_export.pipeline.training:train_teacher", _teacher),
-    Step("student", ("teacher",), "distil the spiking student", "snn_export.pipeline.training:train_student", _student),
+    Step("teacher", (), "train the ANN teacher", "snn_export.pipeline.training:train_teacher", _teacher, _TRAINING),
     Step(
-        "export", ("student",), "fold batch-norm, absorb pooling, write NIR", "snn_export.pipeline.deploying:export_float", _data
+        "student", ("teacher",), "distil the spiking student", "snn_export.pipeline.training:train_student", _student, _TRAINING
     ),
-    Step("quantize", ("export",), "search the integer grid", "snn_export.pipeline.deploying:quantize", _quantize),
+    Step("export", ("student",), "fold, absorb, write NIR", "snn_export.pipeline.deploying:export_float", _data, _EXPORTING),
+    Step("quantize", ("export",), "search the integer grid", "snn_export.pipeline.deploying:quantize", _quantize, _RUNNING),
     Step(
         "verify",
         ("quantize", "student", "teacher"),
         "run the ladder and compare",
         "snn_export.pipeline.verification:verify",
         _verify,
+        _JUDGING,
     ),
-    Step("report", ("verify",), "write report.json and report.html", "snn_export.pipeline.rendering:render", _nothing),
+    Step("report", ("verify",), "write report.json and report.html", "snn_export.pipeline.rendering:render", _nothing, _JUDGING),
 )
 STEP_NAMES = tuple(step.name for step in STEPS)
 
@@ -155,8 +174,8 @@ def plan(
     """
     for name in (start, until):
         if name is not None and name not in STEP_NAMES:
-            raise UserError("SNX001", f"there is no step called {name!r}", where="--from / --until", why=f"the steps are {', '.join(STEP_NAMES)}",
-                            fix=suggestion(name, STEP_NAMES))  # fmt: skip
+            raise UserError("SNX001", f"there is no step called {name!r}", where="--from / --until",
+                            why=f"the steps are {', '.join(STEP_NAMES)}", fix=suggestion(name, STEP_NAMES))  # fmt: skip
     last = STEP_NAMES.index(until) if until else len(STEPS) - 1
     first = STEP_NAMES.index(start) if start else len(STEPS)
     if start and first > last:
@@ -165,7 +184,9 @@ def plan(
     keys: dict[str, str] = {}
     planned: list[Planned] = []
     for index, step in enumerate(STEPS[: last + 1]):
-        keys[step.name] = step_key(step.name, step.settings(config, base), {name: keys[name] for name in step.after})
+        keys[step.name] = step_key(
+            step.name, step.settings(config, base), {name: keys[name] for name in step.after}, step.sources
+        )
         stale = [p.step.name for p in planned if p.runs and p.step.name in step.after]
         if index >= first:
             reason, runs = "asked for with --from", True

@@ -9,17 +9,15 @@ from snn_export.data.dataset import Dataset
 from snn_export.models.students.registry import build_student
 from snn_export.models.teachers.registry import build_teacher
 from snn_export.pipeline.data_source import dataset
+from snn_export.pipeline.files import STUDENT_FILE, TEACHER_FILE, TRAINING_FILE
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.reporting.report import TrainingSummary
 from snn_export.training.checkpoint import load_model, save_model
 from snn_export.training.loop import TrainingResult, fit
 from snn_export.training.recipes.registry import load_recipe
+from snn_export.training.resume import CHECKPOINT_NAME
 from snn_export.training.settings import TrainingSettings
 from snn_export.training.threads import use_threads
-
-TEACHER_FILE = "teacher.safetensors"
-STUDENT_FILE = "student.safetensors"
-SUMMARY_FILE = "training.json"
 
 
 def train_teacher(context: Context) -> StepResult:
@@ -83,7 +81,7 @@ def train_student(context: Context) -> StepResult:
 
 def read_summary(folder: Path) -> TrainingSummary:
     """What a training step recorded."""
-    return TrainingSummary.model_validate_json((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return TrainingSummary.model_validate_json((folder / TRAINING_FILE).read_text(encoding="utf-8"))
 
 
 def _data(context: Context) -> Dataset:
@@ -103,6 +101,7 @@ def _finish(
     folder: Path, model: str, recipe: str, settings: TrainingSettings, result: TrainingResult, parameters: int
 ) -> StepResult:
     best = result.best
+    (folder / CHECKPOINT_NAME).unlink(missing_ok=True)  # of use to an interrupted run only
     summary = TrainingSummary(
         model=model,
         recipe=recipe,
@@ -112,5 +111,5 @@ def _finish(
         seed=settings.seed,
         parameters=parameters,
     )
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary.model_dump(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / TRAINING_FILE).write_text(json.dumps(summary.model_dump(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return StepResult(f"best epoch {best.epoch} of {settings.epochs}, {100 * best.validation_accuracy:.1f} % on validation data")

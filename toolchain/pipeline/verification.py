@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,16 @@ from snn_export.energy.estimate import estimate
 from snn_export.energy.observer import EnergyObserver
 from snn_export.export import nir_io
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.registry import simulator
 from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.student import SpikingStudent
 from snn_export.pipeline.data_source import dataset
-from snn_export.pipeline.deploying import FLOAT_FILE, QUANTISED_FILE, load_student
+from snn_export.pipeline.deploying import load_student
+from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE, REPORT_FILE, STUDENT_FILE, TEACHER_FILE
 from snn_export.pipeline.steps import Context, StepResult
-from snn_export.pipeline.training import STUDENT_FILE, TEACHER_FILE, read_summary
+from snn_export.pipeline.training import read_summary
 from snn_export.reporting.json_file import write_report
 from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSummary
 from snn_export.reporting.report import Rung as RungRecord
@@ -38,7 +40,6 @@ from snn_export.verification.ladder import Link, Progress, Rung, run_ladder
 from snn_export.verification.observe import ActivityObserver, RasterObserver
 from snn_export.verification.statistics import wilson_interval
 
-REPORT_FILE = "report.json"
 INTEGER = "loihi"
 """Backend whose arithmetic is the chip's: the rung every other integer backend is held against."""
 
@@ -87,12 +88,11 @@ def verify_forms(forms: Forms, test: Samples, config: Config, data_name: str, pr
     if not len(test):
         raise UserError("SNX501", "there are no test samples", where="data", why="a verdict over nothing shows nothing",
                         fix="give at least one test sample, or set verify.samples = 0 for all")  # fmt: skip
-    rungs = _rungs(forms, config)
+    rungs = _rungs(forms, config, progress)
     links = _links(rungs, config)
-    final = links[-1].target
     reference = _reference(rungs, config)
     activity, energy = ActivityObserver(INTEGER), EnergyObserver(INTEGER, forms.quantised)
-    raster = RasterObserver(reference, final, forms.quantised)
+    raster = RasterObserver(reference, tuple(rung.name for rung in reversed(rungs)), forms.quantised)
     ladder = run_ladder(rungs, links, test.x, test.y, observers=(activity, energy, raster), progress=progress)
     criteria = _criteria(rungs, links, config)
     teacher, teacher_gates = _teacher(forms.teacher_correct, config)
@@ -116,20 +116,11 @@ def verify_forms(forms: Forms, test: Samples, config: Config, data_name: str, pr
     )
 
 
-def available_backends(config: Config) -> dict[str, Any]:
-    """What each configured backend says of itself: a verification made without Lava is stale once Lava is there."""
-    found = {}
-    for name in config.verify.backends:
-        state = simulator(name).availability()
-        found[name] = {"ok": state.ok, "versions": dict(state.versions)}
-    return found
-
-
 def _chosen(test: Samples, limit: int) -> Samples:
     return test if not limit else Samples(test.x[:limit], test.y[:limit])
 
 
-def _rungs(forms: Forms, config: Config) -> list[Rung]:
+def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
     rungs = []
     if forms.student is not None:
         module = simulator("student", layers=forms.student.layers)
@@ -156,23 +147,25 @@ def _rungs(forms: Forms, config: Config) -> list[Rung]:
     )
     for name in sorted(config.verify.backends, key=lambda name: name != INTEGER):
         settings = config.verify.backends[name]
-        backend = _backend(name, settings.time_limit)
+        backend = _backend(name, settings.time_limit, progress)
         rungs.append(
             Rung(name, name, forms.quantised, backend, backend.capabilities().description, settings.required, settings.samples)
         )
     return rungs
 
 
-def _backend(name: str, time_limit: float) -> Simulator:
-    options = {"time_limit": time_limit} if name == "lava" else {}
-    return simulator(name, **options)
+def _backend(name: str, time_limit: float, progress: Progress) -> Simulator:
+    """A configured backend; those that run as a worker get their time limit and report their steps."""
+    if name not in environments.BUILT_IN:
+        return simulator(name)
+    return simulator(name, time_limit=time_limit, progress=lambda done, total: progress(f"{name}: step {done} of {total}"))
 
 
 def _links(rungs: list[Rung], config: Config) -> list[Link]:
     """Each rung with the one before it; each backend behind the integer simulator with that; and the whole way in one link."""
     by_name = {rung.name: rung for rung in rungs}
     links: list[Link] = []
-    for before, after in zip(rungs, rungs[1:], strict=False):
+    for before, after in pairwise(rungs):
         anchor = by_name[INTEGER] if INTEGER in by_name and rungs.index(after) > rungs.index(by_name[INTEGER]) else before
         same = anchor.deployment is after.deployment
         kind = link_kind(anchor.simulator, after.simulator, after.deployment) if same else "approximate"
@@ -181,9 +174,10 @@ def _links(rungs: list[Rung], config: Config) -> list[Link]:
     for reference, target in sorted(demanded):
         if reference in by_name and target in by_name:
             links.append(Link(reference, target, "exact"))
-    whole = (_reference(rungs, config), rungs[-1].name)
-    if whole[0] != whole[1] and whole not in {(link.reference, link.target) for link in links}:
-        links.append(Link(*whole, "approximate"))
+    reference = _reference(rungs, config)
+    for name in dict.fromkeys((INTEGER, rungs[-1].name)):
+        if name in by_name and name != reference and (reference, name) not in {(link.reference, link.target) for link in links}:
+            links.append(Link(reference, name, "approximate"))
     return links
 
 
@@ -248,7 +242,7 @@ def forms_beside(path: Path) -> Forms:
             continue
         if nir_io.file_digest(file) != files[role].sha256:
             raise UserError("SNX119", f"{files[role].path} is not the file {path.name} was made from", where=str(file),
-                            why="its SHA-256 differs from the one in the lineage", fix="restore the file, or export again")  # fmt: skip
+                            why="its SHA-256 is not the lineage's", fix="restore the file, or export again")  # fmt: skip
         found[role] = file
     return Forms(
         quantised=quantised,

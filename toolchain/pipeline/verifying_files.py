@@ -7,9 +7,9 @@ from pathlib import Path
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Samples
 from snn_export.pipeline.data_source import dataset
-from snn_export.pipeline.rendering import HTML_FILE
+from snn_export.pipeline.files import HTML_FILE, REPORT_FILE
 from snn_export.pipeline.steps import Teller
-from snn_export.pipeline.verification import REPORT_FILE, forms_beside, verify_forms
+from snn_export.pipeline.verification import forms_beside, verify_forms
 from snn_export.pipeline.workspace import Workspace
 from snn_export.reporting.html import write_html
 from snn_export.reporting.json_file import write_report

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -120,31 +121,32 @@ class Workspace:
             os.close(handle)
 
 
-def step_key(name: str, settings: Mapping[str, Any], before: Mapping[str, str]) -> str:
-    """SHA-256 over everything a step's result depends on."""
+def step_key(name: str, settings: Mapping[str, Any], before: Mapping[str, str], sources: tuple[str, ...]) -> str:
+    """SHA-256 over everything a step's result depends on; ``sources`` as in :func:`source_digest`."""
     content = {
         "step": name,
         "settings": settings,
         "before": dict(before),
-        "source": source_digest(),
+        "source": source_digest(sources),
         "versions": {library: _version(library) for library in COMPUTING_LIBRARIES},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def source_digest() -> str:
-    """SHA-256 over this program's own source: a changed equation must not meet a result of the old one."""
-    import snn_export.export
-    import snn_export.hardware_sims
-    import snn_export.models
+@lru_cache
+def source_digest(modules: tuple[str, ...]) -> str:
+    """SHA-256 over the source of some of this program's modules or packages, named relative to ``snn_export``.
 
+    A changed equation must not meet a result of the old one; a changed stylesheet need not train a network again.
+    """
     digest = hashlib.sha256()
-    packages = (snn_export, snn_export.models, snn_export.export, snn_export.hardware_sims)
-    for root in {Path(path) for package in packages for path in package.__path__}:
-        for file in sorted(root.rglob("*")):
-            if file.suffix in (".py", ".toml", ".j2", ".css", ".txt") and "__pycache__" not in file.parts:
-                digest.update(f"{file.relative_to(root)}:{file_digest(file)};".encode())
+    for module in modules:
+        spec = find_spec(f"snn_export.{module}")
+        places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+        for place in places:
+            for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+                if file.suffix in (".py", ".toml", ".j2", ".css", ".txt"):
+                    digest.update(f"{module}/{file.relative_to(place)}:{file_digest(file)};".encode())
     return digest.hexdigest()
 
 

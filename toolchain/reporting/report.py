@@ -5,11 +5,11 @@ The same inputs give the same bytes: no times, no absolute paths, no machine fac
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Verdict = Literal["EXACT", "TIE", "WITHIN", "DRIFT", "NOT_COMPARED", "SKIPPED", "UNAVAILABLE", "ERROR"]
 """EXACT    every spike equal, and every membrane (bit for bit where both sides are integers)
@@ -106,6 +106,9 @@ class Gate(_Record):
     required: str
     measured: str
     passed: bool
+    skipped: bool = Field(
+        default=False, description="not asked, because an optional backend is absent; neither passed nor failed"
+    )
     exit_code: int = Field(description="exit code this gate causes when it fails")
     detail: str = ""
 

@@ -80,11 +80,11 @@ class _Renderer:
     def _gates(self) -> RenderableType:
         table = self._table("Gate", "Required", "Measured", "")
         for gate in self._report.gates:
-            style = "green" if gate.passed else "red"
+            style = "yellow" if gate.skipped else "green" if gate.passed else "red"
             measured = self._text(gate.measured, "" if gate.passed else "red")
             if gate.detail:
                 measured.append_text(self._text(f"\n{gate.detail}", "dim"))
-            state = self._text("✓ pass" if gate.passed else "✗ FAIL", style)
+            state = self._text("○ skipped" if gate.skipped else "✓ pass" if gate.passed else "✗ FAIL", style)
             table.add_row(self._text(gate.name), self._text(gate.required), measured, state)
         return table
 

@@ -188,7 +188,9 @@ def report(
         deployment: the form that is deployed.
         ladder: what ran.
         criteria: what is demanded.
-        network, dataset, reference: names for the report.
+        network: name for the report.
+        dataset: name of the data.
+        reference: rung that the rasters and the whole-way comparison start from.
         coverage: what was not covered and is known before the run.
         float_deployment: the form before quantisation, for weight errors.
         before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.

@@ -50,7 +50,7 @@ def verify_backends(
     rungs = [Rung(name, name, deployment, backend, backend.capabilities().description) for name, backend in backends.items()]
     links = [Link(reference, name, link_kind(backends[reference], backends[name], deployment)) for name in targets]
     activity = ActivityObserver(reference)
-    raster = RasterObserver(reference, targets[-1], deployment)
+    raster = RasterObserver(reference, tuple(reversed(targets)), deployment)
     ladder = run_ladder(rungs, links, np.asarray(inputs), truth, observers=(activity, raster))
     criteria = Criteria(
         exact=tuple((link.reference, link.target) for link in links if link.kind == "exact"),

@@ -118,7 +118,9 @@ def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...],
             detail="the pair was demanded but not run",
         )  # fmt: skip
     if found.verdict == "SKIPPED":
-        return Gate(name=name, required=required, measured="SKIPPED", passed=True, exit_code=0, detail=found.message)
+        return Gate(
+            name=name, required=required, measured="SKIPPED", passed=True, skipped=True, exit_code=0, detail=found.message
+        )
     spikes = sum(layer.mismatched_spikes for layer in found.layers)
     membranes = sum(layer.mismatched_membranes or 0 for layer in found.layers)
     currents = sum(layer.mismatched_currents or 0 for layer in found.layers)

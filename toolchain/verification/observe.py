@@ -65,19 +65,23 @@ class ActivityObserver(Observer):
 @final
 @dataclass
 class RasterObserver(Observer):
-    """One sample's spikes, reference against target: the first sample in which they differ, else the first of all."""
+    """One sample's spikes, reference against target: the first sample in which they differ, else the first of all.
+
+    targets: rungs in order of preference; the first one that ran is drawn.
+    """
 
     reference: str
-    target: str
+    targets: tuple[str, ...]
     deployment: Deployment
     rasters: tuple[Raster, ...] = ()
     diverged: bool = False
 
     def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
         """Draw from this chunk unless a diverging sample was drawn already."""
-        if self.diverged or self.reference not in traces or self.target not in traces:
+        target = next((name for name in self.targets if name in traces), None)
+        if self.diverged or self.reference not in traces or target is None:
             return
-        first, second = traces[self.reference], traces[self.target]
+        first, second = traces[self.reference], traces[target]
         names = [name for name, layer in first.layers.items() if _comparable(layer, second.layers.get(name))]
         count = min(len(first.predictions), len(second.predictions))
         differs = np.zeros(count, bool)
@@ -88,9 +92,9 @@ class RasterObserver(Observer):
             return
         self.diverged = bool(differs.any())
         sample = int(differs.argmax())
-        self.rasters = tuple(self._raster(name, first, second, sample, offset) for name in names)
+        self.rasters = tuple(self._raster(name, target, first, second, sample, offset) for name in names)
 
-    def _raster(self, name: str, first: Trace, second: Trace, sample: int, offset: int) -> Raster:
+    def _raster(self, name: str, target: str, first: Trace, second: Trace, sample: int, offset: int) -> Raster:
         expected = _spikes(first, name)[:, sample].reshape(len(_spikes(first, name)), -1)
         got = _spikes(second, name)[:, sample].reshape(expected.shape)
         neurons = _neurons_to_show(expected, got)
@@ -100,7 +104,7 @@ class RasterObserver(Observer):
         return Raster(
             layer=name,
             reference=self.reference,
-            target=self.target,
+            target=target,
             sample=sample + offset,
             steps=len(expected),
             neurons=tuple(int(n) for n in neurons),
