@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse
-from snn_export.export.graph import SYNAPSE_TYPES, replace_nodes
+from snn_export.export.graph import SPIKING_TYPES, SYNAPSE_TYPES, replace_nodes
 from snn_export.export.interpreter import input_gains
-from snn_export.models.arithmetic import DECAY_ONE, STATE_SHIFT, shift_mantissa
+from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, STATE_SHIFT, shift_mantissa
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
 
@@ -171,6 +171,7 @@ def check_agreement(deployment: Deployment) -> None:
     Raises:
         UserError: SNX106 with the node and parameter that differ; SNX107 where tau and the contract's decay differ.
     """
+    _check_neurons(deployment)
     check_decays(deployment)
     if not deployment.quantised:
         return
@@ -179,7 +180,8 @@ def check_agreement(deployment: Deployment) -> None:
         spec = contract.neurons.get(name)
         if spec is None or (spec.dv, spec.du) != (population.dv, population.du):
             raise _disagree(name, "the decays in the contract and in the integers differ")
-    expected = nodes_on_grid(deployment, contract.encoder, deployment.synapses, deployment.populations)
+    with np.errstate(divide="ignore", invalid="ignore"):  # an r of zero gives no finite weight and is refused below
+        expected = nodes_on_grid(deployment, contract.encoder, deployment.synapses, deployment.populations)
     for name, node in expected.items():
         for key in ("weight", "bias", "v_threshold"):
             stored = getattr(deployment.graph.nodes[name], key, None)
@@ -187,8 +189,42 @@ def check_agreement(deployment: Deployment) -> None:
                 continue
             derived = getattr(node, key)
             size = float(np.max(np.abs(derived), initial=0.0)) or 1.0
-            if stored.shape != derived.shape or float(np.max(np.abs(stored - derived), initial=0.0)) > AGREEMENT * size:
+            fits = stored.shape == derived.shape and np.isfinite(derived).all()
+            if not fits or not np.all(np.abs(stored - derived) <= AGREEMENT * size):
                 raise _disagree(name, f"{key} in NIR is not the real value of its integers")
+
+
+def _check_neurons(deployment: Deployment) -> None:
+    """The contract's neuron is one that its NIR node can be, and the node is a canonical one: at rest and reset at zero.
+
+    Raises:
+        UserError: SNX107 where the contract gives a node a decay or a threshold that it does not have; SNX201 for v_leak or
+            v_reset other than zero, which the canonical neuron does not know.
+    """
+    for name, spec in deployment.contract.neurons.items():
+        node = deployment.graph.nodes[name]
+        filtered, leaky = isinstance(node, nir.CubaLIF | nir.CubaLI), not isinstance(node, nir.IF | nir.I)
+        if (
+            (not filtered and spec.du != FULL_CURRENT_DECAY)
+            or (not leaky and spec.dv)
+            or spec.spiking != isinstance(node, SPIKING_TYPES)
+        ):
+            raise UserError(
+                "SNX107",
+                f"{name} is a {type(node).__name__} in NIR and {spec} in the contract",
+                where=name,
+                why="only a CubaLIF or CubaLI filters its current, IF and I have no leak, and LI and I never spike",
+                fix="write the file again from the deployment it came from",
+            )
+        for key in ("v_leak", "v_reset"):
+            if np.any(getattr(node, key, 0)):
+                raise UserError(
+                    "SNX201",
+                    f"{key} of {name} is not zero",
+                    where=name,
+                    why="the canonical neuron rests at zero and is reset to zero; nothing here would apply another value",
+                    fix="shift the threshold and the bias so that both are zero",
+                )
 
 
 def check_decays(deployment: Deployment) -> None:
@@ -199,8 +235,9 @@ def check_decays(deployment: Deployment) -> None:
             tau = getattr(node, key, None)
             if tau is None:
                 continue
-            found = np.unique(np.rint(DECAY_ONE * deployment.contract.dt / np.asarray(tau)))
-            if found.size != 1 or int(found[0]) != decay:
+            with np.errstate(divide="ignore", invalid="ignore"):  # a tau of zero is refused like any other wrong one
+                found = np.unique(np.rint(DECAY_ONE * deployment.contract.dt / np.asarray(tau)))
+            if found.size != 1 or found[0] != decay:
                 raise UserError(
                     "SNX107",
                     f"{key} of {name} stands for the decay {found.tolist()}, the contract says {decay}",

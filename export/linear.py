@@ -42,7 +42,7 @@ def apply(name: str, node: nir.NIRNode, x: Array, weight: Array | None = None, b
     if isinstance(node, nir.Flatten):
         return _flatten(node, x)
     if isinstance(node, nir.Scale):
-        return x * node.scale
+        return np.asarray(x * node.scale)
     raise unsupported(name, node)
 
 

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from snn_export.export import grid, hdf5_guard
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
+from snn_export.export.graph import SYNAPSE_TYPES, latencies
 from snn_export.models.diagnostics import UserError
 
 _Number = TypeVar("_Number", int, float)
@@ -33,7 +34,6 @@ NODE_TYPES = frozenset(
         *("Input", "Output", "Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Scale", "Delay"),
         *("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Threshold", "NIRGraph"),
     )
-)
 )
 
 
@@ -105,17 +105,23 @@ def read(path: str | os.PathLike[str]) -> Deployment:
         )
     contract = _contract(source, metadata["contract"])
     synapses, populations = _integers(source, metadata.get("integer", {}))
+    folded = metadata.get("fold_magnitude", {})
+    if not isinstance(folded, Mapping):
+        raise _unreadable(source, "its fold_magnitude is not a table of arrays")
     graph.metadata = {}
     deployment = Deployment(
         graph,
         contract,
         MappingProxyType(synapses),
         MappingProxyType(populations),
-        MappingProxyType(dict(metadata.get("fold_magnitude", {}))),
+        MappingProxyType(dict(folded)),
     )
-    _check_structure(source, deployment)
-    grid.check_agreement(deployment)
-    _check_sidecar(source, deployment)
+    try:
+        _check_structure(source, deployment)
+        grid.check_agreement(deployment)
+        _check_sidecar(source, deployment)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # a field of another type or shape
+        raise _unreadable(source, f"a parameter is damaged ({type(error).__name__}: {error})") from error
     return deployment
 
 
@@ -203,23 +209,42 @@ def _scalar(value: Any, kind: type[_Number]) -> _Number:
 
 
 def _check_structure(path: Path, deployment: Deployment) -> None:
-    """The graph can be walked, and contract and integers name its nodes."""
+    """The graph can be walked, its numbers are numbers, and contract and integers name its nodes."""
     layers = set(deployment.layers)
     _ = deployment.shapes, deployment.connections
+    for name, node in deployment.graph.nodes.items():
+        for key, value in vars(node).items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise _unreadable(path, f"{key} of {name} holds NaN or infinity")
     contract = deployment.contract
     named = {"neurons": set(contract.neurons), "latency": set(contract.latency), "integers": set(deployment.populations)}
     for what, names in named.items():
         if names != layers and not (what == "integers" and not deployment.quantised and not names):
             odd = sorted(names ^ layers)
             raise _unreadable(path, f"the contract's {what} and the graph's populations differ: {', '.join(odd)}")
+    if contract.latency != latencies(deployment.graph):
+        raise _unreadable(path, "the contract's latencies are not those of its graph")
+    _check_integers(path, deployment)
+
+
+def _check_integers(path: Path, deployment: Deployment) -> None:
+    """Integers exist for every weight node of a quantised graph and for none of a float one, and fit their nodes."""
+    weights = {name for name, node in deployment.graph.nodes.items() if isinstance(node, SYNAPSE_TYPES)}
+    quantisation = deployment.contract.quantisation
+    if set(deployment.synapses) != (weights if quantisation else set()) or (deployment.populations and not quantisation):
+        raise _unreadable(path, "its integers do not belong to the weight nodes of its graph")
     for name, synapse in deployment.synapses.items():
-        node = deployment.graph.nodes.get(name)
-        if node is None or getattr(node, "weight", np.zeros(0)).shape != synapse.weight.shape:
+        node = deployment.graph.nodes[name]
+        if node.weight.shape != synapse.weight.shape:
             raise _unreadable(path, f"the integer weights of {name} do not fit its node")
-        if synapse.bias_mantissa is not None and synapse.bias_mantissa.shape != synapse.weight.shape[:1]:
+        mantissa = synapse.bias_mantissa
+        if mantissa is not None and (mantissa.shape != synapse.weight.shape[:1] or isinstance(node, nir.Linear)):
             raise _unreadable(path, f"the integer bias of {name} does not fit its node")
-    if deployment.quantised and not all(0 < p.scale < float("inf") for p in deployment.populations.values()):
+    scales = {name: population.scale for name, population in deployment.populations.items()}
+    if not all(0 < scale < float("inf") for scale in scales.values()):
         raise _unreadable(path, "a scale is not a positive number")
+    if quantisation and quantisation.scale != scales:
+        raise _unreadable(path, "the scales in the contract and beside the integers differ")
 
 
 def _check_sidecar(path: Path, deployment: Deployment) -> None:

@@ -79,6 +79,11 @@ def unroll(layers: nn.Sequential, inputs: Tensor, steps: int, *, constant: bool,
 def check_unrollable(layers: nn.Sequential) -> None:
     """Raise the UserError that :func:`unroll` would raise for these layers (SNX210, SNX211, SNX212)."""
     named = list(layers.named_children())
+    if len(named) != len(layers):
+        raise UserError(
+            "SNX210", "one module stands in two places", where="layers",
+            why="torch names a shared module once, so its second place would be lost", fix="make one module per place",
+        )  # fmt: skip
     for name, layer in named:
         if isinstance(layer, snntorch.Leaky):
             _check_leaky(name, layer)

@@ -85,7 +85,7 @@ class Quantize:
             limits = {name: scale_limits(deployment, encoder, name, self.weight_bits) for name in deployment.layers}
             candidate = self._build(deployment, encoder, {name: min(found.values()) for name, found in limits.items()})
             if isinstance(candidate, str):
-                refusal = (candidate, "where u and v stay within 24 bits, every weight rounds to zero")
+                refusal = (candidate, "where its bias and states fit the registers, every weight rounds to zero")
                 continue
             key = (self.score(candidate), encoder.bits)
             if best is None or key < best[0]:

@@ -71,7 +71,7 @@ CASES = {
     "labels one-hot": ("SNX112", {"y_train": np.eye(3, dtype=int)[np.arange(40) % 3]}, "(40, 3)"),
     "train and test differ": ("SNX112", {"x_test": np.zeros((9, 1, 5, 4), np.float32)}, "(1, 5, 4)"),
     "fewer labels": ("SNX113", {"y_train": np.arange(39) % 3}, "39 labels"),
-    "no samples": ("SNX113", {"x_test": X[:0], "y_test": np.arange(0)}, "0 labels"),
+    "no samples": ("SNX501", {"x_test": X[:0], "y_test": np.arange(0)}, "no test samples"),
     "zero-sized images": ("SNX113", {"x_train": X[:, :, :0], "x_test": X[:9, :, :0]}, "(40, 1, 0, 4)"),
     "nothing to validate on": ("SNX113", {"x_train": X[:3], "y_train": np.arange(3)}, "validation"),
     "objects": ("SNX114", {"x_train": np.array([{}, []] * 20, dtype=object)}, "object"),

@@ -1,0 +1,295 @@
+"""What the quantiser puts on the grid fits the chip, cannot overflow, and says the same in integers and in real units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from snn_export.export import bounds, grid, interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import replace_nodes
+from snn_export.export.passes.quantize import InputRange, Quantize, input_grids
+from snn_export.hardware_sims.loihi import rules
+from snn_export.models import arithmetic
+from snn_export.models.diagnostics import UserError
+from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.spec import EncoderSpec
+from tests.builders import Plan, deployment_from, random_dense, random_deployment, random_inputs
+from tests.networks import conv_net, dense_net, finest, leaky, named, quantised, read, uniform
+
+
+def scaled_net(weight: float, bias: float, threshold: float, features: int = 4) -> Deployment:
+    """One hidden layer whose largest weight and bias are exactly these; the readout is small."""
+    torch.manual_seed(0)
+    layers = named(fc=nn.Linear(features, 6), lif=leaky(512, threshold), out=nn.Linear(6, 3), readout=Integrator())
+    with torch.no_grad():
+        fc = layers.get_submodule("fc")
+        fc.weight.mul_(weight / fc.weight.abs().max())
+        fc.bias.mul_(bias / fc.bias.abs().max())
+    return read(layers, (features,))
+
+
+def assert_fits(deployment: Deployment, step: int = 2) -> None:
+    for synapse in deployment.synapses.values():
+        assert synapse.weight.min() >= -256
+        assert synapse.weight.max() <= 256 - step
+        assert not np.any(synapse.weight % step)
+        if synapse.bias_mantissa is not None:
+            assert np.abs(synapse.bias_mantissa.astype(int)).max() <= 4095
+    for population in deployment.populations.values():
+        assert 0 <= population.threshold <= arithmetic.THRESHOLD_MAX
+        assert 0 <= population.bias_exponent <= 7
+    assert rules.check(deployment) == []
+    assert all(found.safe for found in bounds.all_bounds(deployment).values())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize(("net", "shape"), [(dense_net, (4,)), (conv_net, (2, 9, 7))])
+def test_integers_fit_the_chip(net: Any, shape: tuple[int, ...], bits: int) -> None:
+    deployment = quantised(read(net(), shape), -1.0, 1.0, bits)
+    assert_fits(deployment, 1 << (9 - bits))
+    assert len(np.unique(np.concatenate([s.weight.ravel() for s in deployment.synapses.values()]))) <= (1 << bits) + 1
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "threshold", "limit"),
+    [
+        (1.0, 0.01, 0.5, "weight (8 bits)"), (0.02, 0.001, 50.0, "threshold (17 bits)"),
+        (0.02, 3.0, 10.0, "bias (13-bit mantissa, exponent 7)"),
+    ],
+)  # fmt: skip
+def test_every_register_can_be_the_binding_limit(weight: float, bias: float, threshold: float, limit: str) -> None:
+    fewest_levels = lambda d: 1e9 * d.contract.encoder.bits + finest(d)
+    deployment = quantised(scaled_net(weight, bias, threshold), score=fewest_levels)
+    assert deployment.contract.quantisation.binding["lif"] == limit
+    assert_fits(deployment)
+    synapse, population = deployment.synapses["fc"], deployment.populations["lif"]
+    reached = {
+        "weight (8 bits)": np.abs(synapse.weight).max() >= 252,
+        "threshold (17 bits)": population.threshold >= 131_000,
+        "bias (13-bit mantissa, exponent 7)": np.abs(synapse.bias_mantissa).max() >= 4090 and population.bias_exponent == 7,
+    }
+    assert reached[limit]
+
+
+@pytest.mark.parametrize(("features", "high"), [(784, 1.0), (3072, 1.0), (784, 255.0)])
+def test_network_that_would_overflow_gets_a_smaller_scale(features: int, high: float) -> None:
+    """Weights of full size would carry u and v far out of 24 bits; the scale goes as low as it has to."""
+    torch.manual_seed(0)
+    layers = named(fc=nn.Linear(features, 8), lif=leaky(256, 0.5), out=nn.Linear(8, 3), readout=Integrator())
+    float_one = read(layers, (features,))
+    best_bits = lambda d: -float(d.contract.encoder.bits)
+    deployment = quantised(float_one, 0.0, high, score=best_bits)
+    assert_fits(deployment)
+    assert "24 bits" in deployment.contract.quantisation.binding["lif"]
+    assert np.abs(deployment.synapses["fc"].weight).max() < 254
+    inputs = uniform(np.random.default_rng(0), 3, features, high=high)
+    assert all(activity.overflows == 0 for activity in interpreter.run(deployment, inputs, "int64").values())
+
+
+def test_finer_input_is_passed_over_where_it_leaves_no_weights() -> None:
+    """A thousand times too many inputs for 8-bit levels: fewer levels are chosen instead of giving up."""
+    torch.manual_seed(0)
+    layers = named(fc=nn.Linear(20_000, 2, bias=False), lif=leaky(4, 0.5), out=nn.Linear(2, 2), readout=Integrator())
+    with torch.no_grad():
+        layers.get_submodule("fc").weight.fill_(0.01)
+    deployment = quantised(read(layers, (20_000,)), score=lambda d: -float(d.contract.encoder.bits))
+    assert 1 <= deployment.contract.encoder.bits < 8
+    assert np.any(deployment.synapses["fc"].weight)
+
+
+@st.composite
+def deployments(draw: st.DrawFn) -> tuple[Deployment, np.random.Generator]:
+    rng = np.random.default_rng(draw(st.integers(0, 100_000)))
+    high = draw(st.sampled_from([1, 7, 255]))
+    low = draw(st.sampled_from([0, -high]))
+    steps = draw(st.integers(1, 12))
+    if draw(st.booleans()):
+        return random_deployment(rng, steps=steps, high=high, low=low), rng
+    layers = (random_dense(rng, "a", "input", (5, 4)), random_dense(rng, "b", "a", (4, 3)))
+    return deployment_from(Plan((5,), layers, steps, low, high, events=draw(st.booleans()))), rng
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=deployments())
+def test_no_input_of_the_declared_range_passes_the_bounds(case: tuple[Deployment, np.random.Generator]) -> None:
+    deployment, rng = case
+    found = bounds.all_bounds(deployment)
+    inputs = random_inputs(rng, deployment, 4)
+    encoder = deployment.contract.encoder
+    inputs[..., :2] = np.where(inputs[..., :2] > 0, encoder.high, encoder.low)  # the bounds belong to extreme inputs
+    for name, activity in interpreter.run(deployment, inputs, "int64").items():
+        if not found[name].safe:
+            continue
+        assert activity.overflows == 0
+        assert np.abs(activity.current).max() <= found[name].current
+        assert np.abs(activity.membrane).max() <= found[name].membrane
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 100_000), du=st.integers(0, 4095), dv=st.integers(0, 4095), steps=st.integers(1, 30))
+def test_bounds_are_reached_by_the_worst_input(seed: int, du: int, dv: int, steps: int) -> None:
+    """Not only an upper limit: the input that each weight's sign asks for comes close to it, so it refuses nothing for free."""
+    rng = np.random.default_rng(seed)
+    layer = replace(
+        random_dense(rng, "a", "input", (6, 1), reach=20), du=du, dv=dv, bias=None, weight_exponent=0,
+        threshold=arithmetic.THRESHOLD_MAX,
+    )  # fmt: skip
+    deployment = deployment_from(Plan((6,), (layer,), steps, 0, 3))
+    low, high = bounds.sums(deployment, "a")
+    weight = layer.weight[0]
+    assert high[0] == 3 * weight[weight > 0].sum()
+    assert low[0] == 3 * weight[weight < 0].sum()
+    found, worst = bounds.all_bounds(deployment)["a"], np.where(weight < 0, 3.0, 0.0)[None]
+    run = interpreter.run(deployment, worst, "int64")["a"]
+    if found.safe:
+        assert np.abs(run.membrane).max() <= found.membrane
+    if found.safe and steps == 1 and -low[0] >= high[0]:
+        assert found.membrane >= -run.membrane[0, 0, 0] == -64 * low[0]
+
+
+def test_readout_that_could_fire_is_not_safe() -> None:
+    found = bounds.PopulationBounds(current=100, membrane=(131071 << 6) + 1, readout_in_reach=True)
+    assert not found.safe
+    assert bounds.PopulationBounds(100, (1 << 23) - 1, False).safe
+    assert not bounds.PopulationBounds(100, 1 << 23, False).safe
+    assert not bounds.PopulationBounds(1 << 23, 100, False).safe
+
+
+def test_long_runs_of_a_readout_lower_its_scale() -> None:
+    layers = named(fc=nn.Linear(4, 3), readout=Integrator())
+    short, long = (quantised(read(layers, (4,), steps)) for steps in (1, 5000))
+    assert long.populations["readout"].scale < short.populations["readout"].scale
+    assert_fits(long)
+
+
+@pytest.mark.parametrize(("net", "shape"), [(dense_net, (4,)), (conv_net, (2, 9, 7))])
+def test_nir_parameters_are_the_real_values_of_the_integers(net: Any, shape: tuple[int, ...]) -> None:
+    float_one = read(net(), shape)
+    deployment = quantised(float_one, -1.0, 1.0)
+    grid.check_agreement(deployment)
+    gain = deployment.contract.encoder.gain
+    for name, (population, graded) in grid.synapse_targets(deployment).items():
+        scale = deployment.populations[population].scale
+        # snnTorch's units: the reader's neurons have unit gain, so a weight is its integer over the scale
+        expected = deployment.synapses[name].weight * (gain if graded else 1.0) / scale
+        np.testing.assert_allclose(deployment.graph.nodes[name].weight, expected, rtol=1e-12)
+        error = np.abs(deployment.graph.nodes[name].weight - float_one.graph.nodes[name].weight)
+        assert error.max() <= (gain if graded else 1.0) / scale * (1 + 1e-9)  # half a step of 2
+    for name, population in deployment.populations.items():
+        if deployment.contract.neurons[name].spiking:
+            np.testing.assert_allclose(deployment.graph.nodes[name].v_threshold, population.threshold / population.scale)
+
+
+def test_float_run_of_the_quantised_graph_in_real_units_is_its_integer_parameters() -> None:
+    """Another reader of the NIR file, which sees no integers, runs the same network up to the truncation of decays."""
+    deployment = quantised(read(dense_net(), (4,)))
+    encoder = deployment.contract.encoder
+    inputs = encoder.values(uniform(np.random.default_rng(0), 20, 4))
+    contract = deployment.contract.model_copy(update={"quantisation": None, "encoder": EncoderSpec()})
+    as_floats = deployment.replace(contract=contract, synapses={}, populations={})
+    first, second = interpreter.run(as_floats, inputs), interpreter.run(deployment, inputs)
+    for name, activity in first.items():
+        np.testing.assert_array_equal(activity.spikes, second[name].spikes)
+        np.testing.assert_allclose(activity.membrane, second[name].membrane, atol=1e-9)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (-0.3, 2.0), (0.0, 255.0), (-7.0, 0.0), (0.0, 1e-6)])
+def test_input_grids_cover_the_declared_range(low: float, high: float) -> None:
+    grids = list(input_grids(EncoderSpec(), InputRange(low, high)))
+    assert grids
+    for encoder in grids:
+        assert encoder.low <= 0 <= encoder.high
+        assert max(encoder.high, -encoder.low) <= 255
+        ends = encoder.levels(np.array([low, high]))
+        assert ends.tolist() == [round(low * encoder.gain), round(high * encoder.gain)]
+
+
+def test_signed_inputs_keep_their_sign() -> None:
+    deployment = quantised(read(dense_net(), (4,)), -2.0, 1.0)
+    encoder = deployment.contract.encoder
+    assert encoder.low < 0 < encoder.high
+    assert encoder.levels(np.array([-2.0, -99.0])).tolist() == [encoder.low, encoder.low]
+
+
+def refused(code: str, deployment: Deployment, target: Any = "loihi2", bits: int = 8, low: float = 0, high: float = 1) -> str:
+    with pytest.raises(UserError) as caught:
+        Quantize(target, lambda _: 0.0, InputRange(low, high), bits)(deployment)
+    assert caught.value.code == code
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9])
+def test_weight_bits_out_of_range(bits: int) -> None:
+    refused("SNX307", read(dense_net(), (4,)), bits=bits)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (0, float("inf")), (float("nan"), 1), (0, float("nan")), (float("-inf"), 0)])
+@pytest.mark.parametrize("kind", ["direct", "events"])
+def test_input_range_without_a_grid(low: float, high: float, kind: Any) -> None:
+    if kind == "events" and (low, high) == (0, 0):
+        pytest.skip("silent events are events")
+    refused("SNX306", read(dense_net(), (4,), encoder=EncoderSpec(kind)), low=low, high=high)
+
+
+def test_weights_that_vanish_beside_a_huge_bias_are_refused() -> None:
+    assert "lif" in refused("SNX306", scaled_net(1e-6, 100.0, 1.0))
+
+
+def test_quantising_twice_is_refused() -> None:
+    refused("SNX246", quantised(read(dense_net(), (4,))))
+
+
+def test_graded_input_needs_the_second_chip() -> None:
+    refused("SNX247", read(dense_net(), (4,)), target="loihi1")
+    events = read(dense_net(), (4,), encoder=EncoderSpec("events"))
+    assert Quantize("loihi1", lambda _: 0.0, InputRange(0, 1))(events).contract.encoder == EncoderSpec("events", 1.0, 0, 1)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "none"])
+def test_other_resets_are_refused(reset: str) -> None:
+    assert "lif1" in refused("SNX203", read(dense_net(0, reset), (4,)))
+
+
+def test_pooling_must_be_absorbed_first() -> None:
+    layers = named(
+        conv=nn.Conv2d(1, 2, 3), lif=leaky(), pool=nn.AvgPool2d(2), flat=nn.Flatten(), fc=nn.Linear(8, 2), out=Integrator()
+    )
+    assert "pool" in refused("SNX209", read(layers, (1, 6, 6)))
+
+
+def test_two_thresholds_or_gains_in_a_population_are_refused() -> None:
+    deployment = read(dense_net(), (4,))
+    node = deployment.graph.nodes["lif1"]
+    ramp = 1 + np.arange(6) / 6
+    for code, changed in (
+        ("SNX245", nir.LIF(node.tau, node.r, node.v_leak, node.v_threshold * ramp, node.v_reset)),
+        ("SNX244", nir.LIF(node.tau, node.r * ramp, node.v_leak, node.v_threshold, node.v_reset)),
+    ):
+        refused(code, deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": changed})))
+
+
+def test_bias_into_a_filtered_current_is_refused() -> None:
+    deployment = read(dense_net(), (4,))
+    node, spec = deployment.graph.nodes["lif1"], replace(deployment.contract.neurons["lif1"], du=1023)
+    filtered = nir.CubaLIF(
+        tau_syn=np.full(6, 4e-3), tau_mem=node.tau, r=node.r, v_leak=node.v_leak, v_threshold=node.v_threshold,
+        v_reset=node.v_reset, w_in=np.full(6, 4.0),
+    )  # fmt: skip
+    contract = deployment.contract.model_copy(update={"neurons": {**deployment.contract.neurons, "lif1": spec}})
+    cuba = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": filtered}), contract=contract)
+    assert "lif1" in refused("SNX208", cuba)
+
+
+def test_decay_that_tau_does_not_say_is_refused() -> None:
+    deployment = read(dense_net(), (4,))
+    specs = {**deployment.contract.neurons, "lif1": replace(deployment.contract.neurons["lif1"], dv=701)}
+    refused("SNX107", deployment.replace(contract=deployment.contract.model_copy(update={"neurons": specs})))

@@ -1,0 +1,133 @@
+"""The equations: equal on every kind of number that runs them, and equal to what snnTorch and exact fractions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import snntorch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from snn_export.models import arithmetic
+
+states = st.integers(-(1 << 23), 1 << 23)
+wide = st.integers(-(1 << 31), 1 << 31)
+decays = st.integers(0, 4095)
+FEW = settings(max_examples=150, deadline=None)
+
+INTEGER_FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[st.SearchStrategy[int], ...]]] = {
+    "decay_toward_zero": (arithmetic.decay_toward_zero, (states, st.integers(0, 4096))),
+    "wrap_current": (arithmetic.wrap_current, (wide,)),
+    "saturate_membrane": (arithmetic.saturate_membrane, (wide,)),
+    "current_overflows": (arithmetic.current_overflows, (wide,)),
+    "membrane_overflows": (arithmetic.membrane_overflows, (wide,)),
+    "fires": (arithmetic.fires, (states, states)),
+    "reset_to_zero": (arithmetic.reset_to_zero, (states, st.integers(0, 1))),
+}
+COMPILED = {name: njit(function) for name, (function, _) in INTEGER_FUNCTIONS.items()}
+
+
+def truncated(state: int, keep: int) -> int:
+    """trunc(state * keep / 4096) by exact fractions: int() of a Fraction truncates toward zero."""
+    return int(Fraction(state * keep, 4096))
+
+
+@pytest.mark.parametrize("name", INTEGER_FUNCTIONS)
+@FEW
+@given(data=st.data())
+def test_integers_agree_on_numpy_torch_and_numba(name: str, data: st.DataObject) -> None:
+    function, ranges = INTEGER_FUNCTIONS[name]
+    columns = [data.draw(st.lists(values, min_size=4, max_size=4)) for values in ranges]
+    by_numpy = np.asarray(function(*(np.array(column, np.int64) for column in columns)))
+    by_torch = function(*(torch.tensor(column, dtype=torch.int64) for column in columns))
+    by_numba = [COMPILED[name](*(np.int64(value) for value in row)) for row in zip(*columns, strict=True)]
+    np.testing.assert_array_equal(by_numpy, by_torch.numpy())
+    np.testing.assert_array_equal(by_numpy, np.array(by_numba))
+
+
+@FEW
+@given(u=states, v=states, a=st.integers(-(1 << 24), 1 << 24), bias=st.integers(-(1 << 19), 1 << 19), du=decays, dv=decays)
+def test_loihi_step_is_exact_arithmetic(u: int, v: int, a: int, bias: int, du: int, dv: int) -> None:
+    current = arithmetic.loihi_current(np.int64(u), du, np.int64(a))
+    membrane = arithmetic.loihi_membrane(np.int64(v), dv, np.int64(u), np.int64(bias))
+    assert current == truncated(u, 4095 - du) + 64 * a
+    assert membrane == truncated(v, 4096 - dv) + u + bias
+
+
+@FEW
+@given(state=states, keep=st.integers(0, 4096))
+def test_decay_truncates_toward_zero_and_is_odd(state: int, keep: int) -> None:
+    decayed = int(arithmetic.decay_toward_zero(np.int64(state), keep))
+    assert decayed == truncated(state, keep)
+    assert decayed == -int(arithmetic.decay_toward_zero(np.int64(-state), keep))
+    assert abs(decayed) <= abs(state)
+
+
+def test_current_wraps_once_and_keeps_plus_two_to_the_23() -> None:
+    half, whole = 1 << 23, 1 << 24
+    given_ = np.array([half, half + 1, -half, -half + 1, 0, whole, half + whole + 1])
+    expected = [half, half + 1 - whole, -half + whole, -half + 1, 0, 0, half + 1]
+    assert arithmetic.wrap_current(given_).tolist() == expected
+    assert arithmetic.current_overflows(given_).tolist() == [False, True, True, False, False, True, True]
+
+
+def test_membrane_saturates_symmetrically() -> None:
+    top = (1 << 23) - 1
+    given_ = np.array([top, top + 1, -top, -top - 1, 1 << 40, -(1 << 40), 0])
+    assert arithmetic.saturate_membrane(given_).tolist() == [top, top, -top, -top, top, -top, 0]
+    assert arithmetic.membrane_overflows(given_).tolist() == [False, True, False, True, True, True, False]
+
+
+@FEW
+@given(value=wide)
+def test_overflow_flags_mean_that_the_value_changes(value: int) -> None:
+    wide_value = np.int64(value)
+    assert bool(arithmetic.current_overflows(wide_value)) == (arithmetic.wrap_current(wide_value) != wide_value)
+    assert bool(arithmetic.membrane_overflows(wide_value)) == (arithmetic.saturate_membrane(wide_value) != wide_value)
+
+
+def test_threshold_is_strict() -> None:
+    assert arithmetic.fires(np.array([63, 64, 65]), 64).tolist() == [False, False, True]
+    assert not arithmetic.fires(0.3, 0.3)
+    assert arithmetic.fires(np.nextafter(0.3, 1.0), 0.3)
+
+
+@pytest.mark.parametrize(("mantissa", "exponent", "expected"), [(3, 7, 384), (-3, 2, -12), (-3, -1, -2), (3, -1, 1), (5, 0, 5)])
+def test_mantissa_shift(mantissa: int, exponent: int, expected: int) -> None:
+    assert arithmetic.shift_mantissa(np.int64(mantissa), exponent) == expected
+
+
+def test_every_decay_is_exact_in_float32() -> None:
+    betas = [arithmetic.decay_from_integer(dv) for dv in range(4096)]
+    assert [float(np.float32(beta)) for beta in betas] == betas
+    assert [Fraction(beta) for beta in betas] == [Fraction(4096 - dv, 4096) for dv in range(4096)]
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("dv", [0, 1, 1000, 4095])
+def test_float_step_is_snntorch_leaky_in_float64(reset: str, dv: int) -> None:
+    """Step by step and bit for bit: the canonical neuron is snnTorch's, with the reset in the step of the spike.
+
+    The threshold has few bits, because snnTorch's spikes are float32 whatever the state is, and theta * s with them. Membranes
+    stay below twice the threshold: above, snnTorch subtracts a second time, before the next comparison.
+    """
+    rng, theta, beta = np.random.default_rng(dv), 0.6875, arithmetic.decay_from_integer(dv)
+    leaky = snntorch.Leaky(beta=beta, threshold=theta, reset_mechanism=reset, reset_delay=False).double()
+    leaky.threshold = leaky.threshold.new_tensor(theta, dtype=torch.float64)
+    leaky.beta = leaky.beta.new_tensor(beta, dtype=torch.float64)
+    v, membrane, fired = np.zeros(50), torch.zeros(50, dtype=torch.float64), 0
+    for _ in range(60):
+        x = rng.uniform(-0.5, theta * (2 - beta), 50)
+        spikes, membrane = leaky(torch.from_numpy(x), membrane)
+        v = arithmetic.integrate(v, beta, x)
+        s = arithmetic.fires(v, theta)
+        v = arithmetic.reset_to_zero(v, s) if reset == "zero" else arithmetic.reset_by_subtraction(v, s, theta)
+        fired += int(s.sum())
+        np.testing.assert_array_equal(spikes.detach().numpy() > 0, s)
+        np.testing.assert_array_equal(membrane.detach().numpy(), v)
+    assert fired > 100

@@ -1,0 +1,84 @@
+"""Small snnTorch networks and quantised deployments of them, for tests of the export layer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import nir
+import numpy as np
+import snntorch
+import torch
+from numpy.random import Generator
+from torch import nn
+
+from snn_export.export import grid
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import replace_nodes
+from snn_export.export.passes.quantize import InputRange, Quantize
+from snn_export.export.snntorch_reader import deployment_from_snntorch
+from snn_export.models.neurons.integrator import Integrator
+
+
+def leaky(dv: int = 512, threshold: float = 1.0, reset: str = "zero") -> snntorch.Leaky:
+    """A snnTorch neuron on the decay grid that resets in the step of its spike."""
+    return snntorch.Leaky(beta=1 - dv / 4096, threshold=threshold, reset_mechanism=reset, reset_delay=False)
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """``nn.Sequential`` with named children, in evaluation mode."""
+    return nn.Sequential(OrderedDict(layers)).eval()
+
+
+def dense_net(seed: int = 0, reset: str = "zero") -> nn.Sequential:
+    """Four inputs, two hidden layers that fire, three classes."""
+    torch.manual_seed(seed)
+    return named(
+        fc1=nn.Linear(4, 6), lif1=leaky(700, 0.3, reset), fc2=nn.Linear(6, 5), lif2=leaky(300, 0.2, reset),
+        fc3=nn.Linear(5, 3), readout=Integrator(),
+    )  # fmt: skip
+
+
+def conv_net(seed: int = 0) -> nn.Sequential:
+    """(2, 9, 7) -> conv (3x2) -> grouped conv with stride -> dense readout: nothing square, nothing symmetric."""
+    torch.manual_seed(seed)
+    return named(
+        conv1=nn.Conv2d(2, 4, (3, 2), padding=(1, 0)), lif1=leaky(900, 0.2),
+        conv2=nn.Conv2d(4, 6, (2, 3), stride=(2, 1), groups=2), lif2=leaky(123, 0.15),
+        flatten=nn.Flatten(), fc=nn.Linear(96, 5), readout=Integrator(),
+    )  # fmt: skip
+
+
+def read(layers: nn.Sequential, shape: tuple[int, ...], steps: int = 8, **options: Any) -> Deployment:
+    """The float deployment of a network."""
+    return deployment_from_snntorch(layers, shape, steps, **options)
+
+
+def finest(deployment: Deployment) -> float:
+    """A score that prefers large scales, so that a limit stays binding."""
+    return -sum(population.scale for population in deployment.populations.values())
+
+
+def quantised(
+    deployment: Deployment, low: float = 0.0, high: float = 1.0, weight_bits: int = 8, score: Any = finest
+) -> Deployment:
+    """On Loihi 2's grid, for inputs in low..high."""
+    return Quantize("loihi2", score, InputRange(low, high), weight_bits)(deployment)
+
+
+def uniform(rng: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Inputs in low..high."""
+    return rng.uniform(low, high, shape)
+
+
+def with_real_parameters(deployment: Deployment) -> Deployment:
+    """A deployment of ``builders`` whose NIR parameters are the real values of its integers, so that it can be a file."""
+    nodes = {
+        name: nir.Conv2d(
+            deployment.shapes[source][1:], node.weight, node.stride, node.padding, node.dilation, node.groups, node.bias
+        )
+        for source, name in deployment.graph.edges
+        if isinstance(node := deployment.graph.nodes[name], nir.Conv2d)
+    }
+    deployment = deployment.replace(graph=replace_nodes(deployment.graph, nodes))
+    return grid.on_grid(deployment, deployment.contract.encoder, deployment.synapses, deployment.populations)
