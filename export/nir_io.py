@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import h5py
 import nir
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from snn_export.export import grid, hdf5_guard
@@ -186,9 +187,9 @@ def _integers(path: Path, stored: Any) -> tuple[dict[str, IntegerSynapse], dict[
             if "weight" in fields:
                 mantissa = fields.get("bias_mantissa")
                 synapses[name] = IntegerSynapse(
-                    np.asarray(fields["weight"], np.int16),
+                    _int16(fields["weight"]),
                     _scalar(fields["weight_exponent"], int),
-                    None if mantissa is None else np.asarray(mantissa, np.int16),
+                    None if mantissa is None else _int16(mantissa),
                 )
             else:
                 populations[name] = IntegerPopulation(
@@ -201,6 +202,14 @@ def _integers(path: Path, stored: Any) -> tuple[dict[str, IntegerSynapse], dict[
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"its integers are damaged ({type(error).__name__}: {error})") from error
     return synapses, populations
+
+
+def _int16(value: Any) -> NDArray[np.int16]:
+    """Stored integers as they are; raises ValueError for numbers that a cast would change."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or (array.size and not -(1 << 15) <= int(array.min()) <= int(array.max()) < 1 << 15):
+        raise ValueError(f"not 16-bit integers: {array.dtype}")
+    return array.astype(np.int16)
 
 
 def _scalar(value: Any, kind: type[_Number]) -> _Number:

@@ -200,6 +200,11 @@ def _read_flatten(reading: _Reading, name: str, module: nn.Flatten) -> None:
 
 
 def _read_leaky(reading: _Reading, name: str, module: Any) -> None:
+    """A Leaky as a LIF, or an IF without leak.
+
+    ``subtract`` becomes the canonical ``v -= theta s``. snnTorch 1.0.0 subtracts once more before the next comparison where a
+    membrane is still above the threshold, so it fires differently after a membrane above twice the threshold.
+    """
     problems = {
         "state_quant": bool(module.state_quant),
         "inhibition": bool(module.inhibition),

@@ -134,8 +134,8 @@ def environment(name: str) -> Environment:
 
 
 def override_variable(name: str) -> str:
-    """Environment variable that names another interpreter for a backend."""
-    return f"SNN_EXPORT_{name.upper()}_PYTHON"
+    """Environment variable that names another interpreter for a backend; a dash becomes an underscore, as shells need it."""
+    return f"SNN_EXPORT_{name.upper().replace('-', '_')}_PYTHON"
 
 
 def interpreter(name: str) -> Path:

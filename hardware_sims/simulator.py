@@ -17,10 +17,11 @@ from snn_export.models.diagnostics import Diagnostic
 class Capabilities:
     """What a backend computes with; readable without importing what it runs on.
 
-    arithmetic: number format of its state. needs_integers: it runs quantised deployments only.
+    arithmetic: of its state. Two backends with "loihi_integer" must agree bit for bit; "other" promises nothing of the kind.
+    needs_integers: it runs quantised deployments only.
     """
 
-    arithmetic: Literal["float32", "float64", "integer"]
+    arithmetic: Literal["float32", "float64", "loihi_integer", "other"]
     needs_integers: bool
     description: str
     isolated: bool = False

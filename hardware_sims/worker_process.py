@@ -154,28 +154,38 @@ def group_members(group: int) -> dict[int, str]:
     """Living processes of a process group and their state letters as ``/proc`` shows them; zombies do not count."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            found[int(folder.name)] = fields[0]
+        state, its_group = _state_and_group(folder)
+        if its_group == group and state not in "ZX":
+            found[int(folder.name)] = state
     return found
+
+
+def _state_and_group(folder: Path) -> tuple[str, int]:
+    """State letter and process group of a ``/proc`` folder; ("X", 0), dead, where it ended while we looked."""
+    try:
+        fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return fields[0], int(fields[2])
 
 
 def _report(trace: Path, progress: Progress | None, seen: tuple[int, int] | None) -> tuple[int, int] | None:
     """Pass on how far the worker is, where that is known and new; returns what was passed on last."""
     if progress is None:
         return None
-    for folder in (trace.with_name(f"{trace.name}.partial"), trace):
-        try:
-            done, total = np.fromfile(folder / "progress.bin", np.int64).tolist()
-        except (OSError, ValueError):  # not there yet, or just being written
-            continue
-        if (done, total) != seen:
-            progress(done, total)
-        return done, total
-    return seen
+    steps = _steps_done(trace.with_name(f"{trace.name}.partial")) or _steps_done(trace)
+    if steps is not None and steps != seen:
+        progress(*steps)
+    return steps or seen
+
+
+def _steps_done(folder: Path) -> tuple[int, int] | None:
+    """(done, in all) as a trace folder tells it; None where that is not there yet, or just being written."""
+    try:
+        done, total = np.fromfile(folder / "progress.bin", np.int64).tolist()
+    except (OSError, ValueError):
+        return None
+    return done, total
 
 
 def _last_line(log: Path) -> str:

@@ -17,7 +17,9 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
 from snn_export.export.passes.quantize import InputRange, Quantize
 from snn_export.export.snntorch_reader import deployment_from_snntorch
+from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
+from tests.builders import random_deployment
 
 
 def leaky(dv: int = 512, threshold: float = 1.0, reset: str = "zero") -> snntorch.Leaky:
@@ -69,6 +71,16 @@ def quantised(
 def uniform(rng: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Inputs in low..high."""
     return rng.uniform(low, high, shape)
+
+
+def conv_deployment(rng: Generator, **options: Any) -> Deployment:
+    """A ``random_deployment`` of ``builders`` whose second kernel fits into what the first one leaves."""
+    while True:
+        try:
+            return random_deployment(rng, **options)
+        except UserError as error:
+            if error.code != "SNX206":
+                raise
 
 
 def with_real_parameters(deployment: Deployment) -> Deployment:

@@ -308,11 +308,16 @@ def _unknown_backends(draft: _Draft) -> Iterator[Diagnostic]:
     used: dict[str, Key] = {name: ("verify", "backends", name) for name in backends} if isinstance(backends, dict) else {}
     if isinstance(reference, str) and reference:
         used[reference] = ("verify", "reference")
-    if used.keys() <= {*_ALWAYS_RUN, *VerifyConfig().backends}:
+    if used.keys() <= {*VerifyConfig().backends, str(reference)} and used.keys() <= {*_ALWAYS_RUN, *VerifyConfig().backends}:
         return
     from snn_export.hardware_sims.registry import locations  # late: it imports NumPy, and most files name known ones only
 
     known = locations()
+    for name in sorted(_ALWAYS_RUN & (backends.keys() if isinstance(backends, dict) else set())):
+        yield Diagnostic(
+            "SNX025", f"{name} is no backend to add", where=draft.origin_of(("verify", "backends", name)),
+            why="every ladder runs it already", fix=f"take [verify.backends.{name}] out",
+        )  # fmt: skip
     for name in sorted(used.keys() - known.keys()):
         close = get_close_matches(name, known, n=1)
         fix = f"did you mean {close[0]}?" if close else "`snn-export backends list` shows them all"
@@ -324,14 +329,15 @@ def _unknown_backends(draft: _Draft) -> Iterator[Diagnostic]:
 
 def _idle_pairs(draft: _Draft, config: Config) -> Iterator[Diagnostic]:
     """Pairs of ``gates.exact`` that would never be compared, or prove nothing."""
-    run = {*_ALWAYS_RUN, *config.verify.backends, config.verify.reference}
+    run = set(config.verify.backends)
     where = draft.origin_of(("gates", "exact"))
     for pair in config.gates.exact:
         idle = [name for name in pair if name not in run]
         if idle:
             yield Diagnostic(
                 "SNX026", f"gates.exact compares {pair[0]} with {pair[1]}, but {' and '.join(idle)} is not run", where=where,
-                why=f"verify runs {', '.join(sorted(run))}", fix=f"add [verify.backends.{idle[0]}], or take the pair out",
+                why=f"only backends of verify.backends can be held to bits: {', '.join(sorted(run))}",
+                fix=f"add [verify.backends.{idle[0]}], or take the pair out",
             )  # fmt: skip
         elif pair[0] == pair[1]:
             yield Diagnostic(

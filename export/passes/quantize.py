@@ -141,11 +141,9 @@ class Quantize:
             limits = scale_limits(deployment, quantised.contract.encoder, name, self.weight_bits)
             limits |= {what: population.scale * factor for what, factor in found[name].headroom.items()}
             binding[name] = min(limits, key=lambda what: limits[what])
-        contract = quantised.contract
-        if contract.quantisation is None:
-            return quantised
-        stated = contract.quantisation.model_copy(update={"binding": binding})
-        return quantised.replace(contract=contract.model_copy(update={"quantisation": stated}))
+        scales = {name: population.scale for name, population in quantised.populations.items()}
+        stated = Quantisation(target=self.target, weight_bits=self.weight_bits, scale=scales, binding=binding)
+        return quantised.replace(contract=quantised.contract.model_copy(update={"quantisation": stated}))
 
 
 def _vanishes(deployment: Deployment, quantised: Deployment, population: str) -> bool:

@@ -83,7 +83,9 @@ class LavaSimulator:
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
-        return Capabilities("integer", needs_integers=True, description="real lava-nc 0.10.0, fixed_pt models", isolated=True)
+        return Capabilities(
+            "loihi_integer", needs_integers=True, description="real lava-nc 0.10.0, fixed_pt models", isolated=True
+        )
 
     def availability(self) -> Availability:
         """Whether the environment is there and complete; reads its stamp, starts nothing."""

@@ -89,6 +89,14 @@ def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
                 why="a mixed-sign 8-bit synapse holds the even integers -256..254",
                 fix="quantise the network again",
             )
+        if synapse.weight_exponent < 0 and np.any(synapse.weight & ((1 << -synapse.weight_exponent) - 1)):
+            yield Diagnostic(
+                "SNX304",
+                f"the weight exponent of {name} is {synapse.weight_exponent} and shifts bits out of its weights",
+                where=name,
+                why="the chip shifts the sum of the weights, which keeps what the single weights lose",
+                fix="quantise the network again; its weight exponent is 0",
+            )
         if synapse.bias_mantissa is not None and synapse.bias_mantissa.size:
             low, high = int(synapse.bias_mantissa.min()), int(synapse.bias_mantissa.max())
             if low < arithmetic.BIAS_MANTISSA_MIN or high > arithmetic.BIAS_MANTISSA_MAX:

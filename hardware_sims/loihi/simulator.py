@@ -64,7 +64,7 @@ class LoihiSimulator:
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
-        return Capabilities("integer", needs_integers=True, description="Loihi's integer arithmetic, bit for bit, batched")
+        return Capabilities("loihi_integer", needs_integers=True, description="Loihi's integer arithmetic, bit for bit, batched")
 
     def availability(self) -> Availability:
         """Always there: it needs torch and numba only."""

@@ -23,8 +23,8 @@ from snn_export.hardware_sims.student.simulator import StudentSimulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
-from tests.builders import LayerPlan, Plan, deployment_from, random_dense, random_deployment, random_inputs
-from tests.networks import conv_net, dense_net, leaky, named, read, uniform
+from tests.builders import LayerPlan, Plan, deployment_from, random_dense, random_inputs
+from tests.networks import conv_deployment, conv_net, dense_net, leaky, named, read, uniform
 
 Array = NDArray[Any]
 
@@ -137,7 +137,7 @@ def test_overflow_events_are_counted_like_the_loop_counts_them(seed: int) -> Non
 @pytest.mark.parametrize("numbers", ["float64", "int64"])
 def test_constant_input_is_the_expanded_input_and_samples_are_independent(numbers: Any) -> None:
     rng = np.random.default_rng(5)
-    deployment = random_deployment(rng, steps=6)
+    deployment = conv_deployment(rng, steps=6)
     inputs = random_inputs(rng, deployment, 4)
     together = interpreter.run(deployment, inputs, numbers)
     expanded = interpreter.run(deployment, np.broadcast_to(inputs, (6, *inputs.shape)), numbers)
@@ -170,12 +170,11 @@ def test_inputs_that_do_not_fit_are_refused(inputs: Array, code: str) -> None:
 
 
 def cuba(du: int, dv: int, steps: int = 20) -> Deployment:
-    """One CubaLIF neuron behind weight 2 and bias 0.5, with unit gains."""
+    """One CubaLIF neuron behind weight 2 and bias 0.5, with w_in = 3 and r = 2."""
     one, tau = np.ones(1), 1e-3 * 4096
-    alpha_loss, beta_loss = (du + 1) / 4096, dv / 4096
     neuron = nir.CubaLIF(
-        tau_syn=one * tau / (du + 1), tau_mem=one * tau / dv, r=one / beta_loss, v_leak=one * 0, v_threshold=one * 9.0,
-        v_reset=one * 0, w_in=one / alpha_loss,
+        tau_syn=one * tau / (du + 1), tau_mem=one * tau / dv, r=one * 2, v_leak=one * 0, v_threshold=one * 5.0,
+        v_reset=one * 0, w_in=one * 3,
     )  # fmt: skip
     nodes = {
         "x": nir.Input({"input": np.array([1])}), "w": nir.Affine(np.array([[2.0]]), np.array([0.5])),
@@ -190,13 +189,13 @@ def cuba(du: int, dv: int, steps: int = 20) -> Deployment:
 
 
 def test_filtered_current_carries_the_bias_through_the_filter() -> None:
-    du, dv = 1023, 512
-    found = interpreter.run(cuba(du, dv), np.array([[1.0]]))["n"]
+    """NIR's own constants: du/dt scales the input by (1 - alpha) w_in, dv/dt by (1 - beta) r."""
+    found = interpreter.run(cuba(1023, 512), np.array([[1.0]]))["n"]
     u = v = 0.0
     for t in range(20):
-        u = 0.75 * u + 2.5
-        v = 0.875 * v + u
-        fired = v > 9.0
+        u = 0.75 * u + 0.25 * 3 * 2.5
+        v = 0.875 * v + 0.125 * 2 * u
+        fired = v > 5.0
         v = 0.0 if fired else v
         assert found.current[t, 0, 0] == pytest.approx(u, rel=1e-12)
         assert found.membrane[t, 0, 0] == pytest.approx(v, rel=1e-12)

@@ -128,10 +128,8 @@ def test_missing_sidecar_is_no_error(kind: tuple[Deployment, Path], tmp_path: Pa
     assert nir_io.read(copied(path, tmp_path, alone=True)).fingerprint == deployment.fingerprint
 
 
-@pytest.mark.parametrize("other", KINDS)
+@pytest.mark.parametrize("other", [name for name in KINDS if name != "filtered"])
 def test_sidecar_of_another_network_is_refused(written: tuple[Deployment, Path], tmp_path: Path, other: str) -> None:
-    if other == "filtered":
-        pytest.skip("that is the network itself")
     path = copied(written[1], tmp_path)
     stranger = nir_io.write(KINDS[other](), tmp_path / "other.nir")
     nir_io.sidecar(stranger).replace(nir_io.sidecar(path))
@@ -273,9 +271,7 @@ def test_missing_integers_are_refused(written: tuple[Deployment, Path], tmp_path
     refused(path, "SNX101")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 4096, b"hello, this is text\n" * 20, b"\x89HDF\r\n\x1a\n", bytes(range(256)) * 9]
-)
+@pytest.mark.parametrize("content", [b"", b"\x00" * 4096, b"this is text\n" * 20, b"\x89HDF\r\n\x1a\n", bytes(range(256)) * 9])
 def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "net.nir"
     path.write_bytes(content)
@@ -311,9 +307,7 @@ def read_or_refused(path: Path) -> Deployment | None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_flipped_bytes_never_escape_as_another_error(
-    written: tuple[Deployment, Path], tmp_path: Path, data: st.DataObject
-) -> None:
+def test_flipped_bytes_are_refused_or_harmless(written: tuple[Deployment, Path], tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(written[1].read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

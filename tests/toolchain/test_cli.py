@@ -270,7 +270,7 @@ def test_backends_are_listed_with_the_reason_for_an_absence(
     found = {item["name"]: item for item in json.loads(done.stdout)}
     assert done.returncode == 0
     assert found.keys() == {"student", "reference", "loihi", "lava"}
-    assert (found["loihi"]["state"], found["loihi"]["arithmetic"]) == ("available", "integer")
+    assert (found["loihi"]["state"], found["loihi"]["arithmetic"]) == ("available", "loihi_integer")
     assert (found["lava"]["state"], found["lava"]["fix"]) == ("unavailable", "snn-export backends install lava")
     monkeypatch.setenv("SNN_EXPORT_ENVS", str(tmp_path))
     assert cli.main(["backends", "list"]) == 0

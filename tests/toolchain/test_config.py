@@ -79,11 +79,10 @@ def test_every_setting_has_an_origin_and_can_be_set_from_the_environment(tmp_pat
 
 
 def test_a_partial_backend_table_keeps_the_other_defaults(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "[verify]\nbackends.lava = {required = false}\n[verify.backends.reference]\nsamples = 5\n")
+    loaded = load(tmp_path, "[verify]\nbackends.lava = {required = false}\n[verify.backends.loihi]\nsamples = 5\n")
     assert loaded.config.verify.backends == {
-        "loihi": BackendConfig(),
+        "loihi": BackendConfig(samples=5),
         "lava": BackendConfig(required=False, samples=128),
-        "reference": BackendConfig(samples=5),
     }
     assert loaded.origin["verify.backends.lava.required"] == "snn-export.toml:2"
     assert loaded.origin["verify.backends.lava.samples"] == "default"
@@ -158,7 +157,9 @@ def test_a_wrong_value_is_repeated_with_what_is_allowed(tmp_path: Path, text: st
 def test_pairs_that_prove_nothing_are_refused(tmp_path: Path) -> None:
     assert findings(tmp_path, '[gates]\nexact = [["loihi", "netx"], ["lava", "lava"]]') == [("SNX026", "snn-export.toml:2")] * 2
     assert load(tmp_path, "[gates]\nexact = []").config.gates.exact == ()
-    assert load(tmp_path, '[gates]\nexact = [["reference", "student"]]').config.gates.exact == (("reference", "student"),)
+    for always_run in ("reference", "student"):
+        assert findings(tmp_path, f'[gates]\nexact = [["{always_run}", "loihi"]]') == [("SNX026", "snn-export.toml:2")]
+        assert findings(tmp_path, f"[verify.backends.{always_run}]\nsamples = 3")[0][0] == "SNX025"
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,7 @@ def install(name: str, force: bool, output_format: Format) -> None:
     from snn_export.commands.output import print_json
     from snn_export.hardware_sims import environments
 
-    if force:
-        # Without its stamp an environment counts as half made, and the installation below starts over.
-        environments.environment(name).stamp.unlink(missing_ok=True)
-    done = environments.install(name, lambda line: click.echo(f"{name}: {line}", err=True))
+    done = environments.install(name, lambda line: click.echo(f"{name}: {line}", err=True), force=force)
     if output_format == "json":
         print_json({
             "name": name, "interpreter": str(done.interpreter), "fresh": done.fresh, "seconds": round(done.seconds, 1),

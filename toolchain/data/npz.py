@@ -201,9 +201,7 @@ def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
                 "inputs are (N, F), (N, H, W) or (N, C, H, W), labels (N,)", "reshape them, samples first",
             )  # fmt: skip
         if part == "test" and len(x) == len(y) == 0:
-            raise _error(
-                path, "SNX501", "there are no test samples", "a verdict over nothing shows nothing", "give at least one test sample"
-            )
+            raise _error(path, "SNX501", "there are no test samples", "a verdict over nothing shows nothing", "give at least one")
         if len(x) != len(y) or x.size == 0:
             raise _error(
                 path, "SNX113", f"x_{part} has shape {x.shape} and y_{part} has {len(y)} labels",

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from snn_export.energy.counts import Counter, Counts
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import Trace
-from snn_export.verification.ladder import Observer
 
 
 @final
-class EnergyObserver(Observer):
+class EnergyObserver:
     """Operations of one rung over all samples; ``counts`` is None until it ran."""
 
     def __init__(self, rung: str, deployment: Deployment) -> None:

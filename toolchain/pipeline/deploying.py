@@ -53,15 +53,8 @@ def quantize(context: Context) -> StepResult:
     """Search scales and input levels on training samples, write the integer deployment."""
     config, data = context.config, _data(context)
     source = context.workspace.folder("export") / FLOAT_FILE
-    deployment = nir_io.read(source)
     context.teller.line("searching scales on calibration data")
-    quantised = library.quantize(
-        deployment,
-        data.train.x[: config.quantize.calibration_samples],
-        config.quantize.target,
-        weight_bits=config.quantize.weight_bits,
-        input_range=(data.input_low, data.input_high),
-    )
+    quantised = _quantised(nir_io.read(source), data, config)
     checkpoint = context.workspace.folder("student") / STUDENT_FILE
     quantised = with_files(quantised, context.workspace.folder("quantize"), {"student": checkpoint, "float": source})
     nir_io.write(quantised, context.folder / QUANTISED_FILE)
@@ -70,48 +63,47 @@ def quantize(context: Context) -> StepResult:
     return StepResult(f"{config.quantize.weight_bits}-bit weights, {quantised.contract.encoder.bits}-bit input, scales: {scales}")
 
 
-def with_files(deployment: Deployment, folder: Path, files: dict[str, Path]) -> Deployment:
-    """Name a deployment's earlier forms by content, and by path relative to ``folder``, where the deployment will lie."""
-    named = {
-        role: FileReference(path=Path(os.path.relpath(path, folder)).as_posix(), sha256=nir_io.file_digest(path))
-        for role, path in files.items()
-    }
-    lineage = deployment.contract.lineage.model_copy(update={"files": named})
-    return deployment.replace(contract=deployment.contract.model_copy(update={"lineage": lineage}))
-
-
-def _data(context: Context) -> Dataset:
-    config = context.config
-    return dataset(config.data.source, context.base, config.project.seed, config.data.validation)
-
-
-def relocated(deployment: Deployment, old: Path, new: Path) -> Deployment:
-    """A deployment whose lineage names its files relative to another folder."""
-    files = deployment.contract.lineage.files
-    moved = {
-        role: FileReference(
-            path=Path(os.path.relpath((old / named.path).resolve(), new.resolve())).as_posix(), sha256=named.sha256
-        )
-        for role, named in files.items()
-    }
-    lineage = deployment.contract.lineage.model_copy(update={"files": moved})
-    return deployment.replace(contract=deployment.contract.model_copy(update={"lineage": lineage}))
-
-
 def quantize_file(source: Path, target: Path, config: Config, base: Path) -> Path:
     """Quantise a float deployment's file with training samples of the configured data; returns the file written."""
     deployment = nir_io.read(source)
     data = dataset(config.data.source, base, config.project.seed, config.data.validation)
-    quantised = library.quantize(
+    quantised = relocated(_quantised(deployment, data, config), source.parent, target.parent)
+    return nir_io.write(with_files(quantised, target.parent, {"float": source}), target)
+
+
+def _quantised(deployment: Deployment, data: Dataset, config: Config) -> Deployment:
+    """Scales are chosen on training samples; inputs are held to the data set's declared range."""
+    return library.quantize(
         deployment,
         data.train.x[: config.quantize.calibration_samples],
         config.quantize.target,
         weight_bits=config.quantize.weight_bits,
         input_range=(data.input_low, data.input_high),
     )
-    kept = relocated(deployment, source.parent, target.parent).contract.lineage.files
-    here = {
-        "float": FileReference(path=Path(os.path.relpath(source, target.parent)).as_posix(), sha256=nir_io.file_digest(source))
-    }
-    lineage = quantised.contract.lineage.model_copy(update={"files": {**kept, **here}})
-    return nir_io.write(quantised.replace(contract=quantised.contract.model_copy(update={"lineage": lineage})), target)
+
+
+def with_files(deployment: Deployment, folder: Path, files: dict[str, Path]) -> Deployment:
+    """Name a deployment's earlier forms by content, and by path relative to ``folder``, where the deployment will lie."""
+    named = {role: FileReference(path=_relative(path, folder), sha256=nir_io.file_digest(path)) for role, path in files.items()}
+    return _with_lineage_files(deployment, {**deployment.contract.lineage.files, **named})
+
+
+def relocated(deployment: Deployment, old: Path, new: Path) -> Deployment:
+    """A deployment whose lineage names its files relative to another folder."""
+    files = deployment.contract.lineage.files
+    moved = {role: FileReference(path=_relative(old / named.path, new), sha256=named.sha256) for role, named in files.items()}
+    return _with_lineage_files(deployment, moved)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _with_lineage_files(deployment: Deployment, files: dict[str, FileReference]) -> Deployment:
+    lineage = deployment.contract.lineage.model_copy(update={"files": files})
+    return deployment.replace(contract=deployment.contract.model_copy(update={"lineage": lineage}))
+
+
+def _data(context: Context) -> Dataset:
+    config = context.config
+    return dataset(config.data.source, context.base, config.project.seed, config.data.validation)

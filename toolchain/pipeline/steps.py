@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from snn_export.config_schema import Config
 from snn_export.hardware_sims import environments
-from snn_export.hardware_sims.registry import BUILT_IN, simulator
+from snn_export.hardware_sims.registry import BUILT_IN, simulator_or_broken
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 from snn_export.pipeline.workspace import Workspace, step_key
@@ -113,7 +113,7 @@ def _presence(name: str) -> dict[str, Any]:
     """
     if name in BUILT_IN and name not in environments.BUILT_IN:
         return {"ok": True}
-    state = simulator(name).availability()
+    state = simulator_or_broken(name).availability()
     return {"ok": state.ok, "versions": dict(state.versions)}
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from snn_export.config_schema import Config
+from snn_export.config_schema import Config, to_toml
 from snn_export.data.dataset import Samples
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.estimate import estimate
@@ -18,10 +16,11 @@ from snn_export.energy.observer import EnergyObserver
 from snn_export.export import nir_io
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims import environments
-from snn_export.hardware_sims.registry import simulator
+from snn_export.hardware_sims.registry import simulator, simulator_or_broken
 from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.student import SpikingStudent
+from snn_export.models.teachers.teacher import Teacher
 from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.deploying import load_student
 from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE, REPORT_FILE, STUDENT_FILE, TEACHER_FILE
@@ -34,6 +33,7 @@ from snn_export.training.checkpoint import load_model
 from snn_export.training.evaluate import predictions
 from snn_export.training.threads import use_threads
 from snn_export.verification import assemble
+from snn_export.verification.compare import Kind
 from snn_export.verification.direct import link_kind
 from snn_export.verification.gates import Criteria, minimum_accuracy
 from snn_export.verification.ladder import Link, Progress, Rung, run_ladder
@@ -43,6 +43,9 @@ from snn_export.verification.statistics import wilson_interval
 INTEGER = "loihi"
 """Backend whose arithmetic is the chip's: the rung every other integer backend is held against."""
 
+FORMS = ("student", "folded", "quantised")
+"""Rungs that are forms of the network; all others are backends that run one of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Forms:
@@ -51,58 +54,61 @@ class Forms:
     quantised: Deployment
     folded: Deployment | None
     student: SpikingStudent | None
-    teacher_correct: NDArray[np.bool_] | None
+    teacher: Teacher | SpikingStudent | None = None
     training: tuple[TrainingSummary, ...] = ()
     absent: tuple[CoverageItem, ...] = ()
-    fingerprints: Mapping[str, str] | None = None
 
 
 def verify(context: Context) -> StepResult:
     """Run the whole ladder on the test samples and write ``report.json``."""
     config, space = context.config, context.workspace
-    use_threads(config.training.threads)
-    data = dataset(config.data.source, context.base, config.project.seed, config.data.validation)
-    test = _chosen(data.test, config.verify.samples)
-    teacher = load_model(space.folder("teacher") / TEACHER_FILE)
+    folders = {name: space.folder(name) for name in ("teacher", "student", "export", "quantize")}
     forms = Forms(
-        quantised=nir_io.read(space.folder("quantize") / QUANTISED_FILE),
-        folded=nir_io.read(space.folder("export") / FLOAT_FILE),
-        student=load_student(space.folder("student") / STUDENT_FILE),
-        teacher_correct=predictions(teacher, test.x) == test.y,
-        training=(read_summary(space.folder("teacher")), read_summary(space.folder("student"))),
-        fingerprints={"data": data.fingerprint, "student": nir_io.file_digest(space.folder("student") / STUDENT_FILE)},
+        quantised=nir_io.read(folders["quantize"] / QUANTISED_FILE),
+        folded=nir_io.read(folders["export"] / FLOAT_FILE),
+        student=load_student(folders["student"] / STUDENT_FILE),
+        teacher=load_model(folders["teacher"] / TEACHER_FILE),
+        training=(read_summary(folders["teacher"]), read_summary(folders["student"])),
     )
-    report = verify_forms(forms, test, config, data.name, context.teller.line)
+    report = verify_forms(forms, config, context.base, context.teller.line)
     write_report(report, context.folder / REPORT_FILE)
     broken = any(comparison.verdict in ("ERROR", "UNAVAILABLE") for comparison in report.comparisons)
     verdict = "PASS" if report.passed else f"FAIL, exit {report.exit_code}"
     return StepResult(f"{verdict}: {len(report.comparisons)} comparisons on {report.samples} samples", reusable=not broken)
 
 
-def verify_forms(forms: Forms, test: Samples, config: Config, data_name: str, progress: Progress) -> Report:
-    """Compare every form that is there, link by link, and put the result together.
+def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -> Report:
+    """Compare every form that is there on the test samples, link by link, and put the result together.
+
+    Args:
+        forms: of one network.
+        config: data, backends, gates.
+        base: folder that relative data paths start from.
+        progress: told what runs.
 
     Raises:
-        UserError: SNX501 for no samples, SNX023 where config demands a pair that no rung can show.
+        UserError: SNX501 for no samples, and those of the data layer.
     """
-    if not len(test):
-        raise UserError("SNX501", "there are no test samples", where="data", why="a verdict over nothing shows nothing",
-                        fix="give at least one test sample, or set verify.samples = 0 for all")  # fmt: skip
+    use_threads(config.training.threads)
+    data = dataset(config.data.source, base, config.project.seed, config.data.validation)
+    test = _chosen(data.test, config.verify.samples)
     rungs = _rungs(forms, config, progress)
     links = _links(rungs, config)
     reference = _reference(rungs, config)
     activity, energy = ActivityObserver(INTEGER), EnergyObserver(INTEGER, forms.quantised)
     raster = RasterObserver(reference, tuple(rung.name for rung in reversed(rungs)), forms.quantised)
     ladder = run_ladder(rungs, links, test.x, test.y, observers=(activity, energy, raster), progress=progress)
-    criteria = _criteria(rungs, links, config)
-    teacher, teacher_gates = _teacher(forms.teacher_correct, config)
+    teacher, teacher_gates = _teacher(forms.teacher, test, config)
+    named = f"npz:{Path(config.data.source).name}" if config.data.source.startswith("npz:") else config.data.source
+    settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named})})
     return assemble.report(
         forms.quantised,
         ladder,
-        criteria,
+        _criteria(rungs, links, config),
         network=config.project.name,
-        dataset=data_name,
+        dataset=data.name,
         reference=reference,
+        inputs=test.x,
         coverage=forms.absent,
         float_deployment=forms.folded,
         before=teacher,
@@ -111,8 +117,13 @@ def verify_forms(forms: Forms, test: Samples, config: Config, data_name: str, pr
         rasters=raster.rasters,
         energy=None if energy.counts is None else estimate(forms.quantised, energy.counts, load_table(config.energy.table)),
         training=forms.training,
-        fingerprints={**(forms.fingerprints or {}), "quantised": forms.quantised.fingerprint},
-        reproduce=("snn-export run --config snn-export.toml", "snn-export report show snn-export-out/report.json"),
+        fingerprints={"data": data.fingerprint},
+        settings=to_toml(settings),
+        reproduce=(
+            "save the settings of this report as snn-export.toml",
+            "snn-export run",
+            f"snn-export report show {config.project.output}/report/report.json",
+        ),
     )
 
 
@@ -121,6 +132,7 @@ def _chosen(test: Samples, limit: int) -> Samples:
 
 
 def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
+    """The forms that are there, then the configured backends, the integer simulator first."""
     rungs = []
     if forms.student is not None:
         module = simulator("student", layers=forms.student.layers)
@@ -148,37 +160,46 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
     for name in sorted(config.verify.backends, key=lambda name: name != INTEGER):
         settings = config.verify.backends[name]
         backend = _backend(name, settings.time_limit, progress)
-        rungs.append(
-            Rung(name, name, forms.quantised, backend, backend.capabilities().description, settings.required, settings.samples)
-        )
+        can = backend.capabilities()
+        deployment = forms.quantised if can.needs_integers or forms.folded is None else forms.folded
+        rungs.append(Rung(name, name, deployment, backend, can.description, settings.required, settings.samples))
     return rungs
 
 
 def _backend(name: str, time_limit: float, progress: Progress) -> Simulator:
     """A configured backend; those that run as a worker get their time limit and report their steps."""
     if name not in environments.BUILT_IN:
-        return simulator(name)
+        return simulator_or_broken(name)
     return simulator(name, time_limit=time_limit, progress=lambda done, total: progress(f"{name}: step {done} of {total}"))
 
 
 def _links(rungs: list[Rung], config: Config) -> list[Link]:
-    """Each rung with the one before it; each backend behind the integer simulator with that; and the whole way in one link."""
+    """The forms one after the other, each backend with its anchor, demanded pairs, and the whole way in one link.
+
+    A backend's anchor is what runs the same form: the integer simulator for integers, the folded graph for floats.
+    """
     by_name = {rung.name: rung for rung in rungs}
-    links: list[Link] = []
-    for before, after in pairwise(rungs):
-        anchor = by_name[INTEGER] if INTEGER in by_name and rungs.index(after) > rungs.index(by_name[INTEGER]) else before
-        same = anchor.deployment is after.deployment
-        kind = link_kind(anchor.simulator, after.simulator, after.deployment) if same else "approximate"
-        links.append(Link(anchor.name, after.name, kind))
-    demanded = {(pair[0], pair[1]) for pair in config.gates.exact} - {(link.reference, link.target) for link in links}
-    for reference, target in sorted(demanded):
-        if reference in by_name and target in by_name:
-            links.append(Link(reference, target, "exact"))
+    forms = [rung for rung in rungs if rung.name in FORMS]
+    links = [Link(first.name, second.name, _kind(first, second)) for first, second in pairwise(forms)]
+    for rung in rungs:
+        if rung.name in FORMS:
+            continue
+        integer = rung.deployment.quantised and rung.name != INTEGER and INTEGER in by_name
+        anchor = by_name[INTEGER] if integer else next(form for form in reversed(forms) if form.deployment is rung.deployment)
+        links.append(Link(anchor.name, rung.name, _kind(anchor, rung)))
+    demanded = [(pair[0], pair[1]) for pair in config.gates.exact]
+    ends = {(link.reference, link.target) for link in links}
+    links += [Link(*pair, "exact") for pair in demanded if pair not in ends and set(pair) <= by_name.keys()]
     reference = _reference(rungs, config)
     for name in dict.fromkeys((INTEGER, rungs[-1].name)):
         if name in by_name and name != reference and (reference, name) not in {(link.reference, link.target) for link in links}:
             links.append(Link(reference, name, "approximate"))
     return links
+
+
+def _kind(first: Rung, second: Rung) -> Kind:
+    same = first.deployment is second.deployment
+    return link_kind(first.simulator, second.simulator, second.deployment) if same else "approximate"
 
 
 def _reference(rungs: list[Rung], config: Config) -> str:
@@ -189,25 +210,29 @@ def _reference(rungs: list[Rung], config: Config) -> str:
 
 
 def _criteria(rungs: list[Rung], links: list[Link], config: Config) -> Criteria:
+    """What the config demands of these rungs. A demanded pair that is not run stays a demand, and fails."""
     names = [rung.name for rung in rungs]
     gates = config.gates
-    baseline = "student" if "student" in names else names[0]
-    minimum = () if gates.student_accuracy is None or baseline != "student" else (("student", gates.student_accuracy),)
+    baseline = names[0]
     return Criteria(
-        exact=tuple((pair[0], pair[1]) for pair in gates.exact if pair[1] in names),
+        exact=tuple((pair[0], pair[1]) for pair in gates.exact),
         faithful=tuple((link.reference, link.target) for link in links if link.kind == "float"),
-        accuracy=(baseline, INTEGER, gates.accuracy_drop) if INTEGER in names else None,
+        accuracy=((baseline, INTEGER, gates.accuracy_drop),) if INTEGER in names else (),
         overflows=(INTEGER, gates.overflows) if INTEGER in names else None,
         spike_mismatch=gates.spike_mismatch,
-        minimum_accuracy=minimum,
+        minimum_accuracy=()
+        if gates.student_accuracy is None or baseline != "student"
+        else (("student", gates.student_accuracy),),
     )
 
 
-def _teacher(correct: NDArray[np.bool_] | None, config: Config) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
+def _teacher(
+    model: Teacher | SpikingStudent | None, test: Samples, config: Config
+) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
     """The teacher's place in front of the ladder and its gate. It has no spikes, so nothing is compared with it."""
-    if correct is None:
+    if model is None:
         return (), ()
-    right, samples = int(correct.sum()), len(correct)
+    right, samples = int(np.count_nonzero(predictions(model, test.x) == test.y)), len(test)
     rung = RungRecord(
         name="teacher",
         backend="pytorch",
@@ -248,6 +273,5 @@ def forms_beside(path: Path) -> Forms:
         quantised=quantised,
         folded=nir_io.read(found["float"]) if "float" in found else None,
         student=load_student(found["student"]) if "student" in found else None,
-        teacher_correct=None,
         absent=tuple(absent),
     )

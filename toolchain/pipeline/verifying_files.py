@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from snn_export.config_schema import Config
-from snn_export.data.dataset import Samples
-from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.files import HTML_FILE, REPORT_FILE
 from snn_export.pipeline.steps import Teller
 from snn_export.pipeline.verification import forms_beside, verify_forms
@@ -23,14 +21,8 @@ def verify_file(path: Path, config: Config, base: Path, workspace: Workspace, te
         The report and the path of its HTML page.
     """
     forms = forms_beside(path)
-    data = dataset(config.data.source, base, config.project.seed, config.data.validation)
-    test = (
-        data.test
-        if not config.verify.samples
-        else Samples(data.test.x[: config.verify.samples], data.test.y[: config.verify.samples])
-    )
-    report = verify_forms(forms, test, config, data.name, teller.line)
     with workspace.lock():
+        report = verify_forms(forms, config, base, teller.line)
         folder = workspace.folder(f"verify-{path.stem}")
         folder.mkdir(parents=True, exist_ok=True)
         write_report(report, folder / REPORT_FILE)

@@ -257,4 +257,5 @@ class Report(_Record):
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: dict[str, str] = Field(default_factory=dict, description="SHA-256 of deployments, checkpoint, data")
     versions: dict[str, str] = Field(default_factory=dict)
-    reproduce: tuple[str, ...] = Field(default=(), description="commands that give this report again")
+    settings: str = Field(default="", description="effective settings as TOML, data files by name only")
+    reproduce: tuple[str, ...] = Field(default=(), description="what to do, in order, to get this report again")

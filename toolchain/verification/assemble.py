@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snn_export.export import bounds, grid
 from snn_export.export.deployment import Deployment
@@ -14,13 +15,17 @@ from snn_export.export.graph import SYNAPSE_TYPES
 from snn_export.reporting import formatting
 from snn_export.reporting.report import (
     AccuracyCurve,
+    Activity,
     Comparison,
     CoverageItem,
+    EnergyReport,
     Gate,
     LayerComparison,
     QuantisedLayer,
+    Raster,
     Report,
     Rung,
+    TrainingSummary,
     Verdict,
 )
 from snn_export.verification import gates as gating
@@ -176,11 +181,18 @@ def report(
     network: str,
     dataset: str,
     reference: str,
+    inputs: NDArray[Any],
     coverage: Sequence[CoverageItem] = (),
     float_deployment: Deployment | None = None,
     before: Sequence[Rung] = (),
     more_gates: Sequence[Gate] = (),
-    **extra: Any,
+    activity: tuple[Activity, ...] = (),
+    rasters: tuple[Raster, ...] = (),
+    energy: EnergyReport | None = None,
+    training: tuple[TrainingSummary, ...] = (),
+    fingerprints: Mapping[str, str] | None = None,
+    settings: str = "",
+    reproduce: tuple[str, ...] = (),
 ) -> Report:
     """Put everything into a Report.
 
@@ -191,17 +203,23 @@ def report(
         network: name for the report.
         dataset: name of the data.
         reference: rung that the rasters and the whole-way comparison start from.
+        inputs: what was run, to count values outside the declared range.
         coverage: what was not covered and is known before the run.
         float_deployment: the form before quantisation, for weight errors.
         before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.
         more_gates: gates about them.
-        extra: further Report fields (energy, training, rasters, ...).
+        activity: firing of the integer rung.
+        rasters: spikes of one sample.
+        energy: the estimate.
+        training: how the models were trained.
+        fingerprints: SHA-256 of what else went in; the deployment's own is added.
+        settings: effective settings as TOML.
+        reproduce: what gives this report again.
     """
     comparisons = comparisons_of(ladder, criteria)
     gates = (*gating.evaluate(criteria, ladder, comparisons), *more_gates)
     code = gating.exit_code(gates)
-    contract = deployment.contract
-    quantisation = contract.quantisation
+    quantisation = deployment.contract.quantisation
     return Report(
         tool_version=version("snn-export"),
         network=network,
@@ -210,7 +228,7 @@ def report(
         passed=code == 0,
         exit_code=code,
         causes=tuple(f"{g.name}: {g.measured}" + (f" ({g.detail})" if g.detail else "") for g in gates if not g.passed),
-        steps=contract.steps,
+        steps=deployment.contract.steps,
         samples=ladder.samples,
         reference=reference,
         gates=gates,
@@ -218,18 +236,37 @@ def report(
         ladder=(*before, *ladder_rungs(ladder, comparisons)),
         comparisons=comparisons,
         quantisation=quantised_layers(deployment, float_deployment),
-        input_grid=_input_grid(deployment),
+        input_grid=_input_grid(deployment, inputs),
+        activity=activity,
+        rasters=rasters,
         accuracy_over_time=curves(ladder),
+        energy=energy,
+        training=training,
+        fingerprints={**(fingerprints or {}), **_fingerprints(ladder)},
         versions=dict(sorted({key: value for r in ladder.rungs for key, value in r.provenance.items()}.items())),
-        **extra,
+        settings=settings,
+        reproduce=reproduce,
     )
 
 
-def _input_grid(deployment: Deployment) -> str:
+def _fingerprints(ladder: LadderResult) -> dict[str, str]:
+    """SHA-256 of the deployment behind every rung; of the trained module, that of its file."""
+    found = {result.rung.name: result.rung.deployment.fingerprint for result in ladder.rungs if result.rung.name != "student"}
+    student = next((result.rung for result in ladder.rungs if result.rung.name == "student"), None)
+    if student is not None and "student" in student.deployment.contract.lineage.files:
+        found["student"] = student.deployment.contract.lineage.files["student"].sha256
+    return found
+
+
+def _input_grid(deployment: Deployment, inputs: NDArray[Any]) -> str:
     encoder = deployment.contract.encoder
     if encoder.gain is None:
         return "inputs are not quantised"
-    return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}"
+    half = 0.5 / encoder.gain
+    low, high = encoder.low / encoder.gain - half, encoder.high / encoder.gain + half
+    clipped = int(np.count_nonzero(inputs < low) + np.count_nonzero(inputs > high))
+    outside = f"; {clipped} of {np.size(inputs)} values lay outside and were clipped" if clipped else "; no value lay outside"
+    return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}{outside}"
 
 
 def _absent(ladder: LadderResult) -> list[CoverageItem]:

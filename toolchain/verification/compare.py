@@ -38,6 +38,7 @@ class LayerTally:
     first_spike: Divergence | None = None
     first_membrane: Divergence | None = None
     membranes: int = 0
+    integer_membranes: int = 0
     mismatched_membranes: int = 0
     membrane_difference: float | None = None
     currents: int = 0
@@ -75,7 +76,8 @@ class ComparisonTally:
             tally = self.layers.setdefault(name, LayerTally())
             _add_spikes(tally, expected, found, self.samples)
             _add_membranes(tally, expected, found, self.samples)
-        if self.kind == "float" and not self.missing:
+        seen = all(layer.membrane is not None for trace in (reference, got) for layer in trace.layers.values())
+        if self.kind == "float" and not self.missing and seen:
             self._explain(inputs, reference.layers, got.layers)
         self.samples += len(reference.predictions)
         self.decisions_equal += int(np.count_nonzero(reference.predictions == got.predictions))
@@ -129,8 +131,8 @@ class ComparisonTally:
             return "NOT_COMPARED"
         if self.kind == "approximate":
             return "WITHIN" if fraction <= tolerance else "DRIFT"
-        if not tally.membranes:
-            # Spikes alone prove less than the claim: the membranes of an exact comparison were not seen.
+        if not (tally.integer_membranes if self.kind == "exact" else tally.membranes):
+            # Spikes alone prove less than the claim: membranes that can be compared this way were not seen.
             return "NOT_COMPARED" if tally.mismatched == 0 else "DRIFT"
         if self.kind == "exact":
             return "DRIFT" if tally.mismatched or tally.mismatched_membranes or tally.mismatched_currents else "EXACT"
@@ -167,6 +169,7 @@ def _add_membranes(tally: LayerTally, expected: LayerTrace, found: LayerTrace, o
         difference = np.abs(expected.membrane * expected.unit - found.membrane * found.unit)
         tally.membrane_difference = max(tally.membrane_difference or 0.0, float(difference.max(initial=0.0)))
         if expected.integer and found.integer:
+            tally.integer_membranes += expected.membrane.size
             differs = expected.membrane != found.membrane
             tally.mismatched_membranes += int(np.count_nonzero(differs))
             if tally.first_membrane is None and differs.any():

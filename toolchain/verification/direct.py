@@ -55,7 +55,7 @@ def verify_backends(
     criteria = Criteria(
         exact=tuple((link.reference, link.target) for link in links if link.kind == "exact"),
         faithful=tuple((link.reference, link.target) for link in links if link.kind == "float"),
-        accuracy=None if truth is None else (reference, targets[-1], accuracy_drop),
+        accuracy=() if truth is None else tuple((reference, name, accuracy_drop) for name in targets),
         overflows=("loihi", 0) if "loihi" in names else None,
         spike_mismatch=spike_mismatch,
     )
@@ -66,18 +66,18 @@ def verify_backends(
         network=" -> ".join(deployment.layers),
         dataset="inputs given by the caller",
         reference=reference,
+        inputs=np.asarray(inputs),
         activity=activity.result(deployment),
         rasters=raster.rasters,
-        fingerprints={"deployment": deployment.fingerprint},
     )
 
 
 def link_kind(reference: Simulator, target: Simulator, deployment: Deployment) -> Kind:
     """What two backends may be expected to share: bits, real numbers, or only the network."""
-    integers = [backend.capabilities().arithmetic == "integer" for backend in (reference, target)]
-    if all(integers):
+    arithmetic = {backend.capabilities().arithmetic for backend in (reference, target)}
+    if arithmetic == {"loihi_integer"}:
         return "exact"
-    return "approximate" if any(integers) or deployment.quantised else "float"
+    return "float" if arithmetic <= {"float32", "float64"} and not deployment.quantised else "approximate"
 
 
 def _checked_labels(labels: NDArray[Any], samples: int) -> NDArray[np.int64]:

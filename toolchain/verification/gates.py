@@ -18,7 +18,7 @@ class Criteria:
     Attributes:
         exact: pairs of rungs that must agree in every spike, membrane and current.
         faithful: pairs that compute the same real numbers in other roundings: EXACT, or every flip a TIE.
-        accuracy: (baseline rung, rung, largest drop in points).
+        accuracy: (baseline rung, rung, largest drop in points), one per rung.
         overflows: rung in which wraps and saturations are counted, and how many are allowed.
         spike_mismatch: percent of spike positions per layer that quantisation may change.
         minimum_accuracy: percent by rung.
@@ -26,7 +26,7 @@ class Criteria:
 
     exact: tuple[tuple[str, str], ...] = ()
     faithful: tuple[tuple[str, str], ...] = ()
-    accuracy: tuple[str, str, float] | None = None
+    accuracy: tuple[tuple[str, str, float], ...] = ()
     overflows: tuple[str, int] | None = None
     spike_mismatch: float = 10.0
     minimum_accuracy: tuple[tuple[str, float], ...] = ()
@@ -34,7 +34,7 @@ class Criteria:
 
 def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Gate, ...]:
     """All gates, those about coverage first."""
-    gates = [_everything_compared(comparisons), *_backends(ladder)]
+    gates = [_everything_compared(comparisons), *_backends(ladder), *_something_fired(ladder, comparisons)]
     for reference, target in criteria.exact:
         gates.append(_agreement(reference, target, comparisons, exact=True))
     for reference, target in criteria.faithful:
@@ -44,8 +44,7 @@ def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Compar
     ]
     if criteria.overflows is not None:
         gates.append(_overflows(*criteria.overflows, ladder))
-    if criteria.accuracy is not None:
-        gates.append(_accuracy_drop(*criteria.accuracy, ladder))
+    gates += [_accuracy_drop(baseline, name, limit, ladder) for baseline, name, limit in criteria.accuracy]
     for name, percent in criteria.minimum_accuracy:
         found = ladder.rung(name)
         gates.append(minimum_accuracy(name, percent, found.correct, found.samples if ladder.labelled else 0))
@@ -82,6 +81,25 @@ def _everything_compared(comparisons: tuple[Comparison, ...]) -> Gate:
         exit_code=EXIT_NOTHING_COMPARED,
         detail="; ".join(holes),
     )
+
+
+def _something_fired(ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> list[Gate]:
+    """A network that stays silent agrees with everything; such agreement shows nothing."""
+    neurons = ladder.rungs[0].rung.deployment.contract.neurons
+    spiking = [layer for c in comparisons for layer in c.layers if neurons[layer.layer].spiking]
+    fired = sum(layer.reference_spikes + layer.got_spikes for layer in spiking)
+    if not spiking or fired:
+        return []
+    return [
+        Gate(
+            name="the network fires",
+            required="at least one spike in what was compared",
+            measured="0 spikes",
+            passed=False,
+            exit_code=EXIT_NOTHING_COMPARED,
+            detail="every layer stayed silent on all samples: agreement about nothing; check the inputs' range and the training",
+        )
+    ]
 
 
 def _backends(ladder: LadderResult) -> list[Gate]:

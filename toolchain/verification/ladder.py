@@ -7,13 +7,15 @@ result (SKIPPED, UNAVAILABLE, ERROR), never an exception and never a hole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.registry import BUILT_IN
 from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.hardware_sims.trace import LayerTrace, Record, Trace
 from snn_export.models.diagnostics import Diagnostic, UserError
@@ -70,11 +72,12 @@ class RungResult:
     program: Any = None
 
 
-class Observer:
-    """Receives every chunk's traces; subclasses collect what the report shows beside the comparison."""
+class Observer(Protocol):
+    """Receives every chunk's traces and collects what the report shows beside the comparison."""
 
     def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
         """Called once per chunk with traces by rung name; ``offset`` is the index of the chunk's first sample."""
+        ...
 
 
 @dataclass(eq=False)
@@ -113,6 +116,8 @@ def run_ladder(
         chunk_bytes: memory for traces.
     """
     by_name = {rung.name: rung for rung in rungs}
+    if len(by_name) != len(rungs):
+        raise ValueError(f"two rungs have one name: {[rung.name for rung in rungs]}")
     axis = np.ndim(inputs) - len(rungs[0].deployment.input_shape) - 1
     total = int(np.shape(inputs)[axis])
     result = LadderResult(
@@ -152,14 +157,32 @@ def _prepare(rung: Rung) -> RungResult:
             ),
         )
         return result
-    try:
+    # An optional backend that cannot express the network is left out and listed; a required one fails the verdict.
+    with _failures_of(result, inexpressible="ERROR" if rung.required else "SKIPPED"):
         result.program = rung.simulator.compile(rung.deployment)
+    return result
+
+
+@contextmanager
+def _failures_of(result: RungResult, inexpressible: Verdict = "ERROR") -> Iterator[None]:
+    """Turn what a backend raises into its result. A bug of our own backends stays a bug and goes on up."""
+    try:
+        yield
     except UserError as error:
-        # An optional backend that cannot express the network is left out and listed; a required one fails the verdict.
-        result.status, result.findings = "ERROR" if rung.required else "SKIPPED", error.diagnostics
+        result.status, result.findings = inexpressible, error.diagnostics
     except BackendError as error:
         result.status, result.findings, result.log = "ERROR", (error.diagnostic,), error.log
-    return result
+    except Exception as error:
+        if result.rung.backend in BUILT_IN:
+            raise
+        finding = Diagnostic(
+            "SNX405",
+            f"the backend {result.rung.backend} raised {type(error).__name__}: {error}",
+            where=result.rung.name,
+            why="a plug-in must answer with a trace, a UserError or a BackendError",
+            fix="report it to the package that registers the backend",
+        )
+        result.status, result.findings = "ERROR", (finding,)
 
 
 def _chunks(rungs: Sequence[Rung], total: int, budget: int) -> Iterator[tuple[int, int]]:
@@ -185,15 +208,37 @@ def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, prog
         return None
     progress(f"{rung.name}: samples {start} to {start + size - 1} on {rung.backend}")
     record: tuple[Record, ...] = ("spikes", "membrane")
-    if rung.simulator.capabilities().arithmetic == "integer":
+    if rung.simulator.capabilities().arithmetic == "loihi_integer":
         record = (*record, "current")
-    try:
-        return rung.simulator.run(found.program, np.take(part, range(size), axis=axis), record)
-    except BackendError as error:
-        found.status, found.findings, found.log = "ERROR", (error.diagnostic,), error.log
-    except UserError as error:
-        found.status, found.findings = "ERROR", error.diagnostics
+    with _failures_of(found):
+        trace = rung.simulator.run(found.program, np.take(part, range(size), axis=axis), record)
+        _check_trace(trace, rung, size)
+        return trace
     return None
+
+
+def _check_trace(trace: Trace, rung: Rung, samples: int) -> None:
+    """Shapes and numbers must be what the deployment says. Raises BackendError SNX406."""
+    steps, wrong = rung.deployment.contract.steps, ""
+    if trace.predictions.shape != (samples,):
+        wrong = f"predictions have shape {trace.predictions.shape} for {samples} samples"
+    for name, layer in trace.layers.items():
+        shape = (steps, samples, *rung.deployment.shapes.get(name, ()))
+        for what, array in (("spikes", layer.spikes), ("membrane", layer.membrane), ("current", layer.current)):
+            if array is not None and array.shape != shape:
+                wrong = wrong or f"{what} of {name} have shape {array.shape}, not {shape}"
+            elif array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+                wrong = wrong or f"{what} of {name} hold NaN or infinity"
+    if wrong:
+        raise BackendError(
+            Diagnostic(
+                "SNX406",
+                f"the trace of {rung.backend} cannot be compared: {wrong}",
+                where=rung.name,
+                why="a trace has axes (time, batch, *features) and finite numbers",
+                fix="report it to whoever makes the backend",
+            )
+        )
 
 
 def _tally(found: RungResult, trace: Trace, labels: NDArray[np.int64] | None) -> None:
@@ -204,7 +249,8 @@ def _tally(found: RungResult, trace: Trace, labels: NDArray[np.int64] | None) ->
     events = [layer.overflows for layer in trace.layers.values()]
     found.overflows = None if found.overflows is None or None in events else found.overflows + sum(n or 0 for n in events)
     contract = found.rung.deployment.contract
-    membrane = trace.layers[contract.readout.node].membrane
+    readout = trace.layers.get(contract.readout.node)
+    membrane = None if readout is None else readout.membrane
     if labels is None:
         return
     found.correct += int(np.count_nonzero(trace.predictions == labels[:count]))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.reporting.report import Activity, Raster
-from snn_export.verification.ladder import Observer
 
 RASTER_NEURONS = 64
 RATE_BINS = 20
@@ -19,7 +18,7 @@ RATE_BINS = 20
 
 @final
 @dataclass
-class ActivityObserver(Observer):
+class ActivityObserver:
     """Firing rates of one rung over all samples."""
 
     rung: str
@@ -64,7 +63,7 @@ class ActivityObserver(Observer):
 
 @final
 @dataclass
-class RasterObserver(Observer):
+class RasterObserver:
     """One sample's spikes, reference against target: the first sample in which they differ, else the first of all.
 
     targets: rungs in order of preference; the first one that ran is drawn.
