@@ -75,7 +75,7 @@ class ExecutionContract(BaseModel):
     version: Literal[1] = 1
     dt: float = Field(gt=0)
     dt_unit: Literal["s"] = "s"
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=1_000_000)
     step_order: tuple[Literal["integrate"], Literal["fire"], Literal["reset"]] = ("integrate", "fire", "reset")
     fire: Literal["v > threshold"] = "v > threshold"
     synaptic_latency: Literal[1] = 1
@@ -94,7 +94,3 @@ class ExecutionContract(BaseModel):
         if self.readout.node not in self.neurons:
             raise ValueError(f"the readout {self.readout.node!r} is not one of the populations {sorted(self.neurons)}")
         return self
-
-    def tau(self, dv: int) -> float:
-        """Tau = dt * 4096 / dv, seconds: the time constant NIR stores for an integer decay (dv > 0)."""
-        return self.dt * 4096.0 / dv

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.graph import Connection, Shape, connections, populations, shapes
 from snn_export.export.linear import apply
-from snn_export.models.arithmetic import shift_mantissa
+from snn_export.models.arithmetic import shift_mantissa, state_units
 from snn_export.models.diagnostics import UserError
 
 
@@ -47,7 +47,7 @@ class IntegerPopulation:
     @property
     def unit(self) -> float:
         """Real value of one membrane unit, 1 / (64 scale)."""
-        return 1.0 / (64.0 * self.scale)
+        return 1.0 / state_units(self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,9 @@ class Deployment:
             digest.update(f"{source}->{target};".encode())
         for path, value in self.arrays():
             digest.update(f"{path}:{array_digest(value)};".encode())
-        digest.update(json.dumps(self.contract.model_dump(mode="json", exclude={"lineage"}), sort_keys=True).encode())
+        digest.update(
+            json.dumps(self.contract.model_dump(mode="json", exclude={"lineage"}, exclude_defaults=True), sort_keys=True).encode()
+        )
         return digest.hexdigest()
 
     def bias(self, population: str) -> NDArray[np.int64]:

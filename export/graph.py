@@ -52,6 +52,14 @@ def topological_order(graph: nir.NIRGraph) -> tuple[str, ...]:
                 why="every edge must join two nodes of the graph",
                 fix="write the graph again; its node table and edge list do not belong together",
             )
+        if source in inputs[target]:
+            raise UserError(
+                "SNX104",
+                f"the edge {source} -> {target} stands twice",
+                where="graph.edges",
+                why="NIR's edges are a set; counted twice, the connection would have twice its weights",
+                fix="write the graph again with each edge once",
+            )
         inputs[target].append(source)
     try:
         return tuple(TopologicalSorter(inputs).static_order())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse
 from snn_export.export.graph import SPIKING_TYPES, SYNAPSE_TYPES, replace_nodes
 from snn_export.export.interpreter import input_gains
-from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, STATE_SHIFT, shift_mantissa
+from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, shift_mantissa
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
 
@@ -255,8 +255,3 @@ def _disagree(name: str, what: str) -> UserError:
         why="the file holds every parameter as integer and in real units, and the two must be one network",
         fix="write the file again from the deployment it came from; do not edit one side only",
     )
-
-
-def membrane_units(value: float, scale: float) -> float:
-    """A real membrane value in the chip's units, 64 S v."""
-    return value * scale * (1 << STATE_SHIFT)

@@ -54,16 +54,18 @@ def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> 
     signals: dict[str, Array] = {name: start for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
     result: dict[str, Activity] = {}
     for name in deployment.layers:
-        drive = synaptic_drive(deployment, name, signals)
-        if numbers == "int64":
-            activity = _integer_population(deployment, name, drive)
-        elif integer:
-            activity = _float_on_integers(deployment, name, drive)
-        else:
-            activity = _float_population(deployment, name, drive)
+        activity = run_population(deployment, name, signals, numbers)
         result[name] = activity
         signals[name] = activity.spikes.astype(np.int64 if integer else np.float64)
     return result
+
+
+def run_population(deployment: Deployment, name: str, signals: Mapping[str, Array], numbers: Numbers = "float64") -> Activity:
+    """Run one population on given signals of its sources, (T or 1, B, *features) each; otherwise as :func:`run`."""
+    drive = synaptic_drive(deployment, name, signals)
+    if numbers == "int64":
+        return _integer_population(deployment, name, drive)
+    return _float_on_integers(deployment, name, drive) if deployment.quantised else _float_population(deployment, name, drive)
 
 
 def synaptic_drive(deployment: Deployment, population: str, signals: Mapping[str, Array], magnitude: bool = False) -> Array:
@@ -117,7 +119,7 @@ def input_gains(deployment: Deployment, name: str) -> tuple[Array | float, Array
     CubaLIF   tau_syn du/dt = -u + w_in i                        current factor (1 - alpha) w_in
     """
     node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
-    loss = spec.dv / arithmetic.DECAY_ONE
+    loss = 1.0 - spec.beta
     if isinstance(node, nir.CubaLIF | nir.CubaLI):
         return (1.0 - spec.alpha) * node.w_in, loss * node.r
     if isinstance(node, nir.LIF | nir.LI):
@@ -133,58 +135,50 @@ def _float_population(deployment: Deployment, name: str, drive: Array) -> Activi
     shape = deployment.shapes[name]
     threshold = np.broadcast_to(getattr(node, "v_threshold", np.inf), shape)
 
-    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
-        u = arithmetic.integrate(u, spec.alpha, current_gain * x)
-        return u, arithmetic.integrate(v, spec.beta, membrane_gain * u), 0
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array]:
+        return arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, 0.0)
 
-    return _scan(deployment, spec, drive, np.dtype(np.float64), threshold, step)
+    return _scan(deployment, spec, drive, threshold, step)
 
 
 def _float_on_integers(deployment: Deployment, name: str, drive: Array) -> Activity:
     spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
     threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
 
-    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
-        u = arithmetic.integrate(u, spec.alpha, (x << arithmetic.STATE_SHIFT).astype(np.float64))
-        return u, arithmetic.integrate(v, spec.beta, u + bias), 0
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array]:
+        shifted = (x << arithmetic.STATE_SHIFT).astype(np.float64)
+        return arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
 
-    activity = _scan(deployment, spec, drive, np.dtype(np.float64), threshold, step)
+    activity = _scan(deployment, spec, drive, threshold, step)
     return Activity(activity.spikes, activity.current * population.unit, activity.membrane * population.unit)
 
 
 def _integer_population(deployment: Deployment, name: str, drive: Array) -> Activity:
     spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
-    if spec.spiking and spec.reset != "zero":
-        raise UserError(
-            "SNX203",
-            f"{name} resets by {spec.reset!r}",
-            where=name,
-            why="Loihi 1 and Lava only reset to zero",
-            fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
-        )
-
-    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, int]:
-        wide_u = arithmetic.loihi_current(u, population.du, x)
-        u = arithmetic.wrap_current(wide_u)
-        wide_v = arithmetic.loihi_membrane(v, population.dv, u, bias)
-        wraps = np.count_nonzero(arithmetic.current_overflows(wide_u))
-        clips = np.count_nonzero(arithmetic.membrane_overflows(wide_v))
-        return u, arithmetic.saturate_membrane(wide_v), int(wraps + clips)
-
+    finding = spec.reset_finding(name)
+    if finding is not None:
+        raise UserError.from_diagnostics((finding,))
     # A readout fires too if its membrane ever reaches the largest threshold: the chip has no neuron without one.
-    threshold = np.asarray(population.threshold << arithmetic.STATE_SHIFT)
-    return _scan(deployment, NeuronSpec(spec.dv, spec.du), drive, np.dtype(np.int64), threshold, step)
+    threshold = population.threshold << arithmetic.STATE_SHIFT
+    spikes = np.zeros((deployment.contract.steps, *drive.shape[1:]), bool)
+    currents, membranes = np.zeros(spikes.shape, np.int64), np.zeros(spikes.shape, np.int64)
+    u, v, overflows = np.zeros(drive.shape[1:], np.int64), np.zeros(drive.shape[1:], np.int64), 0
+    for t in range(len(spikes)):
+        x = drive[min(t, len(drive) - 1)]
+        u, v, fired, wrapped, clipped = arithmetic.loihi_step(u, v, x, bias, population.du, population.dv, threshold)
+        overflows += int(np.count_nonzero(wrapped) + np.count_nonzero(clipped))
+        spikes[t], currents[t], membranes[t] = fired, u, v
+    return Activity(spikes, currents, membranes, overflows)
 
 
 def _scan(
     deployment: Deployment,
     spec: NeuronSpec,
     drive: Array,
-    dtype: np.dtype[Any],
     threshold: Array,
-    step: Callable[[Array, Array, Array], tuple[Array, Array, int]],
+    step: Callable[[Array, Array, Array], tuple[Array, Array]],
 ) -> Activity:
-    """All steps of one population from zero state; drive (S, B, *features) with S = T or 1."""
+    """All float steps of one population from zero state; drive (S, B, *features) with S = T or 1."""
     if spec.reset_delay:
         raise UserError(
             "SNX203",
@@ -195,18 +189,17 @@ def _scan(
         )
     steps = deployment.contract.steps
     spikes = np.zeros((steps, *drive.shape[1:]), bool)
-    currents, membranes = np.zeros(spikes.shape, dtype), np.zeros(spikes.shape, dtype)
-    u, v, overflows = np.zeros(drive.shape[1:], dtype), np.zeros(drive.shape[1:], dtype), 0
+    currents, membranes = np.zeros(spikes.shape), np.zeros(spikes.shape)
+    u, v = np.zeros(drive.shape[1:]), np.zeros(drive.shape[1:])
     for t in range(steps):
-        u, v, events = step(u, v, drive[min(t, len(drive) - 1)])
-        overflows += events
+        u, v = step(u, v, drive[min(t, len(drive) - 1)])
         fired = arithmetic.fires(v, threshold) if spec.spiking else np.zeros(v.shape, bool)
         if spec.reset == "zero":
             v = arithmetic.reset_to_zero(v, fired)
         elif spec.reset == "subtract":
             v = arithmetic.reset_by_subtraction(v, fired, threshold)
         spikes[t], currents[t], membranes[t] = fired, u, v
-    return Activity(spikes, currents, membranes, overflows)
+    return Activity(spikes, currents, membranes)
 
 
 def error_bound(deployment: Deployment, population: str, signals: Mapping[str, Array], unit_roundoff: float) -> Array:

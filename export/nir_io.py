@@ -38,6 +38,10 @@ NODE_TYPES = frozenset(
 )
 
 
+POSITIVE = frozenset(("r", "tau", "tau_mem", "tau_syn", "w_in"))
+MAX_SIDECAR_BYTES = 64 << 20
+
+
 def sidecar(path: Path) -> Path:
     """``net.contract.json`` for ``net.nir``."""
     return path.with_name(f"{path.stem}.contract.json")
@@ -51,9 +55,18 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
 
     Returns:
         The path of the ``.nir`` file.
+
+    Raises:
+        UserError: SNX123 where it cannot be written there.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for name in deployment.graph.nodes:
+        if "/" in name or name in ("", "."):
+            raise _unwritable(target, f"the node name {name!r} would be a path inside the file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(target, str(error)) from error
     contract = deployment.contract.model_dump_json()
     metadata: dict[str, Any] = {"contract": contract}
     integer: dict[str, dict[str, Any]] = {}
@@ -80,6 +93,8 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
         sidecar(target).unlink(missing_ok=True)
         temporary.replace(target)
         temporary_sidecar.replace(sidecar(target))
+    except OSError as error:
+        raise _unwritable(target, str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
         temporary_sidecar.unlink(missing_ok=True)
@@ -223,8 +238,14 @@ def _check_structure(path: Path, deployment: Deployment) -> None:
     _ = deployment.shapes, deployment.connections
     for name, node in deployment.graph.nodes.items():
         for key, value in vars(node).items():
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            if isinstance(value, np.ndarray) and value.dtype.kind not in "fiu":
+                raise _unreadable(path, f"{key} of {name} holds {value.dtype}, not real numbers")
+            if isinstance(value, np.ndarray) and not np.isfinite(value).all():
                 raise _unreadable(path, f"{key} of {name} holds NaN or infinity")
+            if key in POSITIVE and np.any(np.asarray(value) < 0):
+                raise _unreadable(path, f"{key} of {name} is negative")
+            if key == "v_threshold" and not np.all(np.asarray(value) > 0):
+                raise _unreadable(path, f"{key} of {name} is not positive: a silent neuron would fire")
     contract = deployment.contract
     named = {"neurons": set(contract.neurons), "latency": set(contract.latency), "integers": set(deployment.populations)}
     for what, names in named.items():
@@ -249,6 +270,8 @@ def _check_integers(path: Path, deployment: Deployment) -> None:
         mantissa = synapse.bias_mantissa
         if mantissa is not None and (mantissa.shape != synapse.weight.shape[:1] or isinstance(node, nir.Linear)):
             raise _unreadable(path, f"the integer bias of {name} does not fit its node")
+        if not -8 <= synapse.weight_exponent <= 7:
+            raise _unreadable(path, f"the weight exponent of {name} is {synapse.weight_exponent}, the chip holds -8..7")
     scales = {name: population.scale for name, population in deployment.populations.items()}
     if not all(0 < scale < float("inf") for scale in scales.values()):
         raise _unreadable(path, "a scale is not a positive number")
@@ -261,10 +284,12 @@ def _check_sidecar(path: Path, deployment: Deployment) -> None:
     if not beside.is_file():
         return
     try:
+        if beside.stat().st_size > MAX_SIDECAR_BYTES:
+            raise ValueError("it is larger than any contract")
         document = json.loads(beside.read_text(encoding="utf-8"))
         stated = ExecutionContract.model_validate(document["contract"])
         arrays = dict(document["arrays"])
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError) as error:
         raise _sidecar_disagrees(beside, f"it cannot be read ({type(error).__name__})") from error
     if stated != deployment.contract:
         differing = [key for key in type(stated).model_fields if getattr(stated, key) != getattr(deployment.contract, key)]
@@ -282,6 +307,16 @@ def _sidecar_disagrees(path: Path, what: str) -> UserError:
         where=str(path),
         why="the contract is stated twice, and two different statements are two different networks",
         fix="delete the .contract.json to trust the .nir file, or copy both files together again",
+    )
+
+
+def _unwritable(path: Path, why: str) -> UserError:
+    return UserError(
+        "SNX123",
+        f"cannot write {path.name}",
+        where=str(path),
+        why=why,
+        fix="choose a folder you may write to, and names without '/'",
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from snn_export.export.contract import ExecutionContract, Lineage
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import Shape, latencies, shapes
-from snn_export.models.arithmetic import DECAY_ONE, decay_from_integer
+from snn_export.models.arithmetic import DECAY_ONE, decay_from_integer, tau_from_integer
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutRule, ReadoutSpec, Reset
@@ -232,7 +232,7 @@ def _read_leaky(reading: _Reading, name: str, module: Any) -> None:
     if dv == 0:
         reading.add(name, nir.IF(r=size * rate, v_threshold=size * threshold, v_reset=size * 0.0))
         return
-    tau = reading.dt * DECAY_ONE / dv
+    tau = tau_from_integer(dv, reading.dt)
     reading.add(
         name,
         nir.LIF(tau=size * tau, r=size * (DECAY_ONE / dv), v_leak=size * 0.0, v_threshold=size * threshold, v_reset=size * 0.0),

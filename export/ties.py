@@ -1,14 +1,19 @@
 """Where floating point flips a spike: which differences between two float runs are explained by the rounding of a sum.
 
 Two programs that add the same products in another order get membranes that differ in the last bits. Where one of them lies
-above its threshold and the other below, a spike flips, and everything after it differs. That is a TIE if, at the sample's
-first divergence, every neuron that flipped was closer to its threshold than the forward error bound of its sum; otherwise the
-programs compute something different.
+above its threshold and the other below, a spike flips, and much of what follows differs. Such a flip is a TIE if the membrane
+was closer to its threshold than the forward error bound of its sum; otherwise the programs compute something different.
+
+Every layer is judged on its own: the interpreter is driven with the spikes the run itself recorded for the layers before, and
+must arrive at what the run recorded for this one. A tie in one layer therefore excuses nothing in the next, and within a layer
+it excuses the one neuron that flipped, from that step on. If every layer of both runs is explained this way, all that differs
+between the two runs follows from the ties.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import nir
@@ -36,76 +41,53 @@ class Recorded(Protocol):
         ...
 
 
-def tied_samples(
-    deployment: Deployment,
-    inputs: NDArray[Any],
-    first: Mapping[str, Recorded],
-    second: Mapping[str, Recorded],
-    unit_roundoff: float,
-) -> NDArray[np.bool_]:
-    """Which samples differ only because membranes lay within rounding of their threshold, (B,) bool.
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One layer of a run against the interpreter on the run's own spikes; each (B,).
 
-    Looks at each sample's earliest diverging step, there at its shallowest diverging layer: everything later is a
-    consequence. The distance from the threshold is read on the side that stayed silent, whose membrane was not reset.
+    tied: samples with a spike that flipped within the error bound. faulty: samples with one that flipped outside it.
+    beyond: membranes that differ by more than the bound, of neurons that had not flipped yet; NaN counts.
+    """
+
+    tied: NDArray[np.bool_]
+    faulty: NDArray[np.bool_]
+    beyond: NDArray[np.int64]
+
+
+def explain(
+    deployment: Deployment, inputs: NDArray[Any], run: Mapping[str, Recorded], unit_roundoff: float
+) -> dict[str, Explained]:
+    """Judge every layer of a run by itself.
 
     Args:
-        deployment: the float deployment whose sums give the bound.
+        deployment: the float deployment that says what each layer computes; its sums give the bound.
         inputs: as :func:`snn_export.export.encoding.signal` takes them.
-        first: one run, by population, sources first.
-        second: the other run.
-        unit_roundoff: of the coarser of the two number formats.
+        run: by population, sources first.
+        unit_roundoff: of the run's number format.
     """
-    steps, batch = next(iter(first.values())).spikes.shape[:2]
-    tied = np.zeros(batch, bool)
-    flips = {name: (run.spikes != second[name].spikes).reshape(steps, batch, -1) for name, run in first.items()}
-    starts = {name: np.where(flip.any(axis=(0, 2)), flip.any(axis=2).argmax(axis=0), steps) for name, flip in flips.items()}
-    start = np.min(np.stack(list(starts.values())), axis=0)
-    affected = np.flatnonzero(start < steps)
-    if not affected.size:
-        return tied
-    bounds = _bounds(deployment, encoding.signal(deployment, inputs)[:, affected], first, affected, unit_roundoff)
-    for column, sample in enumerate(affected):
-        t = start[sample]
-        name = next(layer for layer in flips if starts[layer][sample] == t)
-        mask = flips[name][t, sample]
-        theta = np.broadcast_to(deployment.graph.nodes[name].v_threshold, first[name].spikes.shape[2:]).reshape(-1)
-        silent = np.where(first[name].spikes[t, sample], second[name].membrane[t, sample], first[name].membrane[t, sample])
-        distance = np.abs(silent.reshape(-1)[mask] - theta[mask])
-        tied[sample] = bool((distance <= bounds[name][t, column].reshape(-1)[mask]).all())
-    return tied
-
-
-def membranes_out_of_bound(
-    deployment: Deployment,
-    inputs: NDArray[Any],
-    first: Mapping[str, Recorded],
-    second: Mapping[str, Recorded],
-    unit_roundoff: float,
-) -> dict[str, NDArray[np.int64]]:
-    """Membranes that differ by more than the forward error bound allows, counted per population and sample, (B,).
-
-    Meaningful for samples whose spikes agree; after a flip membranes differ by consequence.
-    """
-    batch = next(iter(first.values())).spikes.shape[1]
-    bounds = _bounds(deployment, encoding.signal(deployment, inputs), first, np.arange(batch), unit_roundoff)
-    counts = {}
-    for name, run in first.items():
-        excess = np.abs(run.membrane.astype(np.float64) - second[name].membrane) > bounds[name]
-        counts[name] = np.count_nonzero(np.moveaxis(excess, 1, 0).reshape(batch, -1), axis=1).astype(np.int64)
-    return counts
-
-
-def _bounds(
-    deployment: Deployment,
-    encoded: NDArray[np.float64],
-    run: Mapping[str, Recorded],
-    samples: NDArray[np.int64],
-    unit_roundoff: float,
-) -> dict[str, NDArray[np.float64]]:
-    """Error bound of every membrane of the chosen samples, given the spikes of one run."""
-    signals = {name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
+    encoded = encoding.signal(deployment, inputs)
+    signals: dict[str, NDArray[np.float64]] = {
+        name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)
+    }
     found = {}
-    for name, activity in run.items():
-        found[name] = interpreter.error_bound(deployment, name, signals, unit_roundoff)
-        signals[name] = activity.spikes[:, samples].astype(np.float64)
+    for name, recorded in run.items():
+        expected = interpreter.run_population(deployment, name, signals)
+        # The interpreter rounds too, in float64.
+        bound = interpreter.error_bound(deployment, name, signals, unit_roundoff) * (1.0 + FLOAT64_ROUNDOFF / unit_roundoff)
+        flips = expected.spikes != recorded.spikes
+        diverged = np.logical_or.accumulate(flips, axis=0)
+        first = flips.copy()
+        first[1:] &= ~diverged[:-1]
+        # The side that stayed silent was not reset: its membrane is what was compared with the threshold.
+        silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
+        near = np.abs(silent - getattr(deployment.graph.nodes[name], "v_threshold", np.inf)) <= bound
+        apart = ~(np.abs(expected.membrane - recorded.membrane) <= bound) & ~diverged
+        found[name] = Explained(_per_sample(first & near) > 0, _per_sample(first & ~near) > 0, _per_sample(apart))
+        signals[name] = np.asarray(recorded.spikes, np.float64)
     return found
+
+
+def _per_sample(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count over time and neurons; (T, B, *features) -> (B,)."""
+    axes = tuple(axis for axis in range(where.ndim) if axis != 1)
+    return np.asarray(where.sum(axis=axes), np.int64)

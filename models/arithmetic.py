@@ -57,6 +57,26 @@ def decay_from_integer(dv: int) -> float:
     return 1.0 - dv / DECAY_ONE
 
 
+def alpha_from_integer(du: int) -> float:
+    """Current kept per step, alpha = 1 - (du + 1)/4096: du = 4095 keeps nothing of the current."""
+    return (DECAY_ONE - (du + 1)) / DECAY_ONE
+
+
+def tau_from_integer(decay: int, dt: float) -> float:
+    """Time constant dt 4096 / decay that a continuous-time format stores for an integer decay > 0; unit of dt."""
+    return dt * DECAY_ONE / decay
+
+
+def weight_step(bits: int) -> int:
+    """Distance of two weights on the mixed-sign grid of ``bits`` bits, sign included: 2 for 8 bits."""
+    return 1 << (9 - bits)
+
+
+def state_units(scale: float) -> float:
+    """Membrane units per real 1.0 on a population's scale: 64 S."""
+    return float(1 << STATE_SHIFT) * scale
+
+
 def integrate(state: Any, decay: Any, drive: Any) -> Any:
     """One step of a leaky integrator, ``decay * state + drive``. Any float arrays of equal shape; same unit as state."""
     return decay * state + drive
@@ -75,6 +95,25 @@ def reset_to_zero(membrane: Any, spikes: Any) -> Any:
 def reset_by_subtraction(membrane: Any, spikes: Any, threshold: Any) -> Any:
     """``v -= theta`` where a neuron fired."""
     return membrane - threshold * spikes
+
+
+def canonical_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any) -> tuple[Any, Any]:
+    """Integrate one step of the canonical neuron; comparison and reset follow with :func:`fires` and a reset.
+
+    Args:
+        u: current.
+        v: membrane.
+        x: input of this step, already in units of u.
+        alpha: current kept per step.
+        beta: membrane kept per step.
+        gain: factor from current to membrane.
+        bias: added to the membrane.
+
+    Returns:
+        u = alpha u + x and v = beta v + gain u + bias.
+    """
+    u = integrate(u, alpha, x)
+    return u, integrate(v, beta, gain * u + bias)
 
 
 # --- Loihi integer neuron --------------------------------------------------------------------------------------------
@@ -109,6 +148,29 @@ def loihi_current(u: Any, du: Any, synaptic_sum: Any) -> Any:
 def loihi_membrane(v: Any, dv: Any, u: Any, bias: Any) -> Any:
     """V before saturation: ``trunc(v (4096 - dv) / 4096) + u + bias``; bias already shifted by its exponent."""
     return decay_toward_zero(v, DECAY_ONE - dv) + u + bias
+
+
+def loihi_step(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """One whole step of Loihi's integer neuron, hard reset, int64.
+
+    Args:
+        u: current.
+        v: membrane.
+        synaptic_sum: a, unshifted.
+        bias: mantissa shifted by its exponent.
+        du: current decay, 0..4095.
+        dv: membrane decay, 0..4095.
+        threshold: vth << 6.
+
+    Returns:
+        u, v after the reset, spikes, where u wrapped, where v saturated.
+    """
+    wide_u = loihi_current(u, du, synaptic_sum)
+    new_u = wrap_current(wide_u)
+    wide_v = loihi_membrane(v, dv, new_u, bias)
+    new_v = saturate_membrane(wide_v)
+    spikes = fires(new_v, threshold)
+    return new_u, reset_to_zero(new_v, spikes), spikes, current_overflows(wide_u), membrane_overflows(wide_v)
 
 
 def current_overflows(unwrapped: Any) -> Any:

@@ -13,10 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.models.arithmetic import DECAY_MAX, DECAY_ONE, FULL_CURRENT_DECAY, decay_from_integer
-from snn_export.models.diagnostics import UserError
+from snn_export.models.arithmetic import DECAY_MAX, FULL_CURRENT_DECAY, alpha_from_integer, decay_from_integer
+from snn_export.models.diagnostics import Diagnostic, UserError
 
 Reset = Literal["zero", "subtract", "none"]
+LEVEL_LIMIT = 1 << 24
+"""Graded spikes carry at most 24 bits."""
+
 ReadoutRule = Literal["membrane_last", "membrane_mean", "membrane_max", "spike_count"]
 
 
@@ -58,10 +61,20 @@ class NeuronSpec:
         """Membrane kept per step, 1 - dv/4096."""
         return decay_from_integer(self.dv)
 
+    def reset_finding(self, population: str) -> Diagnostic | None:
+        """Why Loihi 1 and Lava cannot hold this population's reset; None where they can. What never fires never resets."""
+        if not self.spiking or (self.reset == "zero" and not self.reset_delay):
+            return None
+        return Diagnostic(
+            "SNX203", f"{population} resets by {self.reset!r}" + (f", {self.reset_delay} step late" if self.reset_delay else ""),
+            where=population, why="Loihi 1 and Lava reset to zero in the step of the spike, nothing else",
+            fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
+        )  # fmt: skip
+
     @property
     def alpha(self) -> float:
         """Current kept per step, 1 - (du + 1)/4096."""
-        return (DECAY_ONE - (self.du + 1)) / DECAY_ONE
+        return alpha_from_integer(self.du)
 
 
 @dataclass(frozen=True)
@@ -91,10 +104,12 @@ class EncoderSpec:
     high: int = 0
 
     def __post_init__(self) -> None:
-        if (self.gain is not None and not (math.isfinite(self.gain) and self.gain > 0)) or self.low > self.high:
+        if (
+            self.gain is not None and not (math.isfinite(self.gain) and self.gain > 0)
+        ) or not -LEVEL_LIMIT <= self.low <= self.high <= LEVEL_LIMIT:
             raise UserError(
                 "SNX109", f"an encoder with gain {self.gain} and levels {self.low}..{self.high}", where="EncoderSpec",
-                why="levels are round(x * gain) between low and high; gain is a positive number and low does not exceed high",
+                why="levels are round(x * gain) between low and high, at most 24 bits; gain is a positive number",
                 fix="write the file again from the deployment it came from, or quantise again",
             )  # fmt: skip
 

@@ -95,8 +95,10 @@ class GatesConfig(_Section):
         (("loihi", "lava"),), description="pairs of backends that must agree in every spike and membrane"
     )
     spike_mismatch: float = Field(
-        10.0, ge=0, le=100, description="most spike positions of a layer that quantisation may change, percent"
+        20.0, ge=0, le=100, description="most spikes of a layer that quantisation may leave without a counterpart, percent"
     )
+    decision_mismatch: float = Field(5.0, ge=0, le=100, description="most samples it may classify differently, percent")
+    clipped_inputs: float = Field(1.0, ge=0, le=100, description="most input values outside the declared range, percent")
     teacher_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the teacher, percent")
     student_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the student, percent")
 

@@ -160,7 +160,8 @@ def verify(
     targets: Sequence[str] = ("lava",),
     options: Mapping[str, Mapping[str, Any]] | None = None,
     accuracy_drop: float = 1.0,
-    spike_mismatch: float = 10.0,
+    spike_mismatch: float = 20.0,
+    decision_mismatch: float = 5.0,
 ) -> Report:
     """Compare backends on the same inputs, spike by spike and layer by layer.
 
@@ -174,15 +175,18 @@ def verify(
         targets: backends to compare; each is required.
         options: per backend, as in :func:`simulate`.
         accuracy_drop: points a target may lose against the reference.
-        spike_mismatch: percent of a layer's spike positions that may differ where the two sides compute differently.
+        spike_mismatch: percent of a layer's spikes that may lack a counterpart where the two sides compute differently.
+        decision_mismatch: percent of samples that may then be classified differently.
 
     Returns:
         Report: ``.passed``, ``.exit_code``, ``.comparisons``, ``.gates``, ``.coverage``.
     """
+    from snn_export.verification.compare import Tolerance
     from snn_export.verification.direct import verify_backends
 
+    tolerance = Tolerance(spike_mismatch, decision_mismatch)
     return verify_backends(
-        deployment, inputs, labels, reference, targets, options or {}, accuracy_drop=accuracy_drop, spike_mismatch=spike_mismatch
+        deployment, inputs, labels, reference, targets, options or {}, accuracy_drop=accuracy_drop, tolerance=tolerance
     )
 
 

@@ -1,9 +1,9 @@
 """What a pass is, and how a claim of exactness is checked right after it ran.
 
 EXACT means equal in real arithmetic. On float graphs the float64 interpreter runs both deployments on calibration data: all
-spikes equal, membranes within 1e-9 of the threshold. A spike that flips is accepted only as a TIE: at the sample's first
-divergence, every neuron that flipped was closer to its threshold than the forward error bound of the sum. On integer graphs
-everything is compared bit for bit.
+spikes equal, membranes within 1e-9 of the threshold. A spike that flips is accepted only as a TIE: its membrane was closer to
+the threshold than the forward error bound of its sum (``export/ties.py``). On integer graphs everything is compared bit for
+bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
-from snn_export.export.ties import FLOAT64_ROUNDOFF, tied_samples
+from snn_export.export.ties import FLOAT64_ROUNDOFF, explain
 from snn_export.models.diagnostics import UserError
 
 Exactness = Literal["EXACT", "APPROXIMATE"]
@@ -89,17 +89,17 @@ def compare_exactly(before: Deployment, after: Deployment, inputs: NDArray[Any])
             ):
                 return Exact(0, 0.0, name, "integers differ")
         return Exact(0, 0.0)
-    tied = tied_samples(before, inputs, first, second, FLOAT64_ROUNDOFF)
+    explained = explain(after, inputs, first, FLOAT64_ROUNDOFF)
+    tied = np.logical_or.reduce([layer.tied for layer in explained.values()])
     largest = 0.0
     for name, activity in first.items():
-        other = second[name]
-        flipped = (activity.spikes != other.spikes).any(axis=tuple(i for i in range(activity.spikes.ndim) if i != 1))
-        unexplained = flipped & ~tied
-        if unexplained.any():
-            return Exact(0, 0.0, name, f"spikes of {int(unexplained.sum())} samples differ beyond the rounding of a sum")
+        if explained[name].faulty.any():
+            return Exact(
+                0, 0.0, name, f"spikes of {int(explained[name].faulty.sum())} samples differ beyond the rounding of a sum"
+            )
         threshold = float(np.max(getattr(before.graph.nodes[name], "v_threshold", 1.0)))
-        difference = np.abs(activity.membrane - other.membrane)[:, ~tied]
+        difference = np.abs(activity.membrane - second[name].membrane)[:, ~tied]
         largest = max(largest, float(difference.max(initial=0.0)) / threshold)
-        if largest > MEMBRANE_TOLERANCE:
+        if not largest <= MEMBRANE_TOLERANCE:
             return Exact(0, largest, name, f"membranes differ by {largest:.3g} of the threshold")
     return Exact(int(tied.sum()), largest)

@@ -33,7 +33,7 @@ from snn_export.models.spec import EncoderSpec
 Target = Literal["loihi1", "loihi2"]
 Score = Callable[[Deployment], float]
 
-LARGEST_BIAS = arithmetic.BIAS_MANTISSA_MAX << arithmetic.BIAS_EXPONENT_MAX
+LARGEST_BIAS = (arithmetic.BIAS_MANTISSA_MAX - 1) << arithmetic.BIAS_EXPONENT_MAX
 MAX_INPUT_BITS = 8
 
 
@@ -78,14 +78,14 @@ class Quantize:
                 why="a synapse holds 2 to 8 bits here",
                 fix="choose 2 to 8",
             )
-        _check_ready(deployment, self.target)
+        _check_ready(deployment, self.target, self.input_range)
         best: tuple[tuple[float, int], Deployment] | None = None
         refusal = ("input", "the declared input range is empty or not finite")
         for encoder in input_grids(deployment.contract.encoder, self.input_range):
             limits = {name: scale_limits(deployment, encoder, name, self.weight_bits) for name in deployment.layers}
             candidate = self._build(deployment, encoder, {name: min(found.values()) for name, found in limits.items()})
             if isinstance(candidate, str):
-                refusal = (candidate, "where its bias and states fit the registers, every weight rounds to zero")
+                refusal = (candidate, "where its bias and states fit the registers, every weight or the threshold rounds to zero")
                 continue
             key = (self.score(candidate), encoder.bits)
             if best is None or key < best[0]:
@@ -147,7 +147,9 @@ class Quantize:
 
 
 def _vanishes(deployment: Deployment, quantised: Deployment, population: str) -> bool:
-    """True where all weights of a connection were rounded to zero: that is another network."""
+    """True where all weights of a connection, or the threshold, were rounded to zero: that is another network."""
+    if not quantised.populations[population].threshold:
+        return True
     synapses = [name for name, (target, _) in grid.synapse_targets(deployment).items() if target == population]
     return any(np.any(deployment.graph.nodes[name].weight) and not np.any(quantised.synapses[name].weight) for name in synapses)
 
@@ -157,7 +159,8 @@ def input_grids(encoder: EncoderSpec, seen: InputRange) -> Iterator[EncoderSpec]
     if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
         return
     if encoder.kind == "events":
-        yield EncoderSpec("events", 1.0, min(0, math.floor(seen.low)), max(1, math.ceil(seen.high)))
+        if seen.low == math.floor(seen.low) and seen.high == math.floor(seen.high):
+            yield EncoderSpec("events", 1.0, min(0, round(seen.low)), max(1, round(seen.high)))
         return
     largest = max(abs(seen.low), abs(seen.high))
     if largest == 0:
@@ -165,14 +168,15 @@ def input_grids(encoder: EncoderSpec, seen: InputRange) -> Iterator[EncoderSpec]
     gains = [2.0**e for e in range(-8, 24)] + [((1 << bits) - 1) / largest for bits in range(1, MAX_INPUT_BITS + 1)]
     for gain in gains:
         low, high = min(0, round(seen.low * gain)), max(0, round(seen.high * gain))
-        found = EncoderSpec(encoder.kind, gain, low, high)
         if 1 <= max(-low, high) < 1 << MAX_INPUT_BITS:
-            yield found
+            found = EncoderSpec(encoder.kind, gain, low, high)
+            if found.bits <= MAX_INPUT_BITS:
+                yield found
 
 
 def scale_limits(deployment: Deployment, encoder: EncoderSpec, population: str, weight_bits: int) -> dict[str, float]:
     """Largest scale each register of the chip allows, by name of the limit."""
-    step = 1 << (9 - weight_bits)
+    step = arithmetic.weight_step(weight_bits)
     gain, limits = grid.input_gain(deployment, population), {}
     largest_weight, largest_bias = 0.0, 0.0
     for name, (target, graded) in grid.synapse_targets(deployment).items():
@@ -187,7 +191,7 @@ def scale_limits(deployment: Deployment, encoder: EncoderSpec, population: str, 
         threshold = grid.threshold_of(deployment.graph.nodes[population])
         limits["threshold (17 bits)"] = arithmetic.THRESHOLD_MAX / threshold
     if largest_bias > 0:
-        limits["bias (13-bit mantissa, exponent 7)"] = LARGEST_BIAS / (64.0 * largest_bias)
+        limits["bias (13-bit mantissa, exponent 7)"] = LARGEST_BIAS / arithmetic.state_units(largest_bias)
     if not limits:
         limits["none (no weights)"] = 64.0
     return limits
@@ -197,7 +201,7 @@ def integers(
     deployment: Deployment, encoder: EncoderSpec, scales: Mapping[str, float], weight_bits: int
 ) -> tuple[dict[str, IntegerSynapse], dict[str, IntegerPopulation]]:
     """Round every parameter to the grid of its population's scale."""
-    step = 1 << (9 - weight_bits)
+    step = arithmetic.weight_step(weight_bits)
     synapses: dict[str, IntegerSynapse] = {}
     populations: dict[str, IntegerPopulation] = {}
     targets = grid.synapse_targets(deployment)
@@ -205,10 +209,13 @@ def integers(
         scale, gain, spec = scales[population], grid.input_gain(deployment, population), deployment.contract.neurons[population]
         names = [name for name, (target, _) in targets.items() if target == population]
         biases = {
-            name: np.asarray(getattr(deployment.graph.nodes[name], "bias", np.zeros(1))) * gain * 64.0 * scale for name in names
+            name: np.asarray(getattr(deployment.graph.nodes[name], "bias", np.zeros(1))) * gain * arithmetic.state_units(scale)
+            for name in names
         }
         largest = sum(float(np.abs(bias).max(initial=0.0)) for bias in biases.values())
-        exponent = max(0, math.ceil(math.log2(max(largest, 1.0) / arithmetic.BIAS_MANTISSA_MAX)))
+        # One mantissa per connection is rounded up by at most a half, and the chip holds their sum.
+        room = arithmetic.BIAS_MANTISSA_MAX - len(names) / 2
+        exponent = max(0, math.ceil(math.log2(max(largest, 1.0) / room)))
         for name in names:
             node, level = deployment.graph.nodes[name], (encoder.gain or 1.0) if targets[name][1] else 1.0
             rounded = step * np.rint(node.weight * gain / level * scale / step)
@@ -221,28 +228,23 @@ def integers(
     return synapses, populations
 
 
-def _check_ready(deployment: Deployment, target: Target) -> None:
+def _check_ready(deployment: Deployment, target: Target, seen: InputRange) -> None:
     if deployment.quantised:
         raise _not_ready("deployment", "it is quantised already", "quantise the float deployment it came from")
     grid.check_decays(deployment)
     encoder = deployment.contract.encoder
-    if target == "loihi1" and encoder.kind == "direct":
+    if target == "loihi1" and (encoder.kind == "direct" or seen.low < 0 or seen.high > 1):
         raise UserError(
             "SNX247",
-            "direct encoding needs graded input spikes",
+            f"{encoder.kind} input in {seen.low:g}..{seen.high:g} needs graded input spikes",
             where="contract.encoder",
             why="Loihi 1 has binary spikes only",
             fix="choose target loihi2, or encode the input as spikes",
         )
     for name, spec in deployment.contract.neurons.items():
-        if spec.spiking and (spec.reset != "zero" or spec.reset_delay):
-            raise UserError(
-                "SNX203",
-                f"{name} resets by {spec.reset!r}, {spec.reset_delay} steps late",
-                where=name,
-                why="Loihi 1 and Lava reset to zero in the step of the spike, nothing else",
-                fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
-            )
+        finding = spec.reset_finding(name)
+        if finding is not None:
+            raise UserError.from_diagnostics((finding,))
         node = deployment.graph.nodes[name]
         feeding = [n for n, (goal, _) in grid.synapse_targets(deployment).items() if goal == name]
         if isinstance(node, nir.CubaLIF | nir.CubaLI) and any(

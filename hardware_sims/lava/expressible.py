@@ -86,16 +86,9 @@ def _neuron(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
     if spec is None or integers is None:
         yield _without_integers(name)
         return
-    # A readout that never fires has no reset to speak of; the quantiser proves its threshold out of reach.
-    if spec.spiking and (spec.reset != "zero" or spec.reset_delay):
-        late = f", {spec.reset_delay} step late" if spec.reset_delay else ""
-        yield Diagnostic(
-            "SNX220",
-            f"{name} resets by {spec.reset!r}{late}",
-            name,
-            "Lava's fixed-point LIF sets v to zero in the step of the spike",
-            'train with Leaky(reset_mechanism="zero", reset_delay=False)',
-        )
+    finding = spec.reset_finding(name)
+    if finding is not None:
+        yield finding
     limits = {"du": (integers.du, DECAY_MAX), "dv": (integers.dv, DECAY_MAX), "threshold": (integers.threshold, THRESHOLD_MAX)}
     for what, (value, high) in limits.items():
         if not 0 <= value <= high:

@@ -23,6 +23,7 @@ for _equation in (
     arithmetic.membrane_overflows,
     arithmetic.fires,
     arithmetic.reset_to_zero,
+    arithmetic.loihi_step,
 ):
     register_jitable(_equation)
 
@@ -59,13 +60,10 @@ def scan(drive, bias, du, dv, threshold, spikes, currents, membranes):  # type: 
         for t in range(steps):
             row = t if changing else 0
             for n in range(low, high):
-                wide_u = arithmetic.loihi_current(u[n - low], du, np.int64(drive[row, n]))
-                new_u = arithmetic.wrap_current(wide_u)
-                wide_v = arithmetic.loihi_membrane(v[n - low], dv, new_u, bias[n % neurons])
-                new_v = arithmetic.saturate_membrane(wide_v)
-                overflows += np.int64(arithmetic.current_overflows(wide_u)) + np.int64(arithmetic.membrane_overflows(wide_v))
-                fired = arithmetic.fires(new_v, threshold)
-                new_v = arithmetic.reset_to_zero(new_v, fired)
+                new_u, new_v, fired, wrapped, clipped = arithmetic.loihi_step(
+                    u[n - low], v[n - low], np.int64(drive[row, n]), bias[n % neurons], du, dv, threshold
+                )
+                overflows += np.int64(wrapped) + np.int64(clipped)
                 u[n - low], v[n - low] = new_u, new_v
                 spikes[t, n] = fired
                 if keep_u:

@@ -56,15 +56,8 @@ def connections_are_single_layers(deployment: Deployment) -> Iterator[Diagnostic
 
 def neurons_reset_to_zero(deployment: Deployment) -> Iterator[Diagnostic]:
     """Spiking populations reset to zero, in the step of the spike."""
-    for name, spec in deployment.contract.neurons.items():
-        if spec.spiking and (spec.reset != "zero" or spec.reset_delay):
-            yield Diagnostic(
-                "SNX203",
-                f"{name} resets by {spec.reset!r}, {spec.reset_delay} steps late",
-                where=name,
-                why="Loihi 1 and Lava reset to zero in the step of the spike, nothing else",
-                fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
-            )
+    findings = (spec.reset_finding(name) for name, spec in deployment.contract.neurons.items())
+    yield from (finding for finding in findings if finding is not None)
 
 
 def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:

@@ -18,7 +18,7 @@ from snn_export.export import interpreter
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import latencies
-from snn_export.export.ties import FLOAT32_ROUNDOFF, membranes_out_of_bound, tied_samples
+from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
 from snn_export.hardware_sims.student.simulator import StudentSimulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
@@ -38,12 +38,13 @@ def test_float_run_is_the_snntorch_student(net: Any, shape: tuple[int, ...], see
     student = StudentSimulator(layers)
     trace = student.run(student.compile(deployment), inputs, ("spikes", "membrane"))
     found = interpreter.run(deployment, inputs)
-    tied = tied_samples(deployment, inputs, found, trace.layers, FLOAT32_ROUNDOFF)
-    outside = membranes_out_of_bound(deployment, inputs, found, trace.layers, FLOAT32_ROUNDOFF)
+    explained = explain(deployment, inputs, trace.layers, FLOAT32_ROUNDOFF)
+    tied = np.logical_or.reduce([layer.tied for layer in explained.values()])
     assert not tied.all()
     for name, activity in found.items():
         np.testing.assert_array_equal(activity.spikes[:, ~tied], trace.layers[name].spikes[:, ~tied])
-        assert not outside[name][~tied].any()
+        assert not explained[name].faulty.any()
+        assert not explained[name].beyond.any()
         assert activity.spikes.any() == deployment.contract.neurons[name].spiking
 
 
@@ -58,7 +59,9 @@ def test_subtract_reset_is_the_snntorch_student_below_twice_the_threshold(streng
     student = StudentSimulator(layers)
     trace = student.run(student.compile(deployment), inputs, ("spikes", "membrane"))
     found = interpreter.run(deployment, inputs)
-    assert not tied_samples(deployment, inputs, found, trace.layers, FLOAT32_ROUNDOFF).any()
+    explained = explain(deployment, inputs, trace.layers, FLOAT32_ROUNDOFF)["lif"]
+    assert not explained.tied.any()
+    assert explained.faulty.any() != equal
     assert found["lif"].spikes.any()
     assert (found["lif"].membrane.max() <= 0.6) == equal
     assert all(np.array_equal(found[name].spikes, trace.layers[name].spikes) for name in found) == equal

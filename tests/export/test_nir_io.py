@@ -443,7 +443,7 @@ def test_write_that_fails_early_leaves_the_old_pair(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(nir, "write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(UserError, match="No space"):
             nir_io.write(read(dense_net(1), (4,)), path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert nir_io.read(path).fingerprint == old.fingerprint

@@ -12,7 +12,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
 from snn_export.export.grid import with_parameters
 from snn_export.export.interpreter import Activity
-from snn_export.export.ties import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, membranes_out_of_bound, tied_samples
+from snn_export.export.ties import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, explain
 from snn_export.models.neurons.integrator import Integrator
 from tests.networks import dense_net, leaky, named, read, uniform
 
@@ -30,55 +30,87 @@ def tied_network(shift: float = 0.0) -> Deployment:
     return deployment
 
 
-def flipped(deployment: Deployment, amount: float) -> tuple[dict[str, Activity], dict[str, Activity]]:
-    """Two runs whose first membranes lie ``amount`` above and exactly at the threshold."""
+def flipped(deployment: Deployment, amount: float, *, fires: bool) -> dict[str, Activity]:
+    """A run in which the first membrane lies ``amount`` away from the threshold, on the side that ``fires`` says.
+
+    The interpreter itself computes 0.6 (rounded) against the threshold; what follows the flip follows from it.
+    """
     theta = float(deployment.graph.nodes["lif"].v_threshold[0])
-    silent = interpreter.run(deployment, INPUT)
-    first, second = (dict(silent), dict(silent))
-    for run, fires in ((first, True), (second, False)):
-        spikes, membrane = silent["lif"].spikes.copy(), silent["lif"].membrane.copy()
-        spikes[0], membrane[0] = fires, 0.0 if fires else theta - amount
-        run["lif"] = Activity(spikes, silent["lif"].current, membrane)
-    return first, second
+    run = interpreter.run(deployment, INPUT)
+    spikes, membrane = run["lif"].spikes.copy(), run["lif"].membrane.copy()
+    spikes[0], membrane[0] = fires, 0.0 if fires else theta - amount
+    run["lif"] = Activity(spikes, run["lif"].current, membrane)
+    run["readout"] = interpreter.run_population(deployment, "readout", {"lif": spikes.astype(np.float64)})
+    return run
 
 
-def test_exact_tie_is_a_tie_in_both_directions() -> None:
+def summed(
+    run: dict[str, Activity], deployment: Deployment, inputs: np.ndarray, roundoff: float
+) -> dict[str, tuple[int, int, int]]:
+    found = explain(deployment, inputs, run, roundoff)
+    return {name: (int(f.tied.sum()), int(f.faulty.sum()), int(f.beyond.sum())) for name, f in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("shift", "roundoff", "tie"),
+    [
+        (1e-8, FLOAT32_ROUNDOFF, True),
+        (1e-5, FLOAT32_ROUNDOFF, False),
+        (1e-8, FLOAT64_ROUNDOFF, False),
+        (1e-17, FLOAT64_ROUNDOFF, True),
+    ],
+)
+def test_distance_is_held_against_the_error_bound(shift: float, roundoff: float, tie: bool) -> None:
+    """A run that fires where the interpreter, ``shift`` below the threshold, stays silent."""
+    deployment = tied_network(shift + 2e-16)
+    assert not interpreter.run(deployment, INPUT)["lif"].spikes[0].any()
+    tied, faulty, _ = summed(flipped(deployment, 0.0, fires=True), deployment, INPUT, roundoff)["lif"]
+    assert (tied, faulty) == ((1, 0) if tie else (0, 1))
+
+
+def test_the_silent_side_is_asked_whichever_run_it_is() -> None:
+    deployment = tied_network(-1e-8)
+    assert interpreter.run(deployment, INPUT)["lif"].spikes[0].all()
+    for amount, expected in ((0.0, (1, 0)), (1e-4, (0, 1))):
+        found = summed(flipped(deployment, amount, fires=False), deployment, INPUT, FLOAT32_ROUNDOFF)["lif"]
+        assert found[:2] == expected
+
+
+def test_a_run_of_the_interpreter_is_explained_by_itself() -> None:
     deployment = tied_network()
-    first, second = flipped(deployment, 0.0)
-    for a, b in ((first, second), (second, first)):
-        assert tied_samples(deployment, INPUT, a, b, FLOAT64_ROUNDOFF).tolist() == [True]
+    found = summed(interpreter.run(deployment, INPUT), deployment, INPUT, FLOAT64_ROUNDOFF)
+    assert found == {"lif": (0, 0, 0), "readout": (0, 0, 0)}
 
 
-@pytest.mark.parametrize(("distance", "expected"), [(1e-8, True), (1e-5, False)])
-def test_distance_is_held_against_the_error_bound(distance: float, expected: bool) -> None:
-    deployment = tied_network()
-    first, second = flipped(deployment, distance)
-    assert tied_samples(deployment, INPUT, first, second, FLOAT32_ROUNDOFF).tolist() == [expected]
-    assert not tied_samples(deployment, INPUT, first, second, FLOAT64_ROUNDOFF).any()
+def test_a_tie_excuses_nothing_behind_it() -> None:
+    """The readout is judged on the spikes that the tie gave; a fault there stays a fault."""
+    deployment = tied_network(1e-8)
+    run = flipped(deployment, 0.0, fires=True)
+    assert summed(run, deployment, INPUT, FLOAT32_ROUNDOFF)["readout"] == (0, 0, 0)
+    wrong = run["readout"].membrane.copy()
+    wrong[-1] += 0.1
+    run["readout"] = Activity(run["readout"].spikes, run["readout"].current, wrong)
+    assert summed(run, deployment, INPUT, FLOAT32_ROUNDOFF)["readout"][2] > 0
 
 
-def test_equal_runs_have_no_ties() -> None:
+def test_nan_is_beyond_every_bound() -> None:
     deployment = tied_network()
     run = interpreter.run(deployment, INPUT)
-    assert not tied_samples(deployment, INPUT, run, run, FLOAT32_ROUNDOFF).any()
+    run["readout"] = Activity(run["readout"].spikes, run["readout"].current, run["readout"].membrane * np.nan)
+    assert summed(run, deployment, INPUT, FLOAT32_ROUNDOFF)["readout"][2] == run["readout"].membrane.size
 
 
 @pytest.mark.parametrize("node", ["fc1", "fc2", "fc3"])
-def test_changed_weight_is_not_a_tie(node: str) -> None:
+def test_changed_weight_is_found_in_its_own_layer_only(node: str) -> None:
     deployment = read(dense_net(), (4,), steps=10)
     inputs = uniform(np.random.default_rng(0), 40, 4, high=2.0)
     old = deployment.graph.nodes[node]
-    weight = old.weight.copy()
-    weight += 0.02
-    changed = deployment.replace(graph=replace_nodes(deployment.graph, {node: with_parameters(old, weight, old.bias)}))
-    first, second = interpreter.run(deployment, inputs), interpreter.run(changed, inputs)
-    differing = np.zeros(40, bool)
-    for name, run in first.items():
-        differing |= (run.spikes != second[name].spikes).any(axis=(0, 2))
-    assert not tied_samples(deployment, inputs, first, second, FLOAT32_ROUNDOFF).any()
-    assert differing.any() == (node != "fc3")
+    changed = deployment.replace(graph=replace_nodes(deployment.graph, {node: with_parameters(old, old.weight + 0.02, old.bias)}))
+    found = summed(interpreter.run(changed, inputs), deployment, inputs, FLOAT32_ROUNDOFF)
     reached = {"fc1": "lif1", "fc2": "lif2", "fc3": "readout"}[node]
-    assert membranes_out_of_bound(deployment, inputs, first, second, FLOAT32_ROUNDOFF)[reached].any()
+    for layer, (tied, faulty, beyond) in found.items():
+        assert (faulty + beyond > 0) == (layer == reached)
+        assert not tied
 
 
 def test_bound_covers_float32_whatever_the_order_of_the_sum() -> None:

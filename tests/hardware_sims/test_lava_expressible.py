@@ -54,8 +54,8 @@ def with_latency(steps: int) -> Deployment:
 
 
 REFUSED = {
-    "subtract": ("SNX220", lambda: with_neuron(NeuronSpec(0, reset="subtract"))),
-    "late reset": ("SNX220", lambda: with_neuron(NeuronSpec(0, reset_delay=1))),
+    "subtract": ("SNX203", lambda: with_neuron(NeuronSpec(0, reset="subtract"))),
+    "late reset": ("SNX203", lambda: with_neuron(NeuronSpec(0, reset_delay=1))),
     "threshold": ("SNX221", lambda: with_population(threshold=1 << 17)),
     "du": ("SNX221", lambda: with_population(du=-1)),
     "dv": ("SNX221", lambda: with_population(dv=4096)),

@@ -10,13 +10,23 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from snn_export.hardware_sims.trace import LayerTrace, Trace, layer_trace
+from snn_export.models.spec import NeuronSpec
 from snn_export.reporting.report import LayerComparison
-from snn_export.verification.compare import ComparisonTally, Kind
+from snn_export.verification.compare import ComparisonTally, Kind, Tolerance
 from snn_export.verification.statistics import wilson_interval
-from tests.builders import random_deployment
+from tests.builders import LayerPlan, Plan, deployment_from
 
 STEPS, BATCH, NEURONS = 5, 4, 6
-DEPLOYMENT = random_deployment(default_rng(0))
+DEPLOYMENT = deployment_from(
+    Plan(
+        (1,),
+        (
+            LayerPlan("lif", np.full((NEURONS, 1), 2, np.int16), threshold=9),
+            LayerPlan("readout", np.full((3, NEURONS), 2, np.int16), "lif"),
+        ),
+        readout="readout",
+    )
+)
 
 
 def integer_trace(spikes: NDArray[np.bool_], membrane: NDArray[np.int32]) -> Trace:
@@ -37,7 +47,7 @@ def changed(trace: Trace, **fields: object) -> Trace:
 def compare(reference: Trace, got: Trace, kind: Kind = "exact", tolerance: float = 0.0) -> LayerComparison:
     tally = ComparisonTally(kind, DEPLOYMENT)
     tally.add(np.zeros((BATCH, 1)), reference, got)
-    (layer,) = tally.finish(tolerance)
+    (layer,) = tally.finish(Tolerance(100.0 * tolerance))
     return layer
 
 
@@ -112,7 +122,7 @@ def test_chunks_add_up() -> None:
     tally = ComparisonTally("exact", DEPLOYMENT)
     for samples in (slice(0, 1), slice(1, 3), slice(3, 4)):
         tally.add(np.zeros((BATCH, 1)), part(reference, samples), part(got, samples))
-    assert tally.finish(0.0) == (whole,)
+    assert tally.finish(Tolerance()) == (whole,)
     assert tally.samples == BATCH
 
 
@@ -126,9 +136,42 @@ def test_what_was_not_seen_is_not_compared(fields: dict[str, object]) -> None:
     assert compare(reference, changed(reference, **fields)).verdict == "NOT_COMPARED"
 
 
-def test_missing_layer_is_not_compared() -> None:
+def test_missing_layer_is_not_compared_whichever_side_lacks_it() -> None:
     reference = example()
     assert compare(reference, replace(reference, layers={})).verdict == "NOT_COMPARED"
+    assert compare(replace(reference, layers={}), reference).verdict == "NOT_COMPARED"
+
+
+def test_exact_asks_for_integers_on_both_sides() -> None:
+    reference = example()
+    floats = changed(reference, membrane=np.asarray(reference.layers["lif"].membrane, np.float64))
+    assert compare(reference, floats).verdict == "NOT_COMPARED"
+
+
+def test_a_dead_layer_differs_by_all_its_spikes_however_rare_they_were() -> None:
+    spikes = np.zeros((STEPS, BATCH, NEURONS), bool)
+    spikes[2, 1, 3] = True
+    membrane = np.zeros(spikes.shape, np.int32)
+    layer = compare(integer_trace(spikes, membrane), integer_trace(spikes & False, membrane), "approximate", tolerance=0.99)
+    assert layer.tolerance_that_would_pass == 1.0
+    assert layer.verdict == "DRIFT"
+
+
+def test_a_layer_that_cannot_spike_is_judged_by_decisions() -> None:
+    """A readout that votes the other way has no spike to differ in."""
+    membrane = default_rng(3).integers(1, 99, (STEPS, BATCH, 3), np.int32)
+    neurons = {**DEPLOYMENT.contract.neurons, "readout": NeuronSpec(0, reset="none", spiking=False)}
+    silent_readout = DEPLOYMENT.replace(contract=DEPLOYMENT.contract.model_copy(update={"neurons": neurons}))
+    spikes = np.zeros(membrane.shape, bool)
+
+    def readout(values: NDArray[np.int32]) -> Trace:
+        layer = layer_trace(spikes, values, None, ("spikes", "membrane"))
+        return Trace("test", {"readout": layer}, values[-1], values[-1].argmax(axis=1), 0)
+
+    for got, verdict in ((membrane, "WITHIN"), (-membrane, "DRIFT")):
+        tally = ComparisonTally("approximate", silent_readout)
+        tally.add(np.zeros((BATCH, 1)), readout(membrane), readout(got))
+        assert [layer.verdict for layer in tally.finish(Tolerance())] == [verdict]
 
 
 def test_approximate_is_never_exact_and_obeys_its_tolerance() -> None:

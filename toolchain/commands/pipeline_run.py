@@ -58,12 +58,12 @@ def execute(run: Run, start: str | None = None, until: str | None = None) -> int
 
     started = time.monotonic()
     with ConsoleTeller() as teller:
-        ran = carry_out(planned(run, start, until), run.config, run.workspace, run.base, teller)
+        ran = carry_out(run.config, run.workspace, run.base, teller, start, until)
     if ran:
         write_run_facts(run.workspace, run.workspace.root / RUN_FILE, time.monotonic() - started, ran)
     return ran
 
 
-def finished_report(run: Run) -> Report:
-    """The report of the last whole run."""
-    return read_report(run.report_path)
+def finished_report(run: Run, step: str = "report") -> Report:
+    """The report of the last whole run, or of its step "verify"."""
+    return read_report(run.workspace.folder(step) / REPORT_FILE)

@@ -44,11 +44,12 @@ def command(
     ran = pipeline_run.execute(run, start, until)
     if not ran:
         click.echo("nothing to do: every step is up to date", err=True)
-    if until is not None and until != "report":
+    if until not in (None, "verify", "report"):
         return
     from snn_export.commands.verdict import show_report
 
-    report = pipeline_run.finished_report(run)
+    report = pipeline_run.finished_report(run, until or "report")
     show_report(report, output_format, brief=not ran)
-    click.echo(f"report: {run.html_path}", err=output_format == "json")
+    if until != "verify":
+        click.echo(f"report: {run.html_path}", err=output_format == "json")
     raise SystemExit(0 if exit_zero else report.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.energy.counts import Counter, Counts
@@ -18,10 +19,13 @@ class EnergyObserver:
     def __init__(self, rung: str, deployment: Deployment) -> None:
         self._rung = rung
         self._counter = Counter(deployment)
+        self._sample_axes = len(deployment.input_shape)
         self.counts: Counts | None = None
 
     def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
         """Add a chunk."""
         if self._rung in traces:
-            part = self._counter.count(traces[self._rung], inputs)
+            trace = traces[self._rung]
+            axis = np.ndim(inputs) - self._sample_axes - 1
+            part = self._counter.count(trace, np.take(inputs, range(len(trace.predictions)), axis=axis))
             self.counts = part if self.counts is None else self.counts.merge(part)

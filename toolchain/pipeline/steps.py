@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snn_export.config_schema import Config
+from snn_export.export.nir_io import file_digest
 from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.registry import BUILT_IN, simulator_or_broken
 from snn_export.models.diagnostics import UserError
@@ -114,7 +116,9 @@ def _presence(name: str) -> dict[str, Any]:
     if name in BUILT_IN and name not in environments.BUILT_IN:
         return {"ok": True}
     state = simulator_or_broken(name).availability()
-    return {"ok": state.ok, "versions": dict(state.versions)}
+    chosen = os.environ.get(environments.override_variable(name), "")
+    digest = file_digest(Path(chosen)) if chosen and Path(chosen).is_file() else ""
+    return {"ok": state.ok, "versions": dict(state.versions), "interpreter": [chosen, digest]}
 
 
 def _nothing(config: Config, base: Path) -> dict[str, Any]:
@@ -181,12 +185,9 @@ def plan(
     if start and first > last:
         raise UserError("SNX001", f"--from {start} comes after --until {until}", where="--from / --until",
                         why="there would be nothing to run", fix="name an earlier step with --from")  # fmt: skip
-    keys: dict[str, str] = {}
+    keys = keys_now(config, base, STEPS[last].name)
     planned: list[Planned] = []
     for index, step in enumerate(STEPS[: last + 1]):
-        keys[step.name] = step_key(
-            step.name, step.settings(config, base), {name: keys[name] for name in step.after}, step.sources
-        )
         stale = [p.step.name for p in planned if p.runs and p.step.name in step.after]
         if index >= first:
             reason, runs = "asked for with --from", True
@@ -201,19 +202,32 @@ def plan(
     return tuple(planned)
 
 
+def keys_now(config: Config, base: Path, until: str) -> dict[str, str]:
+    """Keys of the steps up to ``until``, from the settings and the data as they are at this moment."""
+    keys: dict[str, str] = {}
+    for step in STEPS[: STEP_NAMES.index(until) + 1]:
+        before = {name: keys[name] for name in step.after}
+        keys[step.name] = step_key(step.name, step.settings(config, base), before, step.sources)
+    return keys
+
+
 def _why_stale(old: str, new: str, reusable: bool) -> str:
     if not reusable:
         return "a backend failed the last time"
     return "its files were changed" if old == new else "something it depends on changed"
 
 
-def carry_out(planned: tuple[Planned, ...], config: Config, workspace: Workspace, base: Path, teller: Teller) -> int:
-    """Run what the plan says, under the workspace's lock; returns how many steps ran.
+def carry_out(
+    config: Config, workspace: Workspace, base: Path, teller: Teller, start: str | None = None, until: str | None = None
+) -> int:
+    """Plan and run, both under the workspace's lock; returns how many steps ran.
 
-    A step that is interrupted leaves its partial folder for the next run; finished steps stay.
+    A step that is interrupted leaves its partial folder for the next run; finished steps stay. A step whose settings or data
+    changed while it ran is kept for this run and not taken over by the next.
     """
     ran = 0
     with workspace.lock():
+        planned = plan(config, workspace, base, start, until)
         for number, item in enumerate(planned, 1):
             step = item.step
             if not item.runs:
@@ -225,8 +239,9 @@ def carry_out(planned: tuple[Planned, ...], config: Config, workspace: Workspace
             work: Callable[[Context], StepResult] = getattr(import_module(module), function)
             folder = workspace.partial(step.name, item.key)
             result = work(Context(config, workspace, folder, teller, base))
+            unchanged = keys_now(config, base, step.name)[step.name] == item.key
             seconds = time.monotonic() - started
-            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable)
+            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable and unchanged)
             teller.done(step.name, result.summary, seconds)
             ran += 1
     return ran

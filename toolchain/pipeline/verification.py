@@ -33,7 +33,7 @@ from snn_export.training.checkpoint import load_model
 from snn_export.training.evaluate import predictions
 from snn_export.training.threads import use_threads
 from snn_export.verification import assemble
-from snn_export.verification.compare import Kind
+from snn_export.verification.compare import Kind, Tolerance
 from snn_export.verification.direct import link_kind
 from snn_export.verification.gates import Criteria, minimum_accuracy
 from snn_export.verification.ladder import Link, Progress, Rung, run_ladder
@@ -101,10 +101,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
     teacher, teacher_gates = _teacher(forms.teacher, test, config)
     named = f"npz:{Path(config.data.source).name}" if config.data.source.startswith("npz:") else config.data.source
     settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named})})
-    return assemble.report(
-        forms.quantised,
-        ladder,
-        _criteria(rungs, links, config),
+    around = assemble.Surroundings(
         network=config.project.name,
         dataset=data.name,
         reference=reference,
@@ -125,6 +122,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
             f"snn-export report show {config.project.output}/report/report.json",
         ),
     )
+    return assemble.report(forms.quantised, ladder, _criteria(rungs, config), around)
 
 
 def _chosen(test: Samples, limit: int) -> Samples:
@@ -209,20 +207,17 @@ def _reference(rungs: list[Rung], config: Config) -> str:
     return found or rungs[0].name
 
 
-def _criteria(rungs: list[Rung], links: list[Link], config: Config) -> Criteria:
-    """What the config demands of these rungs. A demanded pair that is not run stays a demand, and fails."""
+def _criteria(rungs: list[Rung], config: Config) -> Criteria:
+    """What the config demands of these rungs. A demand that no rung can show stays a demand, and fails."""
     names = [rung.name for rung in rungs]
     gates = config.gates
-    baseline = names[0]
     return Criteria(
         exact=tuple((pair[0], pair[1]) for pair in gates.exact),
-        faithful=tuple((link.reference, link.target) for link in links if link.kind == "float"),
-        accuracy=((baseline, INTEGER, gates.accuracy_drop),) if INTEGER in names else (),
+        accuracy=((names[0], INTEGER, gates.accuracy_drop),) if INTEGER in names else (),
         overflows=(INTEGER, gates.overflows) if INTEGER in names else None,
-        spike_mismatch=gates.spike_mismatch,
-        minimum_accuracy=()
-        if gates.student_accuracy is None or baseline != "student"
-        else (("student", gates.student_accuracy),),
+        tolerance=Tolerance(gates.spike_mismatch, gates.decision_mismatch),
+        clipped_inputs=gates.clipped_inputs,
+        minimum_accuracy=() if gates.student_accuracy is None else (("student", gates.student_accuracy),),
     )
 
 
@@ -230,8 +225,9 @@ def _teacher(
     model: Teacher | SpikingStudent | None, test: Samples, config: Config
 ) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
     """The teacher's place in front of the ladder and its gate. It has no spikes, so nothing is compared with it."""
+    least = config.gates.teacher_accuracy
     if model is None:
-        return (), ()
+        return (), () if least is None else (minimum_accuracy("teacher", least, 0, 0),)
     right, samples = int(np.count_nonzero(predictions(model, test.x) == test.y)), len(test)
     rung = RungRecord(
         name="teacher",
@@ -242,7 +238,6 @@ def _teacher(
         accuracy=100.0 * right / samples,
         interval=wilson_interval(right, samples),
     )
-    least = config.gates.teacher_accuracy
     return (rung,), () if least is None else (minimum_accuracy("teacher", least, right, samples),)
 
 

@@ -79,15 +79,21 @@ class Workspace:
     def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool) -> StepRecord:
         """Turn a step's partial folder into its folder."""
         partial, final = self.root / f"{step}.partial", self.folder(step)
-        (partial / "key").unlink()
         files = {
-            str(p.relative_to(partial)): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file() and p.name != RECORD
+            str(path.relative_to(partial)): file_digest(path)
+            for path in sorted(partial.rglob("*"))
+            if path.is_file() and path.name not in (RECORD, "key")
         }
         record = StepRecord(key, summary, files, seconds, reusable)
         (partial / RECORD).write_text(json.dumps(vars(record), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        # A stop between the two renames leaves the partial folder with its key: the next run takes it up again.
+        old = self.root / f"{step}.old"
+        shutil.rmtree(old, ignore_errors=True)
         if final.exists():
-            shutil.rmtree(final)
+            final.replace(old)
         partial.replace(final)
+        (final / "key").unlink()
+        shutil.rmtree(old, ignore_errors=True)
         return record
 
     @contextmanager

@@ -64,7 +64,7 @@ class LayerComparison(_Record):
     overflows: int | None = Field(description="wraps of u plus saturations of v in the backend; None where it cannot tell")
     latency: int
     ties: int = Field(default=0, description="samples whose first difference lies within the float error bound")
-    tolerance_that_would_pass: float = Field(description="fraction of mismatched spike positions")
+    tolerance_that_would_pass: float = Field(description="spikes of both sides without a counterpart, as a fraction of all")
 
 
 class Comparison(_Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from snn_export.export import bounds, grid
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.models.arithmetic import WEIGHT_MIN, weight_step
 from snn_export.reporting import formatting
 from snn_export.reporting.report import (
     AccuracyCurve,
@@ -29,7 +31,7 @@ from snn_export.reporting.report import (
     Verdict,
 )
 from snn_export.verification import gates as gating
-from snn_export.verification.compare import ComparisonTally
+from snn_export.verification.compare import ComparisonTally, Tolerance
 from snn_export.verification.ladder import LadderResult, Link, RungResult
 from snn_export.verification.statistics import wilson_interval
 
@@ -50,10 +52,10 @@ NOT_MODELLED = (
 
 def comparisons_of(ladder: LadderResult, criteria: gating.Criteria) -> tuple[Comparison, ...]:
     """Every link's result; links to absent or broken rungs say so."""
-    return tuple(_comparison(ladder, link, tally, criteria.spike_mismatch / 100.0) for link, tally in ladder.links)
+    return tuple(_comparison(ladder, link, tally, criteria.tolerance) for link, tally in ladder.links)
 
 
-def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolerance: float) -> Comparison:
+def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolerance: Tolerance) -> Comparison:
     ends = [ladder.rung(link.reference), ladder.rung(link.target)]
     failed = next((end for end in ends if end.status is not None), None)
     layers = () if failed is not None else tally.finish(tolerance)
@@ -130,7 +132,7 @@ def quantised_layers(deployment: Deployment, float_deployment: Deployment | None
     if quantisation is None:
         return ()
     worst, targets = bounds.all_bounds(deployment), grid.synapse_targets(deployment)
-    step = 1 << (9 - quantisation.weight_bits)
+    step = weight_step(quantisation.weight_bits)
     found = []
     for name in deployment.layers:
         population = deployment.populations[name]
@@ -149,7 +151,7 @@ def quantised_layers(deployment: Deployment, float_deployment: Deployment | None
                 bias_exponent=population.bias_exponent,
                 weight_min=int(weights.min(initial=0)),
                 weight_max=int(weights.max(initial=0)),
-                weight_histogram=tuple(int(n) for n in np.histogram(weights, bins=32, range=(-256, 256))[0]),
+                weight_histogram=tuple(int(n) for n in np.histogram(weights, bins=32, range=(WEIGHT_MIN, -WEIGHT_MIN))[0]),
                 weight_error_rms=_weight_error(deployment, float_deployment, names, step),
                 current_bound=worst[name].current,
                 membrane_bound=worst[name].membrane,
@@ -173,34 +175,12 @@ def _weight_error(deployment: Deployment, origin: Deployment | None, names: list
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else 0.0
 
 
-def report(
-    deployment: Deployment,
-    ladder: LadderResult,
-    criteria: gating.Criteria,
-    *,
-    network: str,
-    dataset: str,
-    reference: str,
-    inputs: NDArray[Any],
-    coverage: Sequence[CoverageItem] = (),
-    float_deployment: Deployment | None = None,
-    before: Sequence[Rung] = (),
-    more_gates: Sequence[Gate] = (),
-    activity: tuple[Activity, ...] = (),
-    rasters: tuple[Raster, ...] = (),
-    energy: EnergyReport | None = None,
-    training: tuple[TrainingSummary, ...] = (),
-    fingerprints: Mapping[str, str] | None = None,
-    settings: str = "",
-    reproduce: tuple[str, ...] = (),
-) -> Report:
-    """Put everything into a Report.
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a report says beside its comparisons.
 
-    Args:
-        deployment: the form that is deployed.
-        ladder: what ran.
-        criteria: what is demanded.
-        network: name for the report.
+    Attributes:
+        network: its name.
         dataset: name of the data.
         reference: rung that the rasters and the whole-way comparison start from.
         inputs: what was run, to count values outside the declared range.
@@ -208,44 +188,68 @@ def report(
         float_deployment: the form before quantisation, for weight errors.
         before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.
         more_gates: gates about them.
-        activity: firing of the integer rung.
-        rasters: spikes of one sample.
-        energy: the estimate.
-        training: how the models were trained.
-        fingerprints: SHA-256 of what else went in; the deployment's own is added.
-        settings: effective settings as TOML.
-        reproduce: what gives this report again.
+        activity, rasters, energy, training, settings, reproduce: as in :class:`Report`.
+        fingerprints: SHA-256 of what else went in; those of the rungs are added.
+    """
+
+    network: str
+    dataset: str
+    reference: str
+    inputs: NDArray[Any]
+    coverage: tuple[CoverageItem, ...] = ()
+    float_deployment: Deployment | None = None
+    before: tuple[Rung, ...] = ()
+    more_gates: tuple[Gate, ...] = ()
+    activity: tuple[Activity, ...] = ()
+    rasters: tuple[Raster, ...] = ()
+    energy: EnergyReport | None = None
+    training: tuple[TrainingSummary, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
+    reproduce: tuple[str, ...] = ()
+
+
+def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criteria, around: Surroundings) -> Report:
+    """Judge a ladder's results by the criteria and put everything into a Report.
+
+    Args:
+        deployment: the form that is deployed.
+        ladder: what ran.
+        criteria: what is demanded.
+        around: everything else the report shows.
     """
     comparisons = comparisons_of(ladder, criteria)
-    gates = (*gating.evaluate(criteria, ladder, comparisons), *more_gates)
+    outside = _outside(deployment, around.inputs)
+    in_range = () if outside is None else (gating.clipped(outside, int(np.size(around.inputs)), criteria.clipped_inputs),)
+    gates = (*gating.evaluate(criteria, ladder, comparisons), *in_range, *around.more_gates)
     code = gating.exit_code(gates)
     quantisation = deployment.contract.quantisation
     return Report(
         tool_version=version("snn-export"),
-        network=network,
-        dataset=dataset,
+        network=around.network,
+        dataset=around.dataset,
         target=quantisation.target if quantisation else "float",
         passed=code == 0,
         exit_code=code,
         causes=tuple(f"{g.name}: {g.measured}" + (f" ({g.detail})" if g.detail else "") for g in gates if not g.passed),
         steps=deployment.contract.steps,
         samples=ladder.samples,
-        reference=reference,
+        reference=around.reference,
         gates=gates,
-        coverage=(*coverage, *_absent(ladder), *_partial(ladder), *NOT_MODELLED),
-        ladder=(*before, *ladder_rungs(ladder, comparisons)),
+        coverage=(*around.coverage, *_absent(ladder), *_partial(ladder), *_silent(comparisons, deployment), *NOT_MODELLED),
+        ladder=(*around.before, *ladder_rungs(ladder, comparisons)),
         comparisons=comparisons,
-        quantisation=quantised_layers(deployment, float_deployment),
-        input_grid=_input_grid(deployment, inputs),
-        activity=activity,
-        rasters=rasters,
+        quantisation=quantised_layers(deployment, around.float_deployment),
+        input_grid=_input_grid(deployment),
+        activity=around.activity,
+        rasters=around.rasters,
         accuracy_over_time=curves(ladder),
-        energy=energy,
-        training=training,
-        fingerprints={**(fingerprints or {}), **_fingerprints(ladder)},
+        energy=around.energy,
+        training=around.training,
+        fingerprints={**around.fingerprints, **_fingerprints(ladder)},
         versions=dict(sorted({key: value for r in ladder.rungs for key, value in r.provenance.items()}.items())),
-        settings=settings,
-        reproduce=reproduce,
+        settings=around.settings,
+        reproduce=around.reproduce,
     )
 
 
@@ -258,15 +262,39 @@ def _fingerprints(ladder: LadderResult) -> dict[str, str]:
     return found
 
 
-def _input_grid(deployment: Deployment, inputs: NDArray[Any]) -> str:
+def _outside(deployment: Deployment, inputs: NDArray[Any]) -> int | None:
+    """Input values that the grid clips; None where there is no grid."""
+    encoder = deployment.contract.encoder
+    if encoder.gain is None:
+        return None
+    half = 0.5 / encoder.gain
+    low, high = encoder.low / encoder.gain - half, encoder.high / encoder.gain + half
+    return int(np.count_nonzero(inputs < low) + np.count_nonzero(inputs > high))
+
+
+def _input_grid(deployment: Deployment) -> str:
     encoder = deployment.contract.encoder
     if encoder.gain is None:
         return "inputs are not quantised"
-    half = 0.5 / encoder.gain
-    low, high = encoder.low / encoder.gain - half, encoder.high / encoder.gain + half
-    clipped = int(np.count_nonzero(inputs < low) + np.count_nonzero(inputs > high))
-    outside = f"; {clipped} of {np.size(inputs)} values lay outside and were clipped" if clipped else "; no value lay outside"
-    return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}{outside}"
+    return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}"
+
+
+def _silent(comparisons: tuple[Comparison, ...], deployment: Deployment) -> list[CoverageItem]:
+    """Spiking layers in which nothing fired anywhere: their agreement shows nothing."""
+    spikes: dict[str, int] = {}
+    for layer in (layer for comparison in comparisons for layer in comparison.layers):
+        if deployment.contract.neurons[layer.layer].spiking:
+            spikes[layer.layer] = spikes.get(layer.layer, 0) + layer.reference_spikes + layer.got_spikes
+    return [
+        CoverageItem(
+            what=f"spikes of {name}",
+            status="NOT_COMPARED",
+            why=f"{name} never fired on these samples, so its agreement shows nothing",
+            fix="check the training and the input's range, or remove the layer",
+        )
+        for name, fired in spikes.items()
+        if not fired
+    ]
 
 
 def _absent(ladder: LadderResult) -> list[CoverageItem]:

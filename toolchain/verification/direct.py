@@ -15,7 +15,7 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.reporting.report import Report
 from snn_export.verification import assemble
-from snn_export.verification.compare import Kind
+from snn_export.verification.compare import Kind, Tolerance
 from snn_export.verification.gates import Criteria
 from snn_export.verification.ladder import Link, Rung, run_ladder
 from snn_export.verification.observe import ActivityObserver, RasterObserver
@@ -30,7 +30,7 @@ def verify_backends(
     options: Mapping[str, Mapping[str, Any]],
     *,
     accuracy_drop: float,
-    spike_mismatch: float,
+    tolerance: Tolerance,
 ) -> Report:
     """Compare each target with the reference; see :func:`snn_export.verify`.
 
@@ -45,7 +45,8 @@ def verify_backends(
             why="a verdict needs a reference and at least one other backend, each named once", fix="for example targets=['lava']",
         )  # fmt: skip
     samples = signal(deployment, inputs).shape[1]
-    truth = None if labels is None else _checked_labels(labels, samples)
+    classes = int(np.prod(deployment.shapes[deployment.contract.readout.node]))
+    truth = None if labels is None else _checked_labels(labels, samples, classes)
     backends = {name: simulator(name, **options.get(name, {})) for name in names}
     rungs = [Rung(name, name, deployment, backend, backend.capabilities().description) for name, backend in backends.items()]
     links = [Link(reference, name, link_kind(backends[reference], backends[name], deployment)) for name in targets]
@@ -54,15 +55,11 @@ def verify_backends(
     ladder = run_ladder(rungs, links, np.asarray(inputs), truth, observers=(activity, raster))
     criteria = Criteria(
         exact=tuple((link.reference, link.target) for link in links if link.kind == "exact"),
-        faithful=tuple((link.reference, link.target) for link in links if link.kind == "float"),
         accuracy=() if truth is None else tuple((reference, name, accuracy_drop) for name in targets),
         overflows=("loihi", 0) if "loihi" in names else None,
-        spike_mismatch=spike_mismatch,
+        tolerance=tolerance,
     )
-    return assemble.report(
-        deployment,
-        ladder,
-        criteria,
+    around = assemble.Surroundings(
         network=" -> ".join(deployment.layers),
         dataset="inputs given by the caller",
         reference=reference,
@@ -70,6 +67,7 @@ def verify_backends(
         activity=activity.result(deployment),
         rasters=raster.rasters,
     )
+    return assemble.report(deployment, ladder, criteria, around)
 
 
 def link_kind(reference: Simulator, target: Simulator, deployment: Deployment) -> Kind:
@@ -80,8 +78,13 @@ def link_kind(reference: Simulator, target: Simulator, deployment: Deployment) -
     return "float" if arithmetic <= {"float32", "float64"} and not deployment.quantised else "approximate"
 
 
-def _checked_labels(labels: NDArray[Any], samples: int) -> NDArray[np.int64]:
+def _checked_labels(labels: NDArray[Any], samples: int, classes: int) -> NDArray[np.int64]:
     array = np.asarray(labels)
+    if array.dtype.kind in "iu" and array.size and not 0 <= int(array.min()) <= int(array.max()) < classes:
+        raise UserError(
+            "SNX007", f"labels lie in {array.min()}..{array.max()}", where="verify(labels=...)",
+            why=f"the readout has {classes} neurons, classes 0..{classes - 1}", fix="pass class indices",
+        )  # fmt: skip
     if array.shape != (samples,) or array.dtype.kind not in "iu":
         raise UserError(
             "SNX007", f"labels have shape {array.shape} and dtype {array.dtype}", where="verify(labels=...)",

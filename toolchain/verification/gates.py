@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from snn_export.exit_codes import worst_exit_code
 from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_GATE, EXIT_NOTHING_COMPARED
 from snn_export.reporting import formatting
 from snn_export.reporting.report import Comparison, Gate
+from snn_export.verification.compare import Tolerance
 from snn_export.verification.ladder import LadderResult
 
 
@@ -16,48 +17,48 @@ class Criteria:
     """What a verification demands.
 
     Attributes:
-        exact: pairs of rungs that must agree in every spike, membrane and current.
-        faithful: pairs that compute the same real numbers in other roundings: EXACT, or every flip a TIE.
+        exact: pairs of rungs that must agree in every spike, membrane and current. Pairs that are compared and could agree so
+            are held to it whether they stand here or not; a pair that stands here must be compared.
         accuracy: (baseline rung, rung, largest drop in points), one per rung.
         overflows: rung in which wraps and saturations are counted, and how many are allowed.
-        spike_mismatch: percent of spike positions per layer that quantisation may change.
+        tolerance: how far forms of the network may differ where the numbers were changed on purpose.
+        clipped_inputs: percent of input values that may lie outside the declared range.
         minimum_accuracy: percent by rung.
     """
 
     exact: tuple[tuple[str, str], ...] = ()
-    faithful: tuple[tuple[str, str], ...] = ()
     accuracy: tuple[tuple[str, str, float], ...] = ()
     overflows: tuple[str, int] | None = None
-    spike_mismatch: float = 10.0
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    clipped_inputs: float = 1.0
     minimum_accuracy: tuple[tuple[str, float], ...] = ()
 
 
 def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Gate, ...]:
     """All gates, those about coverage first."""
     gates = [_everything_compared(comparisons), *_backends(ladder), *_something_fired(ladder, comparisons)]
-    for reference, target in criteria.exact:
-        gates.append(_agreement(reference, target, comparisons, exact=True))
-    for reference, target in criteria.faithful:
-        gates.append(_agreement(reference, target, comparisons, exact=False))
-    gates += [
-        _drift(c, criteria.spike_mismatch) for c in comparisons if c.verdict in ("WITHIN", "DRIFT") and _approximate(c, criteria)
-    ]
+    demanded = [pair for pair in criteria.exact if pair not in {(link.reference, link.target) for link, _ in ladder.links}]
+    gates += [_agreement(reference, target, comparisons, exact=True) for reference, target in demanded]
+    for link, _ in ladder.links:
+        if link.kind != "approximate":
+            gates.append(_agreement(link.reference, link.target, comparisons, exact=link.kind == "exact"))
+            continue
+        comparison = _find(link.reference, link.target, comparisons)
+        if comparison is not None and comparison.verdict in ("WITHIN", "DRIFT"):
+            gates.append(_drift(comparison, criteria.tolerance))
     if criteria.overflows is not None:
         gates.append(_overflows(*criteria.overflows, ladder))
     gates += [_accuracy_drop(baseline, name, limit, ladder) for baseline, name, limit in criteria.accuracy]
     for name, percent in criteria.minimum_accuracy:
-        found = ladder.rung(name)
-        gates.append(minimum_accuracy(name, percent, found.correct, found.samples if ladder.labelled else 0))
+        found = ladder.find(name)
+        samples = found.samples if found is not None and ladder.labelled else 0
+        gates.append(minimum_accuracy(name, percent, found.correct if found is not None else 0, samples))
     return tuple(gates)
 
 
 def exit_code(gates: tuple[Gate, ...]) -> int:
     """0, or the exit code of the failed gates by the precedence of the command line."""
     return worst_exit_code([gate.exit_code for gate in gates if not gate.passed])
-
-
-def _approximate(comparison: Comparison, criteria: Criteria) -> bool:
-    return (comparison.reference, comparison.target) not in (*criteria.exact, *criteria.faithful)
 
 
 def _everything_compared(comparisons: tuple[Comparison, ...]) -> Gate:
@@ -114,7 +115,9 @@ def _backends(ladder: LadderResult) -> list[Gate]:
                     required="available and working",
                     measured=result.status,
                     passed=False,
-                    exit_code=finding.exit_code if result.status == "ERROR" else EXIT_BACKEND,
+                    exit_code=worst_exit_code([f.exit_code for f in result.findings])
+                    if result.status == "ERROR"
+                    else EXIT_BACKEND,
                     detail=detail + (f" Log: {result.log}" if result.log else ""),
                 )
             )
@@ -158,15 +161,28 @@ def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...],
     )
 
 
-def _drift(comparison: Comparison, limit: float) -> Gate:
+def _drift(comparison: Comparison, tolerance: Tolerance) -> Gate:
     worst = max(comparison.layers, key=lambda layer: layer.tolerance_that_would_pass)
+    changed = comparison.samples - comparison.decisions_equal
+    spikes = formatting.tolerance(worst.tolerance_that_would_pass)
     return Gate(
-        name=f"spikes of {comparison.target} near {comparison.reference}",
-        required=f"at most {limit:g} % of a layer's spike positions differ",
-        measured=f"{100 * worst.tolerance_that_would_pass:.2f} % in {worst.layer}",
-        passed=100 * worst.tolerance_that_would_pass <= limit,
+        name=f"{comparison.target} stays near {comparison.reference}",
+        required=f"at most {tolerance.spikes:g} % of a layer's spikes and {tolerance.decisions:g} % of decisions change",
+        measured=f"{spikes} of the spikes of {worst.layer}, {changed} of {comparison.samples} decisions",
+        passed=comparison.verdict == "WITHIN",
         exit_code=EXIT_GATE,
         detail="" if comparison.verdict == "WITHIN" else comparison.message,
+    )
+
+
+def clipped(count: int, total: int, limit: float) -> Gate:
+    """Gate on input values that the integer grid cut off: every integer rung cuts alike, so agreement cannot show it."""
+    return Gate(
+        name="inputs lie in the declared range",
+        required=f"at most {limit:g} % of values outside",
+        measured=f"{formatting.count(count)} of {formatting.count(total)} values clipped",
+        passed=100.0 * count <= limit * total,
+        exit_code=EXIT_GATE,
     )
 
 
@@ -183,9 +199,9 @@ def _overflows(name: str, allowed: int, ladder: LadderResult) -> Gate:
 
 
 def _accuracy_drop(baseline: str, name: str, limit: float, ladder: LadderResult) -> Gate:
-    first, second = ladder.rung(baseline), ladder.rung(name)
+    first, second = ladder.find(baseline), ladder.find(name)
     required = f"at most {limit:g} points below {baseline}"
-    if not ladder.labelled or not first.samples or first.samples != second.samples:
+    if not ladder.labelled or first is None or second is None or not first.samples or first.samples != second.samples:
         return Gate(
             name=f"accuracy of {name}", required=required, measured="not measured", passed=False, exit_code=EXIT_NOTHING_COMPARED,
             detail="both rungs need labels and the same samples",

@@ -89,9 +89,16 @@ class LadderResult:
     samples: int
     labelled: bool
 
+    def find(self, name: str) -> RungResult | None:
+        """Result of the rung called ``name``, None where there is no such rung."""
+        return next((result for result in self.rungs if result.rung.name == name), None)
+
     def rung(self, name: str) -> RungResult:
-        """Result of the rung called ``name``."""
-        return next(result for result in self.rungs if result.rung.name == name)
+        """Result of the rung called ``name``. Raises KeyError where there is none."""
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
 
 def run_ladder(
@@ -210,11 +217,12 @@ def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, prog
     record: tuple[Record, ...] = ("spikes", "membrane")
     if rung.simulator.capabilities().arithmetic == "loihi_integer":
         record = (*record, "current")
+    trace: Trace | None = None
     with _failures_of(found):
-        trace = rung.simulator.run(found.program, np.take(part, range(size), axis=axis), record)
-        _check_trace(trace, rung, size)
-        return trace
-    return None
+        answer = rung.simulator.run(found.program, np.take(part, range(size), axis=axis), record)
+        _check_trace(answer, rung, size)
+        trace = answer
+    return trace
 
 
 def _check_trace(trace: Trace, rung: Rung, samples: int) -> None:
@@ -275,7 +283,7 @@ def _head(trace: Trace, count: int) -> Trace:
             membrane=None if layer.membrane is None else layer.membrane[:, :count],
             current=None if layer.current is None else layer.current[:, :count],
             unit=layer.unit,
-            overflows=layer.overflows,
+            overflows=None,  # counted over all samples of the chunk, not over these
             latency=layer.latency,
         )
         for name, layer in trace.layers.items()
