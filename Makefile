@@ -13,7 +13,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3; do $$name -c 'impor
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .make
-SOURCES := $(shell find toolchain models export hardware_sims -type f -not -path '*/__pycache__/*' 2>/dev/null)
+# Folders too: their date changes when a file is deleted.
+SOURCES := $(shell find toolchain models export hardware_sims -name __pycache__ -prune -o -print 2>/dev/null)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PYTHONSAFEPATH := 1
 

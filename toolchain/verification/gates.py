@@ -207,10 +207,11 @@ def _accuracy_drop(baseline: str, name: str, limit: float, ladder: LadderResult)
             detail="both rungs need labels and the same samples",
         )  # fmt: skip
     drop = 100.0 * (first.correct - second.correct) / first.samples
+    change = f"{abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'}"
     return Gate(
         name=f"accuracy of {name}",
         required=required,
-        measured=f"{drop:+.2f} points lost ({first.correct} and {second.correct} of {first.samples} right)",
+        measured=f"{change} ({first.correct} and {second.correct} of {first.samples} right)",
         passed=drop <= limit,
         exit_code=EXIT_GATE,
     )
