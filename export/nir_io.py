@@ -155,9 +155,9 @@ def _read_graph(path: Path) -> nir.NIRGraph:
         raise _unreadable(path, "there is no such file")
     if not h5py.is_hdf5(path):
         raise _unreadable(path, "it is not an HDF5 file, or its beginning is damaged")
+    hdf5_guard.probe(path)
     try:
         with h5py.File(path, "r") as stream:
-            hdf5_guard.check(path, stream)
             _check_node_types(path, stream)
         graph = nir.read(path, type_check=False)
     except UserError:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ def snn_export(*arguments: str | Path, cwd: Path, timeout: float = 300, **enviro
         timeout=timeout,
         check=False,
     )
+
+
+def heed_interrupts() -> None:
+    """For a child process: shells start background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

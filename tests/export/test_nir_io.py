@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -305,7 +306,7 @@ def read_or_refused(path: Path) -> Deployment | None:
         return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bytes_are_refused_or_harmless(written: tuple[Deployment, Path], tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(written[1].read_bytes())
@@ -316,7 +317,7 @@ def test_flipped_bytes_are_refused_or_harmless(written: tuple[Deployment, Path],
     read_or_refused(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(part=st.floats(0, 0.999))
 def test_truncated_file_is_refused(written: tuple[Deployment, Path], tmp_path: Path, part: float) -> None:
     content = written[1].read_bytes()
@@ -447,3 +448,17 @@ def test_write_that_fails_early_leaves_the_old_pair(tmp_path: Path, monkeypatch:
             nir_io.write(read(dense_net(1), (4,)), path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert nir_io.read(path).fingerprint == old.fingerprint
+
+
+def test_a_file_on_which_hdf5_never_ends_is_refused(
+    written: tuple[Deployment, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file can send the HDF5 library round in circles, where neither an exception nor Ctrl-C ends it."""
+    path = copied(written[1], tmp_path, alone=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(hdf5_guard.probe, "__defaults__", (0.5,))
+    assert "does not end" in refused(path, "SNX101")
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
+    assert "crashes" in refused(path, "SNX101")

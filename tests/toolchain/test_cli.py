@@ -19,6 +19,7 @@ from snn_export.commands import doctor
 from snn_export.exit_codes import PRECEDENCE, worst_exit_code
 from snn_export.hardware_sims.simulator import BackendError
 from snn_export.models.diagnostics import Diagnostic, UserError
+from tests.conftest import heed_interrupts
 from tests.report_examples import example_report
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "snntorch", "numba", "matplotlib", "jinja2", "nir", "sklearn", "norse", "onnx")
@@ -214,7 +215,7 @@ def test_an_interrupt_from_the_keyboard_ends_with_130(tmp_path: Path) -> None:
     """
     with subprocess.Popen(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

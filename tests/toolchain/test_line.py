@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import FinishedRun, snn_export
+from tests.conftest import FinishedRun, heed_interrupts, snn_export
 from tests.lava_environment import require_lava
 
 NO_LAVA = ("--set", "verify.backends.lava.required=false")
@@ -103,7 +103,14 @@ def test_interrupted_training_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in the student's training ends with 130; the next run starts after the last finished epoch."""
     arguments = [sys.executable, "-m", "snn_export", "run", "--until", "student"]
     arguments += ["--set", "training.teacher_epochs=1", "--set", "training.student_epochs=6"]
-    running = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    running = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     assert running.stderr is not None
     for line in running.stderr:
         if "student: epoch 2/6" in line:

@@ -33,7 +33,7 @@ def test_floats_keep_their_values_and_the_split_goes_by_seed(tmp_path: Path) -> 
     source = arrays()
     path = saved(tmp_path)
     data = load_dataset(f"npz:{path}", seed=0)
-    assert (len(data.y_train), len(data.y_val), len(data.y_test)) == (36, 4, 9)
+    assert (len(data.y_train), len(data.y_val), len(data.y_test)) == (35, 5, 9)
     assert (data.classes, data.input_shape, data.notes) == (3, (1, 4, 4), ())
     assert np.array_equal(data.x_test, source["x_test"])
     assert data.input_low == source["x_train"].min(), "the declared range must not be measured on test data"
