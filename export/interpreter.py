@@ -131,6 +131,14 @@ def input_gains(deployment: Deployment, name: str) -> tuple[Array | float, Array
 
 def _float_population(deployment: Deployment, name: str, drive: Array) -> Activity:
     node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
+    if spec.reset_delay:
+        raise UserError(
+            "SNX203",
+            f"{name} resets {spec.reset_delay} step late",
+            where=name,
+            why="the canonical neuron and Loihi reset in the step of the spike",
+            fix='use Leaky(reset_mechanism="zero", reset_delay=False); snnTorch\'s default is a late reset by subtraction',
+        )
     current_gain, membrane_gain = input_gains(deployment, name)
     shape = deployment.shapes[name]
     threshold = np.broadcast_to(getattr(node, "v_threshold", np.inf), shape)
@@ -179,14 +187,6 @@ def _scan(
     step: Callable[[Array, Array, Array], tuple[Array, Array]],
 ) -> Activity:
     """All float steps of one population from zero state; drive (S, B, *features) with S = T or 1."""
-    if spec.reset_delay:
-        raise UserError(
-            "SNX203",
-            f"a reset that comes {spec.reset_delay} step late",
-            where="contract.neurons",
-            why="the canonical neuron and Loihi reset in the step of the spike",
-            fix="train with Leaky(reset_delay=False)",
-        )
     steps = deployment.contract.steps
     spikes = np.zeros((steps, *drive.shape[1:]), bool)
     currents, membranes = np.zeros(spikes.shape), np.zeros(spikes.shape)

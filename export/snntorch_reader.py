@@ -57,7 +57,7 @@ def deployment_from_snntorch(
     input_shape: Shape,
     steps: int,
     *,
-    rule: ReadoutRule = "membrane_last",
+    rule: ReadoutRule | None = None,
     encoder: EncoderSpec | None = None,
     dt: float = DEFAULT_DT,
     round_decays: bool = False,
@@ -72,7 +72,7 @@ def deployment_from_snntorch(
         layers: the network; names of its children become layer ids.
         input_shape: shape of one sample, (channels, rows, columns) or (features,).
         steps: T.
-        rule: how the last population is read out.
+        rule: how the last population is read out; by default its last membrane, or its spike counts where it spikes.
         encoder: default direct encoding.
         dt: seconds per step, for the time constants NIR stores.
         round_decays: accept a beta that is not 1 - n/4096 and take the nearest that is. Changes the network; recorded in
@@ -104,7 +104,8 @@ def deployment_from_snntorch(
             "predictions are read from a population",
             "end with Integrator()",
         )
-    readout = ReadoutSpec(reading.last, rule)
+    spiking = reading.neurons[reading.last].spiking
+    readout = ReadoutSpec(reading.last, rule or ("spike_count" if spiking else "membrane_last"))
     reading.add("output", nir.Output({"output": np.array(reading.shape)}))
     chain = list(reading.nodes)
     graph = nir.NIRGraph(reading.nodes, list(pairwise(chain)), type_check=False)
@@ -270,7 +271,13 @@ def _reader_of(name: str, module: nn.Module) -> Callable[[_Reading, str, Any], N
         if type(module) is kind:
             return reader
     known = ", ".join(kind.__name__ for kind, _ in _READERS)
-    raise _refuse("SNX210", name, f"is a {type(module).__name__}", f"the reader knows {known}", "build the network from these")
+    raise _refuse(
+        "SNX210",
+        name,
+        f"is a {type(module).__name__}",
+        f"the reader knows {known}",
+        "build the network from these; in place of max pooling, use AvgPool2d or a stride",
+    )
 
 
 def _integer_decay(name: str, beta: float, round_decays: bool) -> int:
