@@ -87,7 +87,7 @@ def accuracy_over_time(curves: Sequence[AccuracyCurve], name: str) -> str:
         axes.set_xlabel("steps T")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return _svg(figure, name, "Accuracy in percent against the number of time steps, one line per form of the network")
 
 
