@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import snn_export
 from snn_export.data.registry import load_dataset
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.registry import build_student
+from tests.conftest import REPOSITORY
 from tests.lava_environment import require_lava
 
 
@@ -103,3 +105,17 @@ def test_student_against_its_own_graph(network: nn.Sequential) -> None:
     )
     assert r.passed
     assert {layer.verdict for layer in r.comparisons[0].layers} <= {"EXACT", "TIE"}
+
+
+@pytest.mark.lava
+def test_the_readme_does_what_it_says(network: nn.Sequential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_lava()
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    data = load_dataset("digits", 0)
+    names = {"layers": network, "x_train": data.x_train, "x_test": data.x_test[:8], "y_test": data.y_test[:8]}
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, names)
+    assert names["r"].passed
+    assert (tmp_path / "net.nir").is_file()
+    assert (tmp_path / "net.contract.json").is_file()
