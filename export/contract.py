@@ -25,7 +25,7 @@ class Quantisation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Literal["loihi1", "loihi2"]
-    weight_bits: int = Field(ge=2, le=8)
+    weight_bits: int = Field(ge=1, le=8)
     weight_rounding: Literal["nearest_even_integer"] = "nearest_even_integer"
     decay_rounding: Literal["toward_zero"] = "toward_zero"
     current_overflow: Literal["wrap_24_bit"] = "wrap_24_bit"

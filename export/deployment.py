@@ -8,30 +8,45 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.contract import ExecutionContract
-from snn_export.export.graph import Connection, Shape, connections, populations, shapes
+from snn_export.export.graph import Connection, Shape, connections, shapes, stages
 from snn_export.export.linear import apply
-from snn_export.models.arithmetic import shift_mantissa, state_units
+from snn_export.export.wiring import Wire, wires
+from snn_export.models.arithmetic import WEIGHT_MIN, shift_mantissa, state_units
 from snn_export.models.diagnostics import UserError
+
+
+SignMode = Literal["mixed", "excitatory", "inhibitory"]
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerSynapse:
     """Integers of a weight node.
 
-    weight: int16, the shape of the node's weight; effective value weight << weight_exponent.
-    bias_mantissa: int16 (out,) or None; the exponent is the population's.
+    weight: int16, the shape of the node's weight (of a Scale: its scale); effective value weight << weight_exponent.
+    bias_mantissa: int16 (out,) or None; added to the membrane, the exponent is the population's.
+    current_bias: int32 (out,) or None; added to the synaptic sum of every step, in its units (after the weight exponent). On a
+        chip it is carried by sources that fire in every step, 254 units each.
     """
 
     weight: NDArray[np.int16]
     weight_exponent: int = 0
     bias_mantissa: NDArray[np.int16] | None = None
+    current_bias: NDArray[np.int32] | None = None
+
+    @property
+    def sign_mode(self) -> SignMode:
+        """Signs the chip stores: weights of one sign keep the bit that a mixed layer spends on it."""
+        low, high = int(self.weight.min(initial=0)), int(self.weight.max(initial=0))
+        if low < 0 < high or low <= WEIGHT_MIN:
+            return "mixed"
+        return "inhibitory" if low < 0 else "excitatory"
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class Deployment:
     @cached_property
     def layers(self) -> tuple[str, ...]:
         """Population names, sources first: the layer ids of traces and reports."""
-        return populations(self.graph)
+        return tuple(name for stage in self.stages for name in stage)
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -87,6 +102,38 @@ class Deployment:
     def connections(self) -> dict[str, tuple[Connection, ...]]:
         """Connections into every population."""
         return connections(self.graph)
+
+    @cached_property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """Populations in groups, sources first; a group with a loop must be stepped together."""
+        return stages(self.graph)
+
+    def is_recurrent(self, stage: tuple[str, ...]) -> bool:
+        """True where the populations of a stage hear each other, or themselves."""
+        return any(connection.source in stage for name in stage for connection in self.connections[name])
+
+    @cached_property
+    def host_synapses(self) -> frozenset[str]:
+        """Weight nodes that the host computes: those behind the input, where the encoder turns the input into biases."""
+        if self.contract.encoder.kind != "bias":
+            return frozenset()
+        return frozenset(
+            name
+            for incoming in self.connections.values()
+            for connection in incoming
+            if isinstance(self.graph.nodes[connection.source], nir.Input)
+            for name in connection.path
+        )
+
+    @cached_property
+    def wires(self) -> dict[str, tuple[Wire, ...]]:
+        """Connections into every population as a chip has them; see :mod:`snn_export.export.wiring` for what it refuses."""
+        return wires(self.graph, self.shapes, self.contract.dt, self.host_synapses)
+
+    def latency_gap(self, wire: Wire) -> int:
+        """Steps a spike on this wire waits on hardware beyond its own delays and the step of its synapse; see ``wiring``."""
+        latency = self.contract.latency
+        return latency[wire.target] - latency.get(wire.source, 0) - 1
 
     @property
     def input_shape(self) -> Shape:
@@ -120,6 +167,8 @@ class Deployment:
             found[f"{name}/weight_exponent"] = np.array([synapse.weight_exponent], np.int16)
             if synapse.bias_mantissa is not None:
                 found[f"{name}/bias_mantissa"] = synapse.bias_mantissa
+            if synapse.current_bias is not None:
+                found[f"{name}/current_bias"] = synapse.current_bias
         for name, population in self.populations.items():
             found[f"{name}/threshold"] = np.array([population.threshold], np.int32)
             found[f"{name}/du"] = np.array([population.du], np.int16)
@@ -150,18 +199,33 @@ class Deployment:
         if population not in self.populations:
             raise not_quantised(population)
         exponent = self.populations[population].bias_exponent
-        total: NDArray[np.int64] = np.zeros((1, *self.shapes[population]), np.int64)
-        counted: set[str] = set()
-        for connection in self.connections[population]:
-            x = np.zeros((1, *self.shapes[connection.source]), np.int64)
-            for name in connection.path:
-                synapse, bias = self.synapses.get(name), None
-                if synapse is not None and synapse.bias_mantissa is not None and name not in counted:
-                    bias = shift_mantissa(synapse.bias_mantissa.astype(np.int64), exponent)
-                counted.add(name)
-                x = apply(name, self.graph.nodes[name], x, *integer_parameters(synapse, bias))
-            total += x
-        return total.reshape(self.shapes[population])
+        mantissas = {
+            name: shift_mantissa(synapse.bias_mantissa.astype(np.int64), exponent)
+            for name, synapse in self.synapses.items()
+            if synapse.bias_mantissa is not None
+        }
+        return self._spread(population, mantissas)
+
+    def current_bias(self, population: str) -> NDArray[np.int64]:
+        """What is added to a population's synaptic sum in every step, (*features), in units of the sum. Raises as :meth:`bias`."""
+        if population not in self.populations:
+            raise not_quantised(population)
+        found = {
+            name: synapse.current_bias.astype(np.int64)
+            for name, synapse in self.synapses.items()
+            if synapse.current_bias is not None
+        }
+        return self._spread(population, found)
+
+    def _spread(self, population: str, values: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Values per output channel of weight nodes as they reach each neuron of a population, (*features)."""
+        total: NDArray[np.int64] = np.zeros(self.shapes[population], np.int64)
+        for name in dict.fromkeys(wire.weight for wire in self.wires[population]):
+            if name in values:
+                shape = self.shapes[name]
+                channels = values[name].reshape(-1, *(1,) * (len(shape) - 1))
+                total += np.broadcast_to(channels, shape).reshape(total.shape)
+        return total
 
 
 def integer_parameters(

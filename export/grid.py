@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse
 from snn_export.export.graph import SPIKING_TYPES, SYNAPSE_TYPES, replace_nodes
-from snn_export.export.interpreter import input_gains
+from snn_export.export.gains import input_gains, threshold_array
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, shift_mantissa
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
@@ -48,33 +48,30 @@ def input_gain(deployment: Deployment, population: str) -> float:
 
 
 def synapse_targets(deployment: Deployment) -> dict[str, tuple[str, bool]]:
-    """For every weight node: the population it drives, and whether it sees graded input levels.
+    """For every weight node on the chip: the population it drives, and whether it sees graded input levels.
 
     Raises:
-        UserError: SNX209 where a connection is not exactly one weight node beside flattens, or a node drives two populations.
+        UserError: SNX209 where a connection is not exactly one weight node beside flattens and delays, or a node drives two
+            populations.
     """
     found: dict[str, tuple[str, bool]] = {}
-    for population, incoming in deployment.connections.items():
-        for connection in incoming:
-            nodes = [deployment.graph.nodes[n] for n in connection.path]
-            weights = [n for n in connection.path if isinstance(deployment.graph.nodes[n], SYNAPSE_TYPES)]
-            mapped = all(isinstance(node, (*SYNAPSE_TYPES, nir.Flatten)) for node in nodes)
-            graded = isinstance(deployment.graph.nodes[connection.source], nir.Input)
-            if len(weights) != 1 or not mapped or found.get(weights[0], (population, graded)) != (population, graded):
+    for population, incoming in deployment.wires.items():
+        for wire in incoming:
+            entry = (population, isinstance(deployment.graph.nodes[wire.source], nir.Input))
+            if found.setdefault(wire.weight, entry) != entry:
                 raise UserError(
                     "SNX209",
-                    f"between {connection.source} and {population} stand {' -> '.join(connection.path) or 'no nodes'}",
-                    where=population,
-                    why="a chip connection is exactly one weight layer of its own",
-                    fix="absorb pooling first, and give every population its own weight layer",
+                    f"{wire.weight} leads to {population} and to {found[wire.weight][0]}, or to one from the input and from spikes",
+                    where=wire.weight,
+                    why="a weight layer on a chip has one target, whose scale it is on",
+                    fix="give every population its own weight layer",
                 )
-            found[weights[0]] = (population, graded)
     return found
 
 
 def threshold_of(node: nir.NIRNode) -> float:
     """Threshold of a spiking node, one value per population. Raises SNX245 where it differs between neurons."""
-    values = np.unique(node.v_threshold)
+    values = np.unique(threshold_array(node))
     if values.size != 1:
         raise UserError(
             "SNX245",
@@ -95,23 +92,29 @@ def nodes_on_grid(
     """NIR nodes in real units that say exactly what the integers say; geometry and neuron constants are kept."""
     nodes: dict[str, nir.NIRNode] = {}
     for name, (population, graded) in synapse_targets(deployment).items():
-        grid, gain = populations[population], input_gain(deployment, population)
+        grid, gain, synapse = populations[population], input_gain(deployment, population), synapses[name]
         level = encoder.gain if graded and encoder.gain is not None else 1.0
-        weight = (
-            shift_mantissa(synapses[name].weight.astype(np.int64), synapses[name].weight_exponent) * level / grid.scale / gain
-        )
-        mantissa = synapses[name].bias_mantissa
-        bias = (
-            np.zeros(len(weight))
-            if mantissa is None
-            else shift_mantissa(mantissa.astype(np.int64), grid.bias_exponent) * grid.unit / gain
-        )
+        weight = shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent) * level / grid.scale / gain
+        bias = np.zeros(len(weight))
+        if synapse.bias_mantissa is not None and not _filtered(deployment, population):
+            bias = shift_mantissa(synapse.bias_mantissa.astype(np.int64), grid.bias_exponent) * grid.unit / gain
+        if synapse.current_bias is not None:
+            bias = bias + synapse.current_bias.astype(np.int64) / grid.scale / gain
         nodes[name] = with_parameters(deployment.graph.nodes[name], weight, bias)
+    placed = deployment.replace(synapses=synapses, populations=populations)
     for name, grid in populations.items():
-        node = deployment.graph.nodes[name]
+        changes: dict[str, Any] = {}
         if deployment.contract.neurons[name].spiking:
-            nodes[name] = _with_threshold(node, grid.threshold / grid.scale)
+            changes["threshold"] = grid.threshold / grid.scale
+        if _filtered(deployment, name) and np.any(placed.bias(name)):
+            changes["v_leak"] = placed.bias(name) * grid.unit / (1.0 - deployment.contract.neurons[name].beta)
+        nodes[name] = _with_constants(deployment.graph.nodes[name], **changes)
     return nodes
+
+
+def _filtered(deployment: Deployment, population: str) -> bool:
+    """True where the current has a synaptic filter: a bias on the membrane is then not the bias of a weight node."""
+    return isinstance(deployment.graph.nodes[population], nir.CubaLIF | nir.CubaLI)
 
 
 def with_parameters(node: nir.NIRNode, weight: NDArray[Any], bias: NDArray[Any] | None) -> nir.NIRNode:
@@ -120,7 +123,9 @@ def with_parameters(node: nir.NIRNode, weight: NDArray[Any], bias: NDArray[Any] 
         return nir.Linear(weight=weight)
     if isinstance(node, nir.Affine):
         return nir.Affine(weight=weight, bias=bias)
-    return nir.Conv2d(
+    if isinstance(node, nir.Scale):
+        return nir.Scale(scale=weight)
+    return type(node)(
         input_shape=node.input_shape,
         weight=weight,
         stride=node.stride,
@@ -131,21 +136,21 @@ def with_parameters(node: nir.NIRNode, weight: NDArray[Any], bias: NDArray[Any] 
     )
 
 
-def _with_threshold(node: nir.NIRNode, value: float) -> nir.NIRNode:
-    threshold = np.full_like(node.v_threshold, value)
-    if isinstance(node, nir.LIF):
-        return nir.LIF(tau=node.tau, r=node.r, v_leak=node.v_leak, v_threshold=threshold, v_reset=node.v_reset)
-    if isinstance(node, nir.IF):
-        return nir.IF(r=node.r, v_threshold=threshold, v_reset=node.v_reset)
-    return nir.CubaLIF(
-        tau_mem=node.tau_mem,
-        tau_syn=node.tau_syn,
-        r=node.r,
-        v_leak=node.v_leak,
-        v_threshold=threshold,
-        v_reset=node.v_reset,
-        w_in=node.w_in,
-    )
+def _with_constants(
+    node: nir.NIRNode, threshold: float | None = None, v_leak: NDArray[np.float64] | None = None
+) -> nir.NIRNode:
+    """A copy of a population with another threshold and, for one with a synaptic filter, another rest."""
+    if isinstance(node, nir.Threshold):
+        return nir.Threshold(threshold=np.full_like(node.threshold, threshold, np.float64))
+    fields = {key: getattr(node, key) for key in _CONSTANTS if hasattr(node, key)}
+    if threshold is not None:
+        fields["v_threshold"] = np.full_like(node.v_threshold, threshold, np.float64)
+    if isinstance(node, nir.CubaLIF | nir.CubaLI):
+        fields["v_leak"] = np.zeros_like(node.v_leak, np.float64) if v_leak is None else v_leak
+    return type(node)(**fields)
+
+
+_CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
 
 
 def on_grid(
@@ -178,12 +183,12 @@ def check_agreement(deployment: Deployment) -> None:
     contract = deployment.contract
     for name, population in deployment.populations.items():
         spec = contract.neurons.get(name)
-        if spec is None or (spec.dv, spec.du) != (population.dv, population.du):
+        if spec is None or (spec.decay_register, spec.du) != (population.dv, population.du):
             raise _disagree(name, "the decays in the contract and in the integers differ")
     with np.errstate(divide="ignore", invalid="ignore"):  # an r of zero gives no finite weight and is refused below
         expected = nodes_on_grid(deployment, contract.encoder, deployment.synapses, deployment.populations)
     for name, node in expected.items():
-        for key in ("weight", "bias", "v_threshold"):
+        for key in ("weight", "scale", "bias", "v_threshold", "threshold", "v_leak"):
             stored = getattr(deployment.graph.nodes[name], key, None)
             if stored is None or not hasattr(node, key):
                 continue
@@ -207,16 +212,17 @@ def _check_neurons(deployment: Deployment) -> None:
         if (
             (not filtered and spec.du != FULL_CURRENT_DECAY)
             or (not leaky and spec.dv)
+            or spec.memoryless != isinstance(node, nir.Threshold)
             or spec.spiking != isinstance(node, SPIKING_TYPES)
         ):
             raise UserError(
                 "SNX107",
                 f"{name} is a {type(node).__name__} in NIR and {spec} in the contract",
                 where=name,
-                why="only a CubaLIF or CubaLI filters its current, IF and I have no leak, and LI and I never spike",
+                why="only CubaLIF and CubaLI filter their current, IF and I have no leak, Threshold no memory, LI and I no spikes",
                 fix="write the file again from the deployment it came from",
             )
-        for key in ("v_leak", "v_reset"):
+        for key in ("v_reset",) if filtered else ("v_leak", "v_reset"):
             if np.any(getattr(node, key, 0)):
                 raise UserError(
                     "SNX201",

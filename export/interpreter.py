@@ -1,8 +1,9 @@
 """The slow, plain NIR interpreter: float64 for graphs in real units, int64 for integers, both from the same equations.
 
 It is the arbiter. Fast backends are tested against it, passes that claim to be exact are checked with it, and it calls
-``models/arithmetic.py`` for every neuron. It runs a layer over all its steps before the next layer starts, which is the same
-as step by step in a feed-forward graph, and shows every layer in local time: index 0 is the step of its first input.
+``models/arithmetic.py`` for every neuron. It shows every layer in local time: index 0 is the step of its first input. A
+population without a loop runs over all its steps before the next one starts, which is the same as step by step; populations
+that hear each other are stepped together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment, integer_parameters, not_quantised
-from snn_export.export.graph import unsupported
+from snn_export.export.gains import input_gains, membrane_bias, threshold_array
+from snn_export.export.graph import Connection, delay_steps, weight_array
 from snn_export.export.linear import apply
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
@@ -25,6 +27,8 @@ from snn_export.models.spec import NeuronSpec
 
 Array = NDArray[Any]
 Numbers = Literal["float64", "int64"]
+Step = Callable[[Array, Array, Array], tuple[Array, Array, Array, int]]
+"""(u, v, drive) of one step -> (u, v, spikes, overflows)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,86 +54,221 @@ def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> 
     integer = deployment.quantised
     if numbers == "int64" and not integer:
         raise not_quantised("interpreter")
-    start = encoding.levels(deployment, inputs) if integer else encoding.signal(deployment, inputs)
-    signals: dict[str, Array] = {name: start for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
+    signals = input_signals(deployment, inputs)
+    host = encoding.host_bias(deployment, inputs) if integer else {}
     result: dict[str, Activity] = {}
-    for name in deployment.layers:
-        activity = run_population(deployment, name, signals, numbers)
-        result[name] = activity
-        signals[name] = activity.spikes.astype(np.int64 if integer else np.float64)
+    for stage in deployment.stages:
+        if deployment.is_recurrent(stage):
+            found = _run_together(deployment, stage, signals, numbers, host)
+        else:
+            found = {stage[0]: run_population(deployment, stage[0], signals, numbers, host.get(stage[0]))}
+        for name, activity in found.items():
+            result[name] = activity
+            signals[name] = activity.spikes.astype(np.int64 if integer else np.float64)
     return result
 
 
-def run_population(deployment: Deployment, name: str, signals: Mapping[str, Array], numbers: Numbers = "float64") -> Activity:
-    """Run one population on given signals of its sources, (T or 1, B, *features) each; otherwise as :func:`run`."""
-    drive = synaptic_drive(deployment, name, signals)
-    if numbers == "int64":
-        return _integer_population(deployment, name, drive)
-    return _float_on_integers(deployment, name, drive) if deployment.quantised else _float_population(deployment, name, drive)
+def input_signals(deployment: Deployment, inputs: Array) -> dict[str, Array]:
+    """What the input node sends, (S, B, *shape): integer levels where quantised, real units otherwise."""
+    start = encoding.levels(deployment, inputs) if deployment.quantised else encoding.signal(deployment, inputs)
+    return {name: start for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)}
 
 
-def synaptic_drive(deployment: Deployment, population: str, signals: Mapping[str, Array], magnitude: bool = False) -> Array:
-    """Sum of all connections into a population, (S, B, *features); S = 1 where no source changes over time.
+def run_population(
+    deployment: Deployment, name: str, signals: Mapping[str, Array], numbers: Numbers = "float64", host: Array | None = None
+) -> Activity:
+    """Run one population on given signals of its sources, (T or 1, B, *features) each; otherwise as :func:`run`.
 
-    Quantised deployments: the integer sum ``a`` without bias. Otherwise real units, bias included. With ``magnitude`` every
-    weight, bias and signal counts with its absolute value, plus what folding added up: the factor of an error bound.
+    A population with a loop hears in it what ``signals`` holds, not what it fires here. ``host``: biases per sample, as
+    :func:`snn_export.export.encoding.host_bias` gives them.
     """
-    total: Array | None = None
-    counted: set[str] = set()
+    drive = synaptic_drive(deployment, name, signals)
+    step = _step(deployment, name, numbers, host)
+    recorder = _Recorder(deployment, name, drive.shape[1], drive.dtype if numbers == "int64" else np.float64)
+    for t in range(deployment.contract.steps):
+        recorder.advance(t, drive[min(t, len(drive) - 1)], step)
+    return recorder.activity(_unit(deployment, name, numbers))
+
+
+def _run_together(
+    deployment: Deployment, stage: tuple[str, ...], signals: Mapping[str, Array], numbers: Numbers, host: Mapping[str, Array]
+) -> dict[str, Activity]:
+    """Populations that hear each other: all of them in step t, then all of them in step t + 1."""
+    integer, steps = deployment.quantised, deployment.contract.steps
+    inner = {name: [c for c in deployment.connections[name] if c.source in stage] for name in stage}
+    outer = {name: synaptic_drive(deployment, name, signals, leave_out=stage) for name in stage}
+    batch = next(iter(signals.values())).shape[1]
+    recorders, fired, advance = {}, dict[str, Array](), {}
+    for name in stage:
+        recorders[name] = _Recorder(deployment, name, batch, np.int64 if numbers == "int64" else np.float64)
+        fired[name] = np.zeros((steps, batch, *deployment.shapes[name]), np.int64 if integer else np.float64)
+        advance[name] = _step(deployment, name, numbers, host.get(name))
+    for t in range(steps):
+        for name in stage:
+            drive = outer[name][min(t, len(outer[name]) - 1)]
+            for connection in inner[name]:
+                arrived = _arriving(deployment, connection, fired, t, len(connection.path))
+                drive = drive + arrived.reshape(drive.shape)
+            fired[name][t] = recorders[name].advance(t, drive, advance[name])
+    return {name: recorder.activity(_unit(deployment, name, numbers)) for name, recorder in recorders.items()}
+
+
+def _arriving(deployment: Deployment, connection: Connection, fired: Mapping[str, Array], t: int, nodes: int) -> Array:
+    """What the first ``nodes`` nodes of a connection give in step t, (B, *features), without biases."""
+    if nodes == 0:
+        t -= loop_step(deployment, connection)
+        return fired[connection.source][t] if t >= 0 else np.zeros_like(fired[connection.source][0])
+    name = connection.path[nodes - 1]
+    node = deployment.graph.nodes[name]
+    if isinstance(node, nir.Delay):
+        now = _arriving(deployment, connection, fired, t, nodes - 1)
+        steps = np.broadcast_to(delay_steps(name, node, deployment.contract.dt), now.shape[1:])
+        result = np.zeros_like(now)
+        for delay in np.unique(steps):
+            if delay <= t:
+                result[:, steps == delay] = _arriving(deployment, connection, fired, t - int(delay), nodes - 1)[:, steps == delay]
+        return result
+    return apply(name, node, _arriving(deployment, connection, fired, t, nodes - 1), *_linear_parameters(deployment, name, False))
+
+
+def loop_step(deployment: Deployment, connection: Connection) -> int:
+    """The step of delay that a recurrent connection has by itself; one with Delay nodes states its whole delay there."""
+    delayed = any(isinstance(deployment.graph.nodes[name], nir.Delay) for name in connection.path)
+    return 1 if connection.recurrent and not delayed else 0
+
+
+def synaptic_drive(
+    deployment: Deployment,
+    population: str,
+    signals: Mapping[str, Array],
+    magnitude: bool = False,
+    leave_out: tuple[str, ...] = (),
+) -> Array:
+    """What all connections bring to a population, (S, B, *features); S = 1 where it is the same in every step.
+
+    Quantised deployments: the integer sum ``a``, biases into the current included, biases onto the membrane not. Otherwise
+    real units, biases included; a bias belongs to the neuron it ends in and acts from the first step, whatever delays stand
+    behind it. With ``magnitude`` every weight, bias and signal counts with its absolute value, plus what folding added up: the
+    factor of an error bound. Connections from populations in ``leave_out`` are not counted, their biases are.
+    """
+    shape = deployment.shapes[population]
+    integer = deployment.quantised
+    constant = deployment.current_bias(population) if integer else _float_bias(deployment, population, magnitude)
+    batch = next(iter(signals.values())).shape[1]
+    total = np.broadcast_to(constant, (1, batch, *shape))
     for connection in deployment.connections[population]:
-        source = np.abs(signals[connection.source]) if magnitude else signals[connection.source]
-        steps, batch = source.shape[:2]
-        x = source.reshape(steps * batch, *source.shape[2:])
+        on_host = integer and any(name in deployment.host_synapses for name in connection.path)
+        if connection.source in leave_out or on_host:
+            continue
+        x = np.abs(signals[connection.source]) if magnitude else signals[connection.source]
+        x = _later(x, loop_step(deployment, connection), deployment.contract.steps)
         for name in connection.path:
-            node, synapse = deployment.graph.nodes[name], deployment.synapses.get(name)
-            weight, bias = integer_parameters(synapse) if deployment.quantised else (None, None)
-            if not deployment.quantised:
-                weight, bias = _float_parameters(deployment, name, name in counted, magnitude)
-            counted.add(name)
-            x = apply(name, node, x, weight, bias)
-        x = x.reshape(steps, batch, *x.shape[1:])
-        total = x if total is None else total + x
-    if total is None:
-        raise UserError(
-            "SNX206", f"nothing leads to {population}", where=population, why="a population needs an input", fix="connect it"
-        )
+            node = deployment.graph.nodes[name]
+            if isinstance(node, nir.Delay):
+                x = _later(x, delay_steps(name, node, deployment.contract.dt), deployment.contract.steps)
+                continue
+            steps = len(x)
+            flat = apply(name, node, x.reshape(steps * batch, *x.shape[2:]), *_linear_parameters(deployment, name, magnitude))
+            x = flat.reshape(steps, batch, *flat.shape[1:])
+        total = total + x.reshape(len(x), batch, *shape)
     return total
 
 
-def _float_parameters(
-    deployment: Deployment, name: str, bias_counted: bool, magnitude: bool
+def _later(x: Array, steps: Array | int, length: int) -> Array:
+    """A signal (S, B, *features) delayed by whole steps, one number or one per feature, (T, B, *features); zeros come first."""
+    if not np.any(steps):
+        return x
+    whole = np.broadcast_to(x, (length, *x.shape[1:])) if len(x) == 1 else x
+    delays = np.broadcast_to(steps, x.shape[2:])
+    result = np.zeros_like(whole)
+    for delay in np.unique(delays):
+        if delay < length:
+            result[delay:][:, :, delays == delay] = whole[: length - delay][:, :, delays == delay]
+    return result
+
+
+def _linear_parameters(deployment: Deployment, name: str, magnitude: bool) -> tuple[Array | None, Array | None]:
+    """Weight to use for a linear node, and zeros in place of its bias."""
+    node = deployment.graph.nodes[name]
+    if not hasattr(node, "weight") and not isinstance(node, nir.Scale):
+        return None, None
+    if deployment.quantised:
+        return integer_parameters(deployment.synapses.get(name))
+    weight = weight_array(node)
+    return np.abs(weight) if magnitude else weight, np.zeros(len(weight)) if hasattr(node, "bias") else None
+
+
+def _float_bias(deployment: Deployment, population: str, magnitude: bool) -> Array:
+    """Sum of the biases on all ways into a population, (*features), real units; a weight node with several sources counts once."""
+    shape = deployment.shapes[population]
+    total, counted = np.zeros(shape), set[str]()
+    for connection in deployment.connections[population]:
+        x = np.zeros((1, *deployment.shapes[connection.source]))
+        for name in connection.path:
+            node = deployment.graph.nodes[name]
+            weight, bias = _linear_parameters_with_bias(deployment, name, magnitude, counted=name in counted)
+            counted.add(name)
+            if not isinstance(node, nir.Delay):
+                x = apply(name, node, x, weight, bias)
+        total = total + x.reshape(shape)
+    return total
+
+
+def _linear_parameters_with_bias(
+    deployment: Deployment, name: str, magnitude: bool, counted: bool
 ) -> tuple[Array | None, Array | None]:
     node = deployment.graph.nodes[name]
-    weight, bias = getattr(node, "weight", None), getattr(node, "bias", None)
-    if weight is None:
-        return None, None
-    if bias is not None and bias_counted:
+    weight = weight_array(node) if hasattr(node, "weight") or isinstance(node, nir.Scale) else None
+    bias = getattr(node, "bias", None)
+    if bias is not None and counted:
         bias = np.zeros_like(bias)
-    if magnitude:
+    if magnitude and weight is not None:
         weight = np.abs(weight)
-        bias = None if bias is None else np.abs(bias) + deployment.fold_magnitude.get(name, 0.0)
+        bias = None if bias is None else np.abs(bias) + (0.0 if counted else deployment.fold_magnitude.get(name, 0.0))
     return weight, bias
 
 
-def input_gains(deployment: Deployment, name: str) -> tuple[Array | float, Array | float]:
-    """Factors (current, membrane) by which a NIR neuron's own constants scale its input in one step.
+class _Recorder:
+    """State and history of one population."""
 
-    LIF   tau dv/dt = -v + r i     v += dt/tau (r i - v)         membrane factor (1 - beta) r
-    I     dv/dt = r i              v += dt r i                   membrane factor dt r
-    CubaLIF   tau_syn du/dt = -u + w_in i                        current factor (1 - alpha) w_in
-    """
-    node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
-    loss = 1.0 - spec.beta
-    if isinstance(node, nir.CubaLIF | nir.CubaLI):
-        return (1.0 - spec.alpha) * node.w_in, loss * node.r
-    if isinstance(node, nir.LIF | nir.LI):
-        return 1.0, loss * node.r
-    if isinstance(node, nir.IF | nir.I):
-        return 1.0, deployment.contract.dt * node.r
-    raise unsupported(name, node)
+    def __init__(self, deployment: Deployment, name: str, batch: int, dtype: Any) -> None:
+        shape = (batch, *deployment.shapes[name])
+        self.spec: NeuronSpec = deployment.contract.neurons[name]
+        self.u, self.v = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        steps = deployment.contract.steps
+        self.spikes = np.zeros((steps, *shape), bool)
+        self.currents, self.membranes = np.zeros((steps, *shape), dtype), np.zeros((steps, *shape), dtype)
+        self.overflows = 0
+
+    def advance(self, t: int, drive: Array, step: Step) -> Array:
+        """One step; returns its spikes."""
+        if self.spec.resets_at(t):
+            self.u, self.v = np.zeros_like(self.u), np.zeros_like(self.v)
+        self.u, self.v, fired, overflows = step(self.u, self.v, drive)
+        self.spikes[t], self.currents[t], self.membranes[t] = fired, self.u, self.v
+        self.overflows += overflows
+        return fired
+
+    def activity(self, unit: float) -> Activity:
+        """The history, states times ``unit``."""
+        if unit == 1.0:
+            return Activity(self.spikes, self.currents, self.membranes, self.overflows)
+        return Activity(self.spikes, self.currents * unit, self.membranes * unit, self.overflows)
 
 
-def _float_population(deployment: Deployment, name: str, drive: Array) -> Activity:
+def _unit(deployment: Deployment, name: str, numbers: Numbers) -> float:
+    """Factor from the numbers of a run to those an Activity shows."""
+    return deployment.populations[name].unit if deployment.quantised and numbers == "float64" else 1.0
+
+
+def _step(deployment: Deployment, name: str, numbers: Numbers, host: Array | None) -> Step:
+    """The equations of one population, with its parameters bound."""
+    if numbers == "int64":
+        return _integer_step(deployment, name, host)
+    return _float_step_on_integers(deployment, name, host) if deployment.quantised else _float_step(deployment, name)
+
+
+def _float_step(deployment: Deployment, name: str) -> Step:
     node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
     if spec.reset_delay:
         raise UserError(
@@ -140,66 +279,62 @@ def _float_population(deployment: Deployment, name: str, drive: Array) -> Activi
             fix='use Leaky(reset_mechanism="zero", reset_delay=False); snnTorch\'s default is a late reset by subtraction',
         )
     current_gain, membrane_gain = input_gains(deployment, name)
-    shape = deployment.shapes[name]
-    threshold = np.broadcast_to(getattr(node, "v_threshold", np.inf), shape)
+    leak = membrane_bias(deployment, name)
+    threshold = np.broadcast_to(threshold_array(node), deployment.shapes[name])
 
-    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array]:
-        return arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, 0.0)
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
+        u, v = arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak)
+        return u, *_float_reset(spec, v, threshold), 0
 
-    return _scan(deployment, spec, drive, threshold, step)
+    return step
 
 
-def _float_on_integers(deployment: Deployment, name: str, drive: Array) -> Activity:
-    spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
+def _float_step_on_integers(deployment: Deployment, name: str, host: Array | None) -> Step:
+    spec, population = deployment.contract.neurons[name], deployment.populations[name]
+    bias = deployment.bias(name) + (0 if host is None else host)
     threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
 
-    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array]:
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
         shifted = (x << arithmetic.STATE_SHIFT).astype(np.float64)
-        return arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
+        u, v = arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
+        return u, *_float_reset(spec, v, threshold), 0
 
-    activity = _scan(deployment, spec, drive, threshold, step)
-    return Activity(activity.spikes, activity.current * population.unit, activity.membrane * population.unit)
+    return step
 
 
-def _integer_population(deployment: Deployment, name: str, drive: Array) -> Activity:
-    spec, population, bias = deployment.contract.neurons[name], deployment.populations[name], deployment.bias(name)
+def _float_reset(spec: NeuronSpec, v: Array, threshold: Array) -> tuple[Array, Array]:
+    """Membrane after the reset, and spikes."""
+    if not spec.spiking:
+        return v, np.zeros(v.shape, bool)
+    fired = arithmetic.fires(v, threshold)
+    if spec.reset == "zero":
+        v = arithmetic.reset_to_zero(v, fired)
+    elif spec.reset == "subtract":
+        v = arithmetic.reset_by_subtraction(v, fired, threshold)
+    return v, fired
+
+
+def _integer_step(deployment: Deployment, name: str, host: Array | None) -> Step:
+    spec, population = deployment.contract.neurons[name], deployment.populations[name]
     finding = spec.reset_finding(name)
-    if finding is not None:
+    if finding is not None and not (spec.microcode and programmable(deployment)):
         raise UserError.from_diagnostics((finding,))
+    bias = deployment.bias(name) + (0 if host is None else host)
     # A readout fires too if its membrane ever reaches the largest threshold: the chip has no neuron without one.
     threshold = population.threshold << arithmetic.STATE_SHIFT
-    spikes = np.zeros((deployment.contract.steps, *drive.shape[1:]), bool)
-    currents, membranes = np.zeros(spikes.shape, np.int64), np.zeros(spikes.shape, np.int64)
-    u, v, overflows = np.zeros(drive.shape[1:], np.int64), np.zeros(drive.shape[1:], np.int64), 0
-    for t in range(len(spikes)):
-        x = drive[min(t, len(drive) - 1)]
-        u, v, fired, wrapped, clipped = arithmetic.loihi_step(u, v, x, bias, population.du, population.dv, threshold)
-        overflows += int(np.count_nonzero(wrapped) + np.count_nonzero(clipped))
-        spikes[t], currents[t], membranes[t] = fired, u, v
-    return Activity(spikes, currents, membranes, overflows)
+    equations = arithmetic.loihi_step_subtract if spec.microcode else arithmetic.loihi_step
+
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
+        u, v, fired, wrapped, clipped = equations(u, v, x, bias, population.du, population.dv, threshold)
+        return u, v, fired, int(np.count_nonzero(wrapped) + np.count_nonzero(clipped))
+
+    return step
 
 
-def _scan(
-    deployment: Deployment,
-    spec: NeuronSpec,
-    drive: Array,
-    threshold: Array,
-    step: Callable[[Array, Array, Array], tuple[Array, Array]],
-) -> Activity:
-    """All float steps of one population from zero state; drive (S, B, *features) with S = T or 1."""
-    steps = deployment.contract.steps
-    spikes = np.zeros((steps, *drive.shape[1:]), bool)
-    currents, membranes = np.zeros(spikes.shape), np.zeros(spikes.shape)
-    u, v = np.zeros(drive.shape[1:]), np.zeros(drive.shape[1:])
-    for t in range(steps):
-        u, v = step(u, v, drive[min(t, len(drive) - 1)])
-        fired = arithmetic.fires(v, threshold) if spec.spiking else np.zeros(v.shape, bool)
-        if spec.reset == "zero":
-            v = arithmetic.reset_to_zero(v, fired)
-        elif spec.reset == "subtract":
-            v = arithmetic.reset_by_subtraction(v, fired, threshold)
-        spikes[t], currents[t], membranes[t] = fired, u, v
-    return Activity(spikes, currents, membranes)
+def programmable(deployment: Deployment) -> bool:
+    """True where the chip a deployment was quantised for has programmable neurons (Loihi 2's microcode)."""
+    quantisation = deployment.contract.quantisation
+    return quantisation is not None and quantisation.target == "loihi2"
 
 
 def error_bound(deployment: Deployment, population: str, signals: Mapping[str, Array], unit_roundoff: float) -> Array:
@@ -219,11 +354,14 @@ def error_bound(deployment: Deployment, population: str, signals: Mapping[str, A
         for name in connection.path
         if hasattr(deployment.graph.nodes[name], "weight")
     )
+    leak = np.abs(membrane_bias(deployment, population))
     bounds = np.zeros((deployment.contract.steps, *size.shape[1:]))
     u, v = np.zeros(size.shape[1:]), np.zeros(size.shape[1:])
     for t in range(len(bounds)):
+        if spec.resets_at(t):
+            u, v = np.zeros_like(u), np.zeros_like(v)
         u = arithmetic.integrate(u, spec.alpha, size[min(t, len(size) - 1)])
-        v = arithmetic.integrate(v, spec.beta, u)
+        v = arithmetic.integrate(v, spec.beta, u + leak)
         terms = (fan_in + 8 + 3 * (t + 1)) * unit_roundoff
         bounds[t] = v * terms / (1.0 - terms)
     return bounds

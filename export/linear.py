@@ -12,7 +12,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.graph import conv_padding, pair, unsupported
+from snn_export.export.graph import conv_padding, pair, per_axis, unsupported
 
 Array = NDArray[Any]
 
@@ -35,21 +35,35 @@ def apply(name: str, node: nir.NIRNode, x: Array, weight: Array | None = None, b
         given = node.bias if isinstance(node, nir.Affine) and bias is None else bias
         product: Array = x @ w.T
         return product if given is None else np.asarray(product + given)
-    if isinstance(node, nir.Conv2d):
+    if isinstance(node, nir.Conv1d | nir.Conv2d):
         return _convolve(node, x, node.weight if weight is None else weight, node.bias if bias is None else bias)
     if isinstance(node, nir.AvgPool2d | nir.SumPool2d):
         return _pool(node, x)
     if isinstance(node, nir.Flatten):
         return _flatten(node, x)
     if isinstance(node, nir.Scale):
-        return np.asarray(x * node.scale)
+        return np.asarray(x * (node.scale if weight is None else weight))
     raise unsupported(name, node)
 
 
-def _convolve(node: nir.Conv2d, x: Array, weight: Array, bias: Array | None) -> Array:
-    """Cross-correlation as torch and NIR define it; weight (out, in/groups, kH, kW)."""
-    groups, (stride_h, stride_w), (dil_h, dil_w) = int(node.groups), pair(node.stride), pair(node.dilation)
-    padded = np.pad(x, ((0, 0), (0, 0), *conv_padding(node)))
+def _convolve(node: nir.Conv1d | nir.Conv2d, x: Array, weight: Array, bias: Array | None) -> Array:
+    """Cross-correlation as torch and NIR define it; weight (out, in/groups, kH, kW), a Conv1d as one with a single row."""
+    stride, dilation, padding = per_axis(node.stride, 2), per_axis(node.dilation, 2), conv_padding(node)
+    if isinstance(node, nir.Conv1d):
+        flat = _convolve_maps(
+            x[:, :, None], weight[:, :, None], (1, stride[1]), (1, dilation[1]), ((0, 0), padding[0]), int(node.groups)
+        )
+        out = flat[:, :, 0]
+    else:
+        out = _convolve_maps(x, weight, stride, dilation, padding, int(node.groups))
+    return out if bias is None else out + np.asarray(bias).reshape(1, -1, *(1,) * (out.ndim - 2))
+
+
+def _convolve_maps(
+    x: Array, weight: Array, stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[tuple[int, int], ...], groups: int
+) -> Array:
+    (stride_h, stride_w), (dil_h, dil_w) = stride, dilation
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
     out_channels, in_per_group, k_h, k_w = weight.shape
     rows = (padded.shape[2] - (k_h - 1) * dil_h - 1) // stride_h + 1
     columns = (padded.shape[3] - (k_w - 1) * dil_w - 1) // stride_w + 1
@@ -60,8 +74,7 @@ def _convolve(node: nir.Conv2d, x: Array, weight: Array, bias: Array | None) -> 
         for j in range(k_w):
             window = grouped[:, :, :, i * dil_h :, j * dil_w :][:, :, :, ::stride_h, ::stride_w][:, :, :, :rows, :columns]
             out += np.einsum("ngchw,goc->ngohw", window, kernels[..., i, j])
-    out = out.reshape(len(x), out_channels, rows, columns)
-    return out if bias is None else out + np.asarray(bias).reshape(1, -1, 1, 1)
+    return out.reshape(len(x), out_channels, rows, columns)
 
 
 def _pool(node: nir.AvgPool2d | nir.SumPool2d, x: Array) -> Array:

@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from snn_export.export import grid, hdf5_guard
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
-from snn_export.export.graph import SYNAPSE_TYPES, latencies
+from snn_export.export.graph import SYNAPSE_TYPES, latencies, weight_array
 from snn_export.models.diagnostics import UserError
 
 _Number = TypeVar("_Number", int, float)
+_Integer = TypeVar("_Integer", np.int16, np.int32)
 
 METADATA = "snn_export"
 NODE_TYPES = frozenset(
@@ -200,11 +201,12 @@ def _integers(path: Path, stored: Any) -> tuple[dict[str, IntegerSynapse], dict[
     try:
         for name, fields in stored.items():
             if "weight" in fields:
-                mantissa = fields.get("bias_mantissa")
+                mantissa, current = fields.get("bias_mantissa"), fields.get("current_bias")
                 synapses[name] = IntegerSynapse(
                     _int16(fields["weight"]),
                     _scalar(fields["weight_exponent"], int),
                     None if mantissa is None else _int16(mantissa),
+                    None if current is None else _integers_of(np.int32, current),
                 )
             else:
                 populations[name] = IntegerPopulation(
@@ -220,11 +222,15 @@ def _integers(path: Path, stored: Any) -> tuple[dict[str, IntegerSynapse], dict[
 
 
 def _int16(value: Any) -> NDArray[np.int16]:
+    return _integers_of(np.int16, value)
+
+
+def _integers_of(kind: type[_Integer], value: Any) -> NDArray[_Integer]:
     """Stored integers as they are; raises ValueError for numbers that a cast would change."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu" or (array.size and not -(1 << 15) <= int(array.min()) <= int(array.max()) < 1 << 15):
-        raise ValueError(f"not 16-bit integers: {array.dtype}")
-    return array.astype(np.int16)
+    array, limits = np.asarray(value), np.iinfo(kind)
+    if array.dtype.kind not in "iu" or (array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max):
+        raise ValueError(f"not {limits.bits}-bit integers: {array.dtype}")
+    return array.astype(kind)
 
 
 def _scalar(value: Any, kind: type[_Number]) -> _Number:
@@ -244,7 +250,7 @@ def _check_structure(path: Path, deployment: Deployment) -> None:
                 raise _unreadable(path, f"{key} of {name} holds NaN or infinity")
             if key in POSITIVE and np.any(np.asarray(value) < 0):
                 raise _unreadable(path, f"{key} of {name} is negative")
-            if key == "v_threshold" and not np.all(np.asarray(value) > 0):
+            if key in ("v_threshold", "threshold") and not np.all(np.asarray(value) > 0):
                 raise _unreadable(path, f"{key} of {name} is not positive: a silent neuron would fire")
     contract = deployment.contract
     named = {"neurons": set(contract.neurons), "latency": set(contract.latency), "integers": set(deployment.populations)}
@@ -252,7 +258,7 @@ def _check_structure(path: Path, deployment: Deployment) -> None:
         if names != layers and not (what == "integers" and not deployment.quantised and not names):
             odd = sorted(names ^ layers)
             raise _unreadable(path, f"the contract's {what} and the graph's populations differ: {', '.join(odd)}")
-    if contract.latency != latencies(deployment.graph):
+    if contract.latency != latencies(deployment.graph, deployment.contract.dt):
         raise _unreadable(path, "the contract's latencies are not those of its graph")
     _check_integers(path, deployment)
 
@@ -260,16 +266,17 @@ def _check_structure(path: Path, deployment: Deployment) -> None:
 def _check_integers(path: Path, deployment: Deployment) -> None:
     """Integers exist for every weight node of a quantised graph and for none of a float one, and fit their nodes."""
     weights = {name for name, node in deployment.graph.nodes.items() if isinstance(node, SYNAPSE_TYPES)}
+    weights -= deployment.host_synapses
     quantisation = deployment.contract.quantisation
     if set(deployment.synapses) != (weights if quantisation else set()) or (deployment.populations and not quantisation):
         raise _unreadable(path, "its integers do not belong to the weight nodes of its graph")
     for name, synapse in deployment.synapses.items():
         node = deployment.graph.nodes[name]
-        if node.weight.shape != synapse.weight.shape:
+        if weight_array(node).shape != synapse.weight.shape:
             raise _unreadable(path, f"the integer weights of {name} do not fit its node")
-        mantissa = synapse.bias_mantissa
-        if mantissa is not None and (mantissa.shape != synapse.weight.shape[:1] or isinstance(node, nir.Linear)):
-            raise _unreadable(path, f"the integer bias of {name} does not fit its node")
+        for bias in (synapse.bias_mantissa, synapse.current_bias):
+            if bias is not None and (bias.shape != synapse.weight.shape[:1] or isinstance(node, nir.Linear | nir.Scale)):
+                raise _unreadable(path, f"the integer bias of {name} does not fit its node")
         if not -8 <= synapse.weight_exponent <= 7:
             raise _unreadable(path, f"the weight exponent of {name} is {synapse.weight_exponent}, the chip holds -8..7")
     scales = {name: population.scale for name, population in deployment.populations.items()}

@@ -4,10 +4,10 @@ Two programs that add the same products in another order get membranes that diff
 above its threshold and the other below, a spike flips, and much of what follows differs. Such a flip is a TIE if the membrane
 was closer to its threshold than the forward error bound of its sum; otherwise the programs compute something different.
 
-Every layer is judged on its own: the interpreter is driven with the spikes the run itself recorded for the layers before, and
-must arrive at what the run recorded for this one. A tie in one layer therefore excuses nothing in the next, and within a layer
-it excuses the one neuron that flipped, from that step on. If every layer of both runs is explained this way, all that differs
-between the two runs follows from the ties.
+Every layer is judged on its own: the interpreter is driven with the spikes the run itself recorded for the layers before (and,
+in a loop, for the layer itself), and must arrive at what the run recorded for this one. A tie in one layer therefore excuses
+nothing in the next, and within a layer it excuses the one neuron that flipped, from that step on. If every layer of both runs
+is explained this way, all that differs between the two runs follows from the ties.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding, interpreter
 from snn_export.export.deployment import Deployment
+from snn_export.export.gains import threshold_array
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
@@ -69,6 +70,10 @@ def explain(
     signals: dict[str, NDArray[np.float64]] = {
         name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)
     }
+    signals |= {name: np.asarray(recorded.spikes, np.float64) for name, recorded in run.items()}
+    for name in deployment.layers:  # those the run does not know, such as relays that a pass put in
+        if name not in signals:
+            signals[name] = interpreter.run_population(deployment, name, signals).spikes.astype(np.float64)
     found = {}
     for name, recorded in run.items():
         expected = interpreter.run_population(deployment, name, signals)
@@ -80,10 +85,9 @@ def explain(
         first[1:] &= ~diverged[:-1]
         # The side that stayed silent was not reset: its membrane is what was compared with the threshold.
         silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
-        near = np.abs(silent - getattr(deployment.graph.nodes[name], "v_threshold", np.inf)) <= bound
+        near = np.abs(silent - threshold_array(deployment.graph.nodes[name])) <= bound
         apart = ~(np.abs(expected.membrane - recorded.membrane) <= bound) & ~diverged
         found[name] = Explained(_per_sample(first & near) > 0, _per_sample(first & ~near) > 0, _per_sample(apart))
-        signals[name] = np.asarray(recorded.spikes, np.float64)
     return found
 
 

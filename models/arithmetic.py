@@ -18,6 +18,7 @@ it, compared bit for bit in ``tests/hardware_sims/test_lava_parity.py``)::
     v = trunc(v * (4096 - dv) / 4096) + u + bias            saturates at +-(2^23 - 1)
     s = v > (vth << 6)                                      strict
     v = 0 where s                                           u is left alone
+    v = v - (vth << 6) where s                              in its place: a microcode neuron of Loihi 2, not Lava's
 
 ``a`` is the integer synaptic sum, ``bias`` the shifted mantissa; both decays truncate toward zero.
 """
@@ -120,13 +121,15 @@ def canonical_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bia
 
 
 def decay_toward_zero(state: Any, keep: Any) -> Any:
-    """``trunc(state * keep / 4096)`` for int64 state and integer keep in 0..4096.
+    """``trunc(state * keep / 4096)`` for integers |state| < 2^31 and keep in 0..4096.
 
-    An arithmetic shift floors; adding 4095 to negative products first turns the floor into truncation toward zero,
-    which is what sign(x) * (|x| >> 12) computes.
+    The state is split into its high bits h and its low twelve bits l, state = 4096 h + l, so that no product exceeds
+    2^24 where |state| <= 2^23: the same lines are exact in int32, where vector units are twice as wide, and in int64. An
+    arithmetic shift floors; adding 4095 to negative products first turns the floor into truncation toward zero, which is
+    what sign(x) * (|x| >> 12) computes.
     """
-    product = state * keep
-    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> DECAY_BITS
+    low = (state & (DECAY_ONE - 1)) * keep + ((state >> 31) & (DECAY_ONE - 1))
+    return (state >> DECAY_BITS) * keep + (low >> DECAY_BITS)
 
 
 def wrap_current(current: Any) -> Any:
@@ -141,7 +144,7 @@ def saturate_membrane(membrane: Any) -> Any:
 
 
 def loihi_current(u: Any, du: Any, synaptic_sum: Any) -> Any:
-    """U before the wrap: ``trunc(u (4095 - du) / 4096) + (a << 6)``; int64 in and out."""
+    """U before the wrap: ``trunc(u (4095 - du) / 4096) + (a << 6)``; integers in and out."""
     return decay_toward_zero(u, DECAY_MAX - du) + (synaptic_sum << STATE_SHIFT)
 
 
@@ -150,8 +153,8 @@ def loihi_membrane(v: Any, dv: Any, u: Any, bias: Any) -> Any:
     return decay_toward_zero(v, DECAY_ONE - dv) + u + bias
 
 
-def loihi_step(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """One whole step of Loihi's integer neuron, hard reset, int64.
+def loihi_integrate(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any) -> tuple[Any, Any, Any, Any]:
+    """Decay, add, wrap and saturate: one step of Loihi's integer neuron up to its comparison.
 
     Args:
         u: current.
@@ -160,17 +163,34 @@ def loihi_step(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, t
         bias: mantissa shifted by its exponent.
         du: current decay, 0..4095.
         dv: membrane decay, 0..4095.
-        threshold: vth << 6.
 
     Returns:
-        u, v after the reset, spikes, where u wrapped, where v saturated.
+        u, v before any reset, where u wrapped, where v saturated. int64, or int32 where |a| < 2^24.
     """
     wide_u = loihi_current(u, du, synaptic_sum)
     new_u = wrap_current(wide_u)
     wide_v = loihi_membrane(v, dv, new_u, bias)
-    new_v = saturate_membrane(wide_v)
+    return new_u, saturate_membrane(wide_v), current_overflows(wide_u), membrane_overflows(wide_v)
+
+
+def loihi_step(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """One whole step of Loihi's integer neuron, hard reset: :func:`loihi_integrate`, compare with vth << 6, v = 0 where s.
+
+    Returns:
+        u, v after the reset, spikes, where u wrapped, where v saturated.
+    """
+    new_u, new_v, wrapped, clipped = loihi_integrate(u, v, synaptic_sum, bias, du, dv)
     spikes = fires(new_v, threshold)
-    return new_u, reset_to_zero(new_v, spikes), spikes, current_overflows(wide_u), membrane_overflows(wide_v)
+    return new_u, reset_to_zero(new_v, spikes), spikes, wrapped, clipped
+
+
+def loihi_step_subtract(
+    u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any
+) -> tuple[Any, Any, Any, Any, Any]:
+    """As :func:`loihi_step` with ``v -= vth << 6`` where s, after the saturation: a microcode neuron of Loihi 2, not Lava's."""
+    new_u, new_v, wrapped, clipped = loihi_integrate(u, v, synaptic_sum, bias, du, dv)
+    spikes = fires(new_v, threshold)
+    return new_u, reset_by_subtraction(new_v, spikes, threshold), spikes, wrapped, clipped
 
 
 def current_overflows(unwrapped: Any) -> Any:

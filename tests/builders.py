@@ -1,8 +1,8 @@
-"""Deployments made from integers, for tests: random networks of Dense and Conv layers on Loihi's grid."""
+"""Deployments made from integers, for tests: networks on Loihi's grid, planned or random."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import nir
@@ -20,11 +20,35 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """One weight node and the population it drives.
+class SynapsePlan:
+    """One weight node between ``source`` (a layer's name, or "input") and the layer it belongs to.
 
-    weight: even integers in -256..254, (out, in) for a dense layer, (out, in/groups, kH, kW) for a convolution.
-    bias: mantissas (out,) or None. source: a layer's name, or "input"; a dense layer after a map gets a Flatten.
+    weight: integers, (out, in) for a dense layer, (out, in/groups, kL) or (out, in/groups, kH, kW) for a convolution; with
+        ``scale`` the factors of a Scale, the shape of the source or a single one.
+    before, after: steps of delay in front of and behind it, one number or an array of the features' shape; 0 makes no node.
+    bias: mantissas (out,), current_bias: added to the sum (out,); or None.
+    """
+
+    weight: Array
+    source: str = "input"
+    weight_exponent: int = 0
+    bias: Array | None = None
+    current_bias: Array | None = None
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] | str = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    scale: bool = False
+    before: int | Array = 0
+    after: int | Array = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """A population, the weight node that drives it first (fields as in :class:`SynapsePlan`), and ``more`` of them.
+
+    Weights are even integers in -256..254, or any in -255..255 where they have one sign. Sources of ``more`` may be later layers
+    or the layer itself, which makes a loop; a matrix behind a map gets a Flatten.
     """
 
     name: str
@@ -36,15 +60,30 @@ class LayerPlan:
     bias: Array | None = None
     bias_exponent: int = 0
     weight_exponent: int = 0
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] | str = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] | str = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
+    current_bias: Array | None = None
+    scale: bool = False
+    before: int | Array = 0
+    after: int | Array = 0
+    reset_interval: int = 0
+    reset_offset: int = 0
+    more: tuple[SynapsePlan, ...] = ()
+
+    @property
+    def synapses(self) -> tuple[SynapsePlan, ...]:
+        """All weight nodes that lead to it."""
+        return (SynapsePlan(**{item.name: getattr(self, item.name) for item in fields(SynapsePlan)}), *self.more)
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A network: layers in any order after their sources. Input levels lie in low..high; the readout is ``readout``."""
+    """A network: layers in any order after their first sources. Input levels lie in low..high; the readout is ``readout``.
+
+    encoder: replaces the one that ``low``, ``high`` and ``events`` make.
+    """
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerPlan, ...]
@@ -54,6 +93,7 @@ class Plan:
     events: bool = False
     readout: str = ""
     extra_nodes: dict[str, nir.NIRNode] = field(default_factory=dict)
+    encoder: EncoderSpec | None = None
 
 
 def deployment_from(plan: Plan) -> Deployment:
@@ -61,31 +101,30 @@ def deployment_from(plan: Plan) -> Deployment:
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(plan.input_shape)})}
     edges: list[tuple[str, str]] = []
     synapses, populations, neurons = {}, {}, {}
-    maps = {"input": len(plan.input_shape) == 3}
+    encoder = plan.encoder or EncoderSpec("events" if plan.events else "direct", gain=1.0, low=plan.low, high=plan.high)
+    axes = {"input": len(plan.input_shape)}
     for layer in plan.layers:
-        maps[layer.name], before = layer.weight.ndim == 4, layer.source
-        if maps[layer.source] and not maps[layer.name]:
-            before = f"{layer.name}.flatten"
-            nodes[before] = nir.Flatten({"input": np.array([1, 1, 1])}, start_dim=0, end_dim=-1)
-            edges.append((layer.source, before))
-        nodes[f"{layer.name}.weight"] = _weight_node(layer)
-        edges += [(before, f"{layer.name}.weight"), (f"{layer.name}.weight", layer.name)]
+        axes[layer.name] = axes[layer.source] if layer.scale else max(1, layer.weight.ndim - 1)
+    for layer in plan.layers:
         nodes[layer.name] = nir.I(r=np.ones(1))  # replaced below, when the number of neurons is known
-        bias = None if layer.bias is None else layer.bias.astype(np.int16)
-        synapses[f"{layer.name}.weight"] = IntegerSynapse(layer.weight.astype(np.int16), layer.weight_exponent, bias)
+        for number, synapse in enumerate(layer.synapses):
+            name = f"{layer.name}.weight" + (f"{number}" if number else "")
+            edges += _path(nodes, name, layer.name, synapse, axes[synapse.source])
+            if encoder.kind != "bias" or synapse.source != "input":
+                synapses[name] = _integers(synapse)
         populations[layer.name] = IntegerPopulation(layer.threshold, layer.du, layer.dv, 1.0, layer.bias_exponent)
-        neurons[layer.name] = NeuronSpec(layer.dv, layer.du)
+        neurons[layer.name] = NeuronSpec(
+            layer.dv, layer.du, reset_interval=layer.reset_interval, reset_offset=layer.reset_offset
+        )
     readout = plan.readout or plan.layers[-1].name
     nodes |= {**plan.extra_nodes, "output": nir.Output({"output": np.array([1])})}
     edges.append((readout, "output"))
-    graph = nir.NIRGraph(nodes, edges, type_check=False)
-    found = shapes(graph)
+    found = shapes(nir.NIRGraph(nodes, edges, type_check=False))
     for layer in plan.layers:
         nodes[layer.name] = _neuron_node(layer, found[layer.name])
     graph = nir.NIRGraph(nodes, edges, type_check=False)
     contract = ExecutionContract(
-        dt=1e-3, steps=plan.steps, latency=latencies(graph), neurons=neurons, readout=ReadoutSpec(readout),
-        encoder=EncoderSpec("events" if plan.events else "direct", gain=1.0, low=plan.low, high=plan.high),
+        dt=1e-3, steps=plan.steps, latency=latencies(graph, 1e-3), neurons=neurons, readout=ReadoutSpec(readout), encoder=encoder,
         quantisation=Quantisation(
             target="loihi2", weight_bits=8, scale=dict.fromkeys(neurons, 1.0), binding=dict.fromkeys(neurons, "test")
         ),
@@ -93,12 +132,37 @@ def deployment_from(plan: Plan) -> Deployment:
     return Deployment(graph, contract, synapses, populations)
 
 
-def _weight_node(layer: LayerPlan) -> nir.NIRNode:
-    weight = layer.weight.astype(np.float64)
-    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.astype(np.float64)
+def _path(nodes: dict[str, nir.NIRNode], name: str, target: str, synapse: SynapsePlan, axes: int) -> list[tuple[str, str]]:
+    """Add the nodes from a synapse's source to its target; returns the edges."""
+    chain, shaped = [synapse.source], np.ndim(synapse.before) == axes > 1
+    wanted = axes if synapse.scale else max(1, synapse.weight.ndim - 1)
+    delays = {"before": synapse.before, "after": synapse.after}
+    made = {f"{name}.{key}": nir.Delay(np.atleast_1d(steps) * 1e-3) for key, steps in delays.items() if np.any(steps)}
+    flat = {name.replace(".weight", ".flatten"): nir.Flatten({"input": np.ones(axes)}, start_dim=wanted - 1, end_dim=-1)} if axes > wanted else {}
+    first = [key for key in made if key.endswith("before")]
+    chain += [*first, *flat] if shaped else [*flat, *first]
+    chain += [name, *(key for key in made if key.endswith("after")), target]
+    nodes |= {**made, **flat, name: _weight_node(synapse)}
+    return list(zip(chain[:-1], chain[1:], strict=True))
+
+
+def _integers(synapse: SynapsePlan) -> IntegerSynapse:
+    bias = None if synapse.bias is None else synapse.bias.astype(np.int16)
+    current = None if synapse.current_bias is None else synapse.current_bias.astype(np.int32)
+    return IntegerSynapse(synapse.weight.astype(np.int16), synapse.weight_exponent, bias, current)
+
+
+def _weight_node(synapse: SynapsePlan) -> nir.NIRNode:
+    weight = synapse.weight.astype(np.float64)
+    if synapse.scale:
+        return nir.Scale(weight)
+    bias = np.zeros(len(weight)) if synapse.bias is None else synapse.bias.astype(np.float64)
     if weight.ndim == 2:
         return nir.Affine(weight, bias)
-    return nir.Conv2d(None, weight, layer.stride, layer.padding, layer.dilation, layer.groups, bias)
+    stride, padding, dilation, groups = synapse.stride, synapse.padding, synapse.dilation, synapse.groups
+    if weight.ndim == 4:
+        return nir.Conv2d(None, weight, stride, padding, dilation, groups, bias)
+    return nir.Conv1d(None, weight, stride[0], padding if isinstance(padding, str) else padding[0], dilation[0], groups, bias)
 
 
 def _neuron_node(layer: LayerPlan, shape: tuple[int, ...]) -> nir.NIRNode:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import nir
 import numpy as np
 
-from snn_export.export.deployment import Deployment, not_quantised
-from snn_export.export.graph import SYNAPSE_TYPES, Connection, conv_padding, latencies, pair
+from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
+from snn_export.export.graph import CONV_TYPES, Connection, latencies
+from snn_export.export.wiring import Wire, weight_node
+from snn_export.hardware_sims.lava.lowering import stays_convolution
 from snn_export.models.arithmetic import (
     BIAS_EXPONENT_MAX,
     BIAS_MANTISSA_MAX,
@@ -25,6 +27,7 @@ from snn_export.models.arithmetic import (
     WEIGHT_MAX,
     WEIGHT_MIN,
 )
+from snn_export.models.delay import DELAY_MAX
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 CONV_SUM_LIMIT = 1 << 23
@@ -34,38 +37,43 @@ REGISTER_LIMIT = 1 << 31
 """Lava holds u and v in 32-bit integers and wraps u only once per step."""
 
 WEIGHT_EXPONENT_MAX = 7
-GEOMETRY_MAX = 127
-"""Lava's Conv holds kernel size, stride, padding, dilation and groups in 8 bits."""
+SINGLE_SIGN_MAX = 255
+"""Largest weight of a layer whose weights have one sign."""
+
+ENTRIES_MAX = 1 << 26
+"""Entries of a matrix that a convolution is written out as; more would not fit into memory several times over."""
 
 
 def findings(deployment: Deployment) -> list[Diagnostic]:
     """Everything that keeps a deployment from running on Lava as its contract says; empty where it can run."""
-    if not deployment.quantised or deployment.contract.encoder.gain is None:
+    encoder = deployment.contract.encoder
+    if not deployment.quantised or (encoder.gain is None and encoder.kind != "bias"):
         return list(not_quantised("deployment").diagnostics)
     try:
         _ = deployment.shapes, deployment.connections
     except UserError as error:
         return list(error.diagnostics)
     found = [*_latencies(deployment)]
+    try:
+        whole = not found and bool(deployment.wires)
+    except UserError as error:  # said connection by connection below, but for wrong delays
+        whole, found = False, [*found, *(item for item in error.diagnostics if item.code != "SNX209")]
     for name in deployment.layers:
         population = [*_neuron(deployment, name)]
         for connection in deployment.connections[name]:
-            population += _connection(deployment, connection)
-        found += population or [*_biases(deployment, name), *_sums(deployment, name)]
+            if not deployment.host_synapses.intersection(connection.path):
+                population += _connection(deployment, connection)
+        found += population
+        if whole and not population:  # what follows computes with the integers
+            found += [*_biases(deployment, name), *_sums(deployment, name)]
+    if not found:
+        found = [item for wires in deployment.wires.values() for wire in wires for item in _wire(deployment, wire)]
     return list({(item.code, item.where): item for item in found}.values())
-
-
-def weight_node(deployment: Deployment, connection: Connection) -> str | None:
-    """The one weight node of a connection ``[Flatten] weight [Flatten]``; None where it has another form."""
-    nodes = [(name, deployment.graph.nodes[name]) for name in connection.path]
-    weights = [name for name, node in nodes if isinstance(node, SYNAPSE_TYPES)]
-    plain = all(isinstance(node, (*SYNAPSE_TYPES, nir.Flatten)) for _, node in nodes)
-    return weights[0] if plain and len(weights) == 1 else None
 
 
 def _latencies(deployment: Deployment) -> Iterator[Diagnostic]:
     try:
-        actual = latencies(deployment.graph)
+        actual = latencies(deployment.graph, deployment.contract.dt)
     except UserError as error:
         yield from error.diagnostics
         return
@@ -110,63 +118,80 @@ def _neuron(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
 
 
 def _connection(deployment: Deployment, connection: Connection) -> Iterator[Diagnostic]:
-    name = weight_node(deployment, connection)
+    name = weight_node(deployment.graph, connection)
     if name is None:
         path = " -> ".join((connection.source, *connection.path, connection.target))
         yield Diagnostic(
             "SNX225",
             f"Lava has no connection for {path}",
             path,
-            "between two populations there is exactly one Dense or Conv",
+            "between two populations there is exactly one layer of weights, with flattens and delays around it",
             "absorb pooling and scaling (snn_export.quantize does), and put one weight layer before each population",
         )
         return
-    synapse, node = deployment.synapses.get(name), deployment.graph.nodes[name]
+    synapse = deployment.synapses.get(name)
     if synapse is None:
         yield _without_integers(name)
         return
-    weight = synapse.weight.astype(np.int64)
-    wrong = int(((weight % 2 != 0) | (weight < WEIGHT_MIN) | (weight > WEIGHT_MAX)).sum())
-    if wrong:
-        yield Diagnostic(
-            "SNX223",
-            f"{wrong} of {weight.size} weights of {name} are not even integers in {WEIGHT_MIN}..{WEIGHT_MAX}",
-            name,
-            "a mixed-sign 8-bit synapse holds nothing else: Lava's Dense would clip and truncate them, its Conv would not",
-            "quantise again",
-        )
-    highest = 0 if isinstance(node, nir.Conv2d) else WEIGHT_EXPONENT_MAX
-    if not 0 <= synapse.weight_exponent <= highest:
+    yield from _weights(name, synapse)
+    if not 0 <= synapse.weight_exponent <= WEIGHT_EXPONENT_MAX:
         yield Diagnostic(
             "SNX224",
             f"the weight exponent of {name} is {synapse.weight_exponent}",
             name,
-            f"it must lie in 0..{highest}: Lava's Conv ignores it, and its Dense shifts the sum, not the weights",
+            f"it must lie in 0..{WEIGHT_EXPONENT_MAX}: Lava shifts the sum, and shifting each weight down rounds differently",
             "quantise again with weight exponent 0",
         )
-    if isinstance(node, nir.Conv2d):
-        yield from _geometry(name, node)
+    if synapse.current_bias is not None and np.any(synapse.current_bias % 2):
+        yield Diagnostic(
+            "SNX231",
+            f"{int((synapse.current_bias % 2 != 0).sum())} biases of {name} into the current are odd",
+            name,
+            "they are weights of sources that fire in every step, and a mixed-sign 8-bit synapse holds even integers only",
+            "quantise again",
+        )
 
 
-def _geometry(name: str, node: nir.Conv2d) -> Iterator[Diagnostic]:
-    (top, bottom), (left, right) = conv_padding(node)
-    sizes = (*node.weight.shape[2:], *pair(node.stride), *pair(node.dilation), top, bottom, left, right, int(node.groups))
-    if top != bottom or left != right:
+def _weights(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
+    weight, mixed = synapse.weight.astype(np.int64), synapse.sign_mode == "mixed"
+    low, high = (WEIGHT_MIN, WEIGHT_MAX) if mixed else (-SINGLE_SIGN_MAX, SINGLE_SIGN_MAX)
+    wrong = (weight < low) | (weight > high)
+    if mixed:
+        wrong |= weight % 2 != 0
+    if wrong.any():
+        kind = "even integers" if mixed else "integers"
         yield Diagnostic(
-            "SNX226",
-            f"{name} is padded unevenly: rows {top}, {bottom}, columns {left}, {right}",
+            "SNX223",
+            f"{int(wrong.sum())} of {weight.size} weights of {name} are not {kind} in {low}..{high}",
             name,
-            "Lava's Conv pads both sides alike",
-            "use an odd kernel with padding 'same', or state the padding as numbers",
+            f"an 8-bit synapse of {'mixed' if mixed else 'one'} sign holds nothing else: Lava would clip and truncate them",
+            "quantise again",
         )
-    elif max(sizes) > GEOMETRY_MAX:
+
+
+def _wire(deployment: Deployment, wire: Wire) -> Iterator[Diagnostic]:
+    """What a wire asks of the chip beyond its weights; only where everything else is in order."""
+    steps, gap = wire.most, deployment.latency_gap(wire)
+    where = f"{wire.source} -> {wire.target}"
+    if steps + gap > DELAY_MAX:
         yield Diagnostic(
-            "SNX226",
-            f"{name} has a size of {max(sizes)} (kernel, stride, padding, dilation or groups)",
-            name,
-            f"Lava's Conv holds these in 8 bits, up to {GEOMETRY_MAX}, and wraps beyond",
-            "split the layer",
+            "SNX230",
+            f"a spike from {wire.source} has to wait {steps + gap} steps on its way to {wire.target}",
+            where,
+            f"a synapse delays by up to {DELAY_MAX} steps; {steps} are the network's own, {gap} make up for a shorter path",
+            "shorten the delay, or put a population that only relays spikes into the way",
         )
+    node = deployment.graph.nodes[wire.weight]
+    if isinstance(node, CONV_TYPES) and not stays_convolution(deployment, wire):
+        size = int(np.prod(node.weight.shape)) * int(np.prod(deployment.shapes[wire.weight][1:]))
+        if size > ENTRIES_MAX:
+            yield Diagnostic(
+                "SNX226",
+                f"{wire.weight} would have to be written out as a matrix of {size} entries",
+                where,
+                "Lava's Conv has no delay and no weight exponent, pads both sides alike and holds sizes up to 127",
+                "use an odd kernel, no weight exponent and no delay on this layer, or split it",
+            )
 
 
 def _biases(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
@@ -183,20 +208,18 @@ def _biases(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
 
 def _sums(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
     """Bounds from the real weights, whatever the input is."""
-    encoder, total = deployment.contract.encoder, 0
-    for connection in deployment.connections[name]:
-        node = weight_node(deployment, connection)
-        if node is None:
-            continue
-        synapse = deployment.synapses[node]
-        largest = 1 if connection.source in deployment.populations else max(abs(encoder.low), abs(encoder.high))
+    encoder, total = deployment.contract.encoder, int(np.abs(deployment.current_bias(name)).max(initial=0))
+    for wire in deployment.wires[name]:
+        synapse, node = deployment.synapses[wire.weight], deployment.graph.nodes[wire.weight]
+        largest = 1 if wire.source in deployment.populations else max(abs(encoder.low), abs(encoder.high))
         weight = np.abs(synapse.weight.astype(np.int64))
-        bound = (int(weight.reshape(len(weight), -1).sum(axis=1).max()) * largest) << synapse.weight_exponent
-        if isinstance(deployment.graph.nodes[node], nir.Conv2d) and bound >= CONV_SUM_LIMIT:
+        sums = weight if isinstance(node, nir.Scale) else weight.reshape(len(weight), -1).sum(axis=1)
+        bound = (int(sums.max(initial=0)) * largest) << synapse.weight_exponent
+        if isinstance(node, CONV_TYPES) and stays_convolution(deployment, wire) and bound >= CONV_SUM_LIMIT:
             yield Diagnostic(
                 "SNX228",
-                f"sums of {node} can reach {bound}",
-                node,
+                f"sums of {wire.weight} can reach {bound}",
+                wire.weight,
                 f"Lava's Conv wraps its sum at {CONV_SUM_LIMIT}",
                 "use fewer input bits or a smaller scale",
             )

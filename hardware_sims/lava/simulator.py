@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import Connection, conv_padding, pair
 from snn_export.hardware_sims import environments
-from snn_export.hardware_sims.lava.expressible import findings, weight_node
+from snn_export.hardware_sims.lava.expressible import findings
+from snn_export.hardware_sims.lava.lowering import lower
+from snn_export.hardware_sims.lava.schedule import period, resets
 from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities
 from snn_export.hardware_sims.trace import LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
@@ -27,6 +27,9 @@ Array = NDArray[Any]
 
 BYTES_PER_RUN = 512 << 20
 """Recorded and streamed bytes of one Lava run; more samples are split over several runs."""
+
+AXON_WEIGHT = 254
+"""What one always-firing source can add to a synaptic sum in a step."""
 
 _SPIKES: tuple[Record, ...] = ("spikes",)
 _DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -41,6 +44,7 @@ class Program:
     """What the worker is told about a network, without inputs; see ``lava/worker.py`` for the fields."""
 
     deployment: Deployment
+    period: int
     populations: tuple[Mapping[str, Any], ...]
     connections: tuple[Mapping[str, Any], ...]
     arrays: Mapping[str, Array]
@@ -50,9 +54,10 @@ class Program:
 class LavaSimulator:
     """Intel's Lava, the arbiter of what the chip would do.
 
-    All samples stream back to back through one run; LIFReset separates them. Every population's spikes, u and v are recorded
-    inside its own Lava process. Membranes and currents are int32 in membrane units (``unit`` gives their real value).
-    Lava does not tell when it wraps or saturates, so ``overflows`` is None.
+    All samples stream through one run; LIFReset separates them, and pauses in which delayed and loop-closing connections are
+    cleared (see ``lava/schedule.py``). Every population's spikes, u and v are recorded inside its own Lava process. Membranes and
+    currents are int32 in membrane units (``unit`` gives their real value). Lava does not tell when it wraps or saturates, so
+    ``overflows`` is None.
 
     Deviation from the canonical neuron: every synapse takes one step; it is removed here (``latency``).
 
@@ -105,22 +110,15 @@ class LavaSimulator:
         found = self.check(deployment)
         if found:
             raise UserError.from_diagnostics(tuple(found))
-        contract, layers = deployment.contract, deployment.layers
-        arrays: dict[str, Array] = {}
-        populations: list[dict[str, Any]] = []
-        connections: list[dict[str, Any]] = []
-        for index, name in enumerate(layers):
-            integers, shape = deployment.populations[name], deployment.shapes[name]
-            arrays[f"bias_{index}"] = (deployment.bias(name) >> integers.bias_exponent).astype(np.int16)
-            populations.append({
-                "name": name, "shape": list(shape), "du": integers.du, "dv": integers.dv, "threshold": integers.threshold,
-                "bias_exponent": integers.bias_exponent, "latency": contract.latency[name],
-            })  # fmt: skip
-            for connection in deployment.connections[name]:
-                described, weight = _connection(deployment, connection)
-                arrays[f"weight_{len(connections)}"] = weight
-                connections.append(described)
-        return Program(deployment, tuple(populations), tuple(connections), arrays)
+        index = {name: number for number, name in enumerate(deployment.layers)}
+        spacing, axons = period(deployment), _axons(deployment)
+        lowered = [lower(deployment, wire, index) for name in index for wire in deployment.wires[name]]
+        arrays = {f"axons_{index[name]}": weights for name, weights in axons.items()}
+        arrays |= {f"bias_{number}": _mantissa(deployment, name, deployment.bias(name)) for name, number in index.items()}
+        for number, connection in enumerate(lowered):
+            arrays |= {f"{name}_{number}": array for name, array in connection.arrays.items()}
+        populations = tuple(_population(deployment, name, spacing, name in axons) for name in index)
+        return Program(deployment, spacing, populations, tuple(connection.facts for connection in lowered), arrays)
 
     def run(self, program: Program, inputs: Array, record: Collection[Record] = _SPIKES) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); see :class:`Simulator`.
@@ -132,6 +130,7 @@ class LavaSimulator:
         wanted = check_record(record)
         python = self._interpreter()
         levels = encoding.levels(program.deployment, inputs).astype(np.int32)
+        biases = _sample_biases(program.deployment, inputs)
         kept = self._kept(program, wanted)
         batch, steps = levels.shape[1], program.deployment.contract.steps
         recorded = {
@@ -143,9 +142,8 @@ class LavaSimulator:
         facts: dict[str, Any] = {}
         for start in range(0, batch, size):
             part = slice(start, min(batch, start + size))
-            facts = self._run_once(
-                python, program, levels[:, part], kept, {key: array[:, part] for key, array in recorded.items()}
-            )
+            given = {"input": levels[:, part]} | {name: bias[part] for name, bias in biases.items()}
+            facts = self._run_once(python, program, given, kept, {key: array[:, part] for key, array in recorded.items()})
         return self._trace(program, recorded, wanted, facts)
 
     def _interpreter(self) -> Path:
@@ -165,16 +163,22 @@ class LavaSimulator:
         per_step = 4 * int(np.prod(program.deployment.input_shape))
         for population, names in zip(program.populations, kept, strict=True):
             per_step += int(np.prod(population["shape"])) * sum(_DTYPES[what].itemsize for what in names)
-        return max(1, BYTES_PER_RUN // (per_step * program.deployment.contract.steps))
+        return max(1, BYTES_PER_RUN // (per_step * program.period))
 
     def _run_once(
-        self, python: Path, program: Program, levels: Array, kept: list[list[str]], into: Mapping[tuple[int, str], Array]
+        self,
+        python: Path,
+        program: Program,
+        given: Mapping[str, Array],
+        kept: list[list[str]],
+        into: Mapping[tuple[int, str], Array],
     ) -> dict[str, Any]:
         """One Lava run; fills the arrays of ``into`` and returns what the worker says about itself."""
         log = new_log(self._log_folder or environments.log_folder(), "lava")
         request = {
             "steps": program.deployment.contract.steps,
-            "samples": levels.shape[1],
+            "samples": given["input"].shape[1],
+            "period": program.period,
             "input_shape": list(program.deployment.input_shape),
             "populations": [{**item, "record": names} for item, names in zip(program.populations, kept, strict=True)],
             "connections": list(program.connections),
@@ -184,7 +188,7 @@ class LavaSimulator:
             folder, trace = Path(name) / "request", Path(name) / "trace"
             folder.mkdir()
             (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-            arrays: dict[str, Any] = {"input": levels, **program.arrays}
+            arrays: dict[str, Any] = {**given, **program.arrays}
             np.savez(folder / "arrays.npz", **arrays)
             worker = environments.environment("lava").worker
             run_worker(WorkerCall("lava", python, worker, folder, trace, log, self._time_limit), self._progress)
@@ -218,29 +222,41 @@ class LavaSimulator:
         return Trace(self.name, layers, readout, predictions, ties, provenance)
 
 
-def _connection(deployment: Deployment, connection: Connection) -> tuple[dict[str, Any], Array]:
-    """One Dense or Conv per source: two sources that share a weight node would otherwise count once when both spike."""
-    name = weight_node(deployment, connection)
-    if name is None:
-        raise UserError.from_diagnostics(tuple(findings(deployment)))
-    synapse, node, encoder = deployment.synapses[name], deployment.graph.nodes[name], deployment.contract.encoder
-    before = connection.path[: connection.path.index(name)]
-    from_input = connection.source not in deployment.layers
-    graded = from_input and not (encoder.low >= 0 and encoder.high <= 1)
-    described: dict[str, Any] = {
-        "source": -1 if from_input else deployment.layers.index(connection.source),
-        "target": deployment.layers.index(connection.target),
-        "kind": "conv" if isinstance(node, nir.Conv2d) else "dense",
-        "weight_exponent": synapse.weight_exponent,
-        "message_bits": encoder.bits if graded else 0,
-        "input_shape": list(deployment.shapes[before[-1] if before else connection.source]),
-        "output_shape": list(deployment.shapes[name]),
+def _population(deployment: Deployment, name: str, spacing: int, axons: bool) -> dict[str, Any]:
+    integers, reset = deployment.populations[name], resets(deployment, name, spacing)
+    return {
+        "name": name, "shape": list(deployment.shapes[name]), "du": integers.du, "dv": integers.dv,
+        "threshold": integers.threshold, "bias_exponent": integers.bias_exponent, "latency": deployment.contract.latency[name],
+        "reset_interval": reset.interval, "cleared_at": list(reset.paused), "axons": axons,
+    }  # fmt: skip
+
+
+def _axons(deployment: Deployment) -> dict[str, Array]:
+    """Weights (neurons, k) of k always-firing sources, by population that needs them: biases into its current.
+
+    A population that nothing leads to, because a host computes its input, gets a weight of 0: Lava builds only what is connected.
+    """
+    biases = {name: deployment.current_bias(name).ravel() for name in deployment.layers}
+    kept = {name: bias for name, bias in biases.items() if bias.any() or not deployment.wires[name]}
+    most = max((int(np.abs(bias).max(initial=0)) for bias in kept.values()), default=0)
+    count = max(1, -(-most // AXON_WEIGHT))
+    share = np.arange(count) * AXON_WEIGHT
+    return {
+        name: (np.sign(bias)[:, None] * np.clip(np.abs(bias)[:, None] - share, 0, AXON_WEIGHT)).astype(np.int16)
+        for name, bias in kept.items()
     }
-    if isinstance(node, nir.Conv2d):
-        (top, _), (left, _) = conv_padding(node)
-        described |= {"stride": list(pair(node.stride)), "dilation": list(pair(node.dilation))}
-        described |= {"padding": [top, left], "groups": int(node.groups)}
-    return described, synapse.weight.astype(np.int16)
+
+
+def _mantissa(deployment: Deployment, population: str, bias: Array) -> Array:
+    return (bias >> deployment.populations[population].bias_exponent).astype(np.int16)
+
+
+def _sample_biases(deployment: Deployment, inputs: Array) -> dict[str, Array]:
+    """Mantissas per sample, ``biases_<p>`` (B, *features), of populations whose input a host computes."""
+    return {
+        f"biases_{deployment.layers.index(name)}": _mantissa(deployment, name, deployment.bias(name) + bias)
+        for name, bias in encoding.host_bias(deployment, inputs).items()
+    }
 
 
 def _read(trace: Path, into: Mapping[tuple[int, str], Array], log: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def graph_is_readable(deployment: Deployment) -> Iterator[Diagnostic]:
     """Feed-forward, known node types, shapes that fit, paths of equal length."""
     try:
         _ = deployment.shapes
-        latencies(deployment.graph)
+        latencies(deployment.graph, deployment.contract.dt)
     except UserError as error:
         yield from error.diagnostics
 

@@ -16,7 +16,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
-from snn_export.models.unroll import unroll
+from snn_export.models.unroll import leaves, unroll
 
 CHUNK = 128
 """Samples run at once."""
@@ -47,7 +47,7 @@ class StudentSimulator:
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every population of the deployment must be a layer of the module."""
-        names = dict(self._layers.named_children()) if self._layers is not None else {}
+        names = dict(leaves(self._layers)) if self._layers is not None else {}
         return [
             Diagnostic(
                 "SNX403",

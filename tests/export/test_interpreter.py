@@ -185,7 +185,7 @@ def cuba(du: int, dv: int, steps: int = 20) -> Deployment:
     }  # fmt: skip
     graph = nir.NIRGraph(nodes, [("x", "w"), ("w", "n"), ("n", "y")], type_check=False)
     contract = ExecutionContract(
-        dt=1e-3, steps=steps, latency=latencies(graph), encoder=EncoderSpec(), neurons={"n": NeuronSpec(dv, du)},
+        dt=1e-3, steps=steps, latency=latencies(graph, 1e-3), encoder=EncoderSpec(), neurons={"n": NeuronSpec(dv, du)},
         readout=ReadoutSpec("n", "spike_count"),
     )  # fmt: skip
     return Deployment(graph, contract)
@@ -230,7 +230,7 @@ def test_bias_of_a_weight_node_with_two_sources_counts_once() -> None:
     edges = [("x", "a"), ("x", "b"), ("a", "w"), ("b", "w"), ("w", "n"), ("n", "y")]
     graph = nir.NIRGraph(nodes, edges, type_check=False)
     contract = ExecutionContract(
-        dt=1e-3, steps=1, latency=latencies(graph), encoder=EncoderSpec(), readout=ReadoutSpec("n"),
+        dt=1e-3, steps=1, latency=latencies(graph, 1e-3), encoder=EncoderSpec(), readout=ReadoutSpec("n"),
         neurons={"n": NeuronSpec(0, reset="none", spiking=False)},
     )  # fmt: skip
     found = interpreter.run(Deployment(graph, contract), np.array([[1.0, 2.0]]))

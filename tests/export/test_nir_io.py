@@ -169,7 +169,7 @@ def bump(value: Any) -> Any:
         (f"{INTEGER}/c/bias_exponent", "SNX106"), (f"{INTEGER}/c.weight/weight_exponent", "SNX106"),
         (f"{INTEGER}/l/scale", "SNX101"), ("node/nodes/l/tau_mem", "SNX107"), ("node/nodes/l/tau_syn", "SNX107"),
         ("node/nodes/c/tau", "SNX107"), ("node/nodes/l/r", "SNX244"), ("node/nodes/l/w_in", "SNX244"),
-        ("node/nodes/l/v_leak", "SNX201"), ("node/nodes/l/v_reset", "SNX201"),
+        ("node/nodes/l/v_leak", "SNX106"), ("node/nodes/l/v_reset", "SNX201"),
     ],
 )  # fmt: skip
 def test_one_changed_parameter_is_refused(written: tuple[Deployment, Path], tmp_path: Path, dataset: str, code: str) -> None:

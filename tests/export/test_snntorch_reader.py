@@ -46,7 +46,7 @@ def test_parameters_neurons_and_readout_are_read() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [nn.ReLU(), nn.MaxPool2d(2), nn.Sigmoid(), nn.LayerNorm(3), nn.Sequential(nn.Identity()), snntorch.Synaptic(0.5, 0.5)],
+    [nn.ReLU(), nn.MaxPool2d(2), nn.Sigmoid(), nn.LayerNorm(3), snntorch.Lapicque(0.5), snntorch.Alpha(0.5, 0.4)],
 )
 def test_unknown_module_is_refused_by_name(module: nn.Module) -> None:
     text = refused(with_neuron(module), (4,), "SNX210")

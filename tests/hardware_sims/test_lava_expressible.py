@@ -16,7 +16,7 @@ from snn_export.hardware_sims.lava.simulator import LavaSimulator
 from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import NeuronSpec
-from tests.builders import LayerPlan, Plan, deployment_from, random_deployment
+from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, random_deployment
 
 DENSE = LayerPlan("layer", np.full((3, 4), 2))
 CONV = LayerPlan("layer", np.full((2, 1, 3, 2), 2))
@@ -53,6 +53,17 @@ def with_latency(steps: int) -> Deployment:
     return made.replace(contract=made.contract.model_copy(update={"latency": {"layer": steps}}))
 
 
+def fast_loop() -> Deployment:
+    """Two connections in a loop with one step of delay."""
+    back = SynapsePlan(np.full((3, 3), 2), "second")
+    made = deployment_from(Plan((4,), (DENSE, LayerPlan("second", np.full((3, 3), 2), "layer"))))
+    slow = deployment_from(Plan((4,), (replace(DENSE, more=(replace(back, before=2),)), LayerPlan("second", back.weight, "layer"))))
+    assert LavaSimulator().check(slow) == LavaSimulator().check(made) == []
+    edges = [*((a, b) for a, b in slow.graph.edges if "before" not in a + b), ("second", "layer.weight1")]
+    nodes = {name: node for name, node in slow.graph.nodes.items() if "before" not in name}
+    return slow.replace(graph=nir.NIRGraph(nodes, edges, type_check=False))
+
+
 REFUSED = {
     "subtract": ("SNX203", lambda: with_neuron(NeuronSpec(0, reset="subtract"))),
     "late reset": ("SNX203", lambda: with_neuron(NeuronSpec(0, reset_delay=1))),
@@ -61,17 +72,21 @@ REFUSED = {
     "dv": ("SNX221", lambda: with_population(dv=4096)),
     "bias exponent": ("SNX222", lambda: with_population(bias_exponent=8)),
     "bias mantissa": ("SNX222", lambda: dense(bias=np.array([0, 4096, 0]))),
-    "odd weight": ("SNX223", lambda: dense(weight=np.array([[2, 3, 2, 2]]))),
+    "odd weight": ("SNX223", lambda: dense(weight=np.array([[2, 3, -2, 2]]))),
     "large weight": ("SNX223", lambda: dense(weight=np.array([[2, 256, 2, 2]]))),
-    "conv exponent": ("SNX224", lambda: conv(weight_exponent=1)),
+    "large inhibition": ("SNX223", lambda: dense(weight=np.array([[-2, -258, -2, -2]]))),
+    "large exponent": ("SNX224", lambda: conv(weight_exponent=8)),
     "negative exponent": ("SNX224", lambda: dense(weight_exponent=-1)),
     "pool": ("SNX225", with_pool),
-    "uneven padding": ("SNX226", lambda: conv(padding="same")),
-    "many groups": ("SNX226", lambda: conv((128, 3, 2), weight=np.full((128, 1, 3, 2), 2), groups=128)),
+    "huge matrix": ("SNX226", lambda: conv((1, 1, 30_000), weight=np.full((2, 1, 1, 3000), 2), padding="same")),
     "no integers": ("SNX227", lambda: dense().replace(synapses={})),
     "conv sum": ("SNX228", lambda: conv(high=1 << 20)),
     "current": ("SNX228", lambda: dense(high=1 << 22)),
     "latency": ("SNX229", lambda: with_latency(2)),
+    "delay": ("SNX230", lambda: dense(before=40, after=23)),
+    "odd current": ("SNX231", lambda: dense(current_bias=np.array([0, 3, 0]))),
+    "half a step of delay": ("SNX248", lambda: dense(before=0.5)),
+    "fast loop": ("SNX207", fast_loop),
 }
 
 
@@ -86,7 +101,7 @@ def test_each_reason_has_its_code(case: str) -> None:
 
 
 def test_reasons_come_all_at_once() -> None:
-    deployment = dense(weight=np.full((3, 4), 3), weight_exponent=9)
+    deployment = dense(weight=np.full((3, 4), 256), weight_exponent=9)
     deployment = deployment.replace(populations={"layer": replace(deployment.populations["layer"], du=5000, threshold=-1)})
     assert sorted(found.code for found in LavaSimulator().check(deployment)) == ["SNX221", "SNX221", "SNX223", "SNX224"]
 

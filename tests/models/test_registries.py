@@ -69,7 +69,7 @@ def test_config_that_cannot_be_built(build, wrong) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "code"), [({"steps": 0}, "SNX012"), ({"input_shape": (1, 7, 8)}, "SNX012"), ({"dv": 4096}, "SNX301")]
+    ("wrong", "code"), [({"steps": 0}, "SNX012"), ({"input_shape": (1, 7, 8)}, "SNX012"), ({"dv": 4097}, "SNX301")]
 )
 def test_student_config_that_cannot_be_built(wrong, code) -> None:
     with pytest.raises(UserError) as error:

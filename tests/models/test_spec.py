@@ -12,7 +12,7 @@ from snn_export.models.spec import EncoderSpec, NeuronSpec
 
 
 @pytest.mark.parametrize("field", ["dv", "du"])
-@pytest.mark.parametrize("value", [-1, 4096])
+@pytest.mark.parametrize("value", [-1, 4097])
 def test_decay_outside_12_bits_is_refused(field: str, value: int) -> None:
     with pytest.raises(UserError, match=f"{field} = {value}") as caught:
         NeuronSpec(**{"dv": 1, field: value})

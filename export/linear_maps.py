@@ -1,0 +1,188 @@
+"""Linear nodes as matrices, and two of them as one.
+
+A chain of linear layers between two populations is one linear map. Where it is a convolution again it stays one: pooling is a
+convolution of every channel by itself, and a convolution of a convolution has the kernel
+
+    K[o, c, u] = sum_m sum_j B[o, m, j] A[m, c, u - j s_A]        stride s_A s_B, padding p_A + p_B s_A
+
+That is exact unless B pads: B's padding stands for zeros, where K would see whatever part of A's windows still lies on the
+image. Everything else is a sparse matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from snn_export.export.graph import CONV_TYPES, POOL_TYPES, Shape, conv_padding, pair, per_axis, unsupported
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A convolution, or a pooling as the convolution it is.
+
+    kernel (out, in/groups, *sizes) without dilation (spread with zeros); stride per axis; padding before and after each axis;
+    given and made are the spatial shapes of its input and output.
+    """
+
+    kernel: Array
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    given: Shape
+    made: Shape
+
+
+def window_of(node: nir.NIRNode, given: Shape, made: Shape) -> Window | None:
+    """A Conv1d, Conv2d, AvgPool2d or SumPool2d as a window; None for any other node. Shapes with channels."""
+    if isinstance(node, CONV_TYPES):
+        axes = node.weight.ndim - 2
+        stride, dilation = per_axis(node.stride, axes), per_axis(node.dilation, axes)
+        kernel = _spread(np.asarray(node.weight, np.float64), dilation)
+        return Window(kernel, stride, conv_padding(node), int(node.groups), given[1:], made[1:])
+    if isinstance(node, POOL_TYPES):
+        size, padding = pair(node.kernel_size), pair(node.padding)
+        weight = 1.0 / (size[0] * size[1]) if isinstance(node, nir.AvgPool2d) else 1.0
+        kernel = np.full((given[0], 1, *size), weight)
+        return Window(kernel, pair(node.stride), tuple((p, p) for p in padding), given[0], given[1:], made[1:])
+    return None
+
+
+def convolution(window: Window, bias: Array) -> nir.NIRNode | None:
+    """The NIR node of a window; None where it would be padded unevenly, which NIR cannot say."""
+    axes = len(window.stride)
+    before = tuple(first for first, _ in window.padding)
+    sizes = zip(window.given, before, window.kernel.shape[2:], window.stride, strict=True)
+    if tuple((size + 2 * pad - k) // stride + 1 for size, pad, k, stride in sizes) != window.made:
+        return None
+    one = axes == 1
+    return (nir.Conv1d if one else nir.Conv2d)(
+        input_shape=window.given[0] if one else window.given,
+        weight=window.kernel,
+        stride=window.stride[0] if one else window.stride,
+        padding=before[0] if one else before,
+        dilation=1 if one else (1, 1),
+        groups=window.groups,
+        bias=bias,
+    )
+
+
+def composed(first: Window, then: Window) -> Window | None:
+    """``then`` after ``first`` as one window; None where that would not be exact, for the reason in the module's docstring."""
+    for axis, (before, after) in enumerate(then.padding):
+        reach, step = first.kernel.shape[2 + axis], first.stride[axis]
+        if before and reach > step + first.padding[axis][0]:
+            return None
+        if after and first.made[axis] * step - first.padding[axis][0] < first.given[axis]:
+            return None
+    a, b, groups, inputs = _joined_groups(first, then)
+    sizes = tuple((k_b - 1) * step + k_a for k_a, k_b, step in zip(a.shape[2:], b.shape[2:], first.stride, strict=True))
+    kernel = np.zeros((b.shape[0], inputs, *sizes))
+    for offset in product(*map(range, b.shape[2:])):
+        at = tuple(slice(o * s, o * s + k) for o, s, k in zip(offset, first.stride, a.shape[2:], strict=True))
+        kernel[(slice(None), slice(None), *at)] += _product(a, b[(slice(None), slice(None), *offset)], groups, inputs)
+    padding = tuple(
+        (p_a[0] + p_b[0] * s, p_a[1] + p_b[1] * s) for p_a, p_b, s in zip(first.padding, then.padding, first.stride, strict=True)
+    )
+    stride = tuple(s_a * s_b for s_a, s_b in zip(first.stride, then.stride, strict=True))
+    return Window(kernel, stride, padding, groups, first.given, then.made)
+
+
+def _by_channel(window: Window) -> bool:
+    """True where every channel is treated by itself."""
+    return window.kernel.shape[1] == 1 and window.groups == window.kernel.shape[0]
+
+
+def _joined_groups(first: Window, then: Window) -> tuple[Array, Array, int, int]:
+    """Both kernels, the groups of their composition and its input channels per group: few, where a kernel has groups."""
+    if _by_channel(first):
+        return first.kernel, then.kernel, then.groups, then.kernel.shape[1]
+    if _by_channel(then) or first.groups == then.groups:
+        return first.kernel, then.kernel, first.groups, first.kernel.shape[1]
+    a, b = _ungrouped(first.kernel, first.groups), _ungrouped(then.kernel, then.groups)
+    return a, b, 1, a.shape[1]
+
+
+def _product(a: Array, b: Array, groups: int, inputs: int) -> Array:
+    """One offset of the composed kernel, (out, in/groups, *sizes of a); b is (out, mid/groups)."""
+    out, mid, ones = b.shape[0], a.shape[0], (1,) * (a.ndim - 2)
+    if b.shape[1] == 1 and out == mid:  # the second treats every channel by itself: out = mid
+        return np.asarray(a * b.reshape(out, 1, *ones))
+    if mid == groups * inputs and a.shape[1] == 1:  # the first does: mid = in
+        parts, weights = a.reshape(groups, 1, inputs, *a.shape[2:]), b.reshape(groups, out // groups, inputs, *ones)
+        return np.asarray((parts * weights).reshape(out, inputs, *a.shape[2:]))
+    left, right = b.reshape(groups, out // groups, mid // groups), a.reshape(groups, mid // groups, -1)
+    return np.asarray(np.matmul(left, right).reshape(out, inputs, *a.shape[2:]))
+
+
+def _spread(kernel: Array, dilation: tuple[int, ...]) -> Array:
+    """A dilated kernel written out, zeros between its weights."""
+    if all(step == 1 for step in dilation):
+        return kernel
+    sizes = [(k - 1) * step + 1 for k, step in zip(kernel.shape[2:], dilation, strict=True)]
+    wide = np.zeros((*kernel.shape[:2], *sizes), kernel.dtype)
+    wide[(slice(None), slice(None), *(slice(None, None, step) for step in dilation))] = kernel
+    return wide
+
+
+def _ungrouped(kernel: Array, groups: int) -> Array:
+    """A grouped kernel as one over all input channels, (out, in, *sizes)."""
+    if groups == 1:
+        return kernel
+    out, per_group = kernel.shape[:2]
+    wide = np.zeros((out, per_group * groups, *kernel.shape[2:]), kernel.dtype)
+    for group in range(groups):
+        rows = slice(group * out // groups, (group + 1) * out // groups)
+        wide[rows, group * per_group : (group + 1) * per_group] = kernel[rows]
+    return wide
+
+
+def matrix(name: str, node: nir.NIRNode, given: Shape, made: Shape) -> sparse.csr_array:
+    """The linear part of a node on flattened features, (outputs, inputs), without its bias.
+
+    Raises:
+        UserError: SNX201 for a node that is not linear.
+    """
+    if isinstance(node, nir.Affine | nir.Linear):
+        return sparse.csr_array(np.asarray(node.weight, np.float64))
+    if isinstance(node, nir.Scale):
+        return sparse.csr_array(sparse.diags_array(np.broadcast_to(node.scale, given).astype(np.float64).ravel()))
+    window = window_of(node, given, made)
+    if window is None:
+        raise unsupported(name, node)
+    return _window_matrix(window)
+
+
+def _window_matrix(window: Window) -> sparse.csr_array:
+    """Sum over kernel positions of (channel weights) x (which input position each output position reads there)."""
+    kernel = _ungrouped(window.kernel, window.groups)
+    total = sparse.csr_array((kernel.shape[0] * _count(window.made), kernel.shape[1] * _count(window.given)))
+    for offset in product(*map(range, kernel.shape[2:])):
+        weights = kernel[(slice(None), slice(None), *offset)]
+        if np.any(weights):
+            total = total + sparse.kron(sparse.csr_array(weights), _reads(window, offset), format="csr")
+    return total
+
+
+def _reads(window: Window, offset: tuple[int, ...]) -> sparse.csr_array:
+    """(output positions, input positions): 1 where the output reads the input with the kernel's weight at ``offset``."""
+    result = sparse.csr_array(np.ones((1, 1)))
+    for axis, o in enumerate(offset):
+        positions = np.arange(window.made[axis]) * window.stride[axis] - window.padding[axis][0] + o
+        inside = (positions >= 0) & (positions < window.given[axis])
+        rows = np.flatnonzero(inside)
+        one = sparse.csr_array((np.ones(len(rows)), (rows, positions[inside])), shape=(window.made[axis], window.given[axis]))
+        result = sparse.kron(result, one, format="csr")
+    return result
+
+
+def _count(shape: Shape) -> int:
+    return int(np.prod(shape))

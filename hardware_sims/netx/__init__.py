@@ -1,0 +1,1 @@
+"""lava-dl's netx on real Lava, in an environment of its own behind a worker process."""

@@ -1,0 +1,1 @@
+"""Networks whose parameters are real numbers and whose forward pass is a chip's integer arithmetic."""
