@@ -88,7 +88,7 @@ def _one_sided(deployment: Deployment, wire: Wire) -> tuple[NDArray[np.int64], N
     """Sum of the positive and of the negative weights of every neuron, with the inputs it really has."""
     weight, bias = integer_parameters(deployment.synapses[wire.weight])
     found = []
-    for part in (np.maximum(weight, 0), np.minimum(weight, 0)):  # type: ignore[arg-type, type-var]
+    for part in (np.maximum(weight, 0), np.minimum(weight, 0)):  # type: ignore[arg-type]
         x = np.ones((1, *deployment.shapes[wire.source]), np.int64)
         for name in wire.connection.path:
             node = deployment.graph.nodes[name]
@@ -167,9 +167,7 @@ def overflow_findings(deployment: Deployment) -> list[Diagnostic]:
 
     Simulators run such a network and count what wraps and saturates.
     """
-    return [
-        _finding(deployment, name, found) for name, found in all_bounds(deployment).items() if not found.safe
-    ]
+    return [_finding(deployment, name, found) for name, found in all_bounds(deployment).items() if not found.safe]
 
 
 def _finding(deployment: Deployment, name: str, found: PopulationBounds) -> Diagnostic:

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.graph import Connection, Shape, connections, shapes, stages
-from snn_export.export.linear import apply
 from snn_export.export.wiring import Wire, wires
 from snn_export.models.arithmetic import WEIGHT_MIN, shift_mantissa, state_units
 from snn_export.models.diagnostics import UserError
-
 
 SignMode = Literal["mixed", "excitatory", "inhibitory"]
 
@@ -207,7 +205,7 @@ class Deployment:
         return self._spread(population, mantissas)
 
     def current_bias(self, population: str) -> NDArray[np.int64]:
-        """What is added to a population's synaptic sum in every step, (*features), in units of the sum. Raises as :meth:`bias`."""
+        """What is added to a population's synaptic sum in every step, (*features), in its units. Raises as :meth:`bias`."""
         if population not in self.populations:
             raise not_quantised(population)
         found = {

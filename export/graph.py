@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -207,7 +208,7 @@ def connections(graph: nir.NIRGraph) -> dict[str, tuple[Connection, ...]]:
 
 
 def _closes(closing: frozenset[Edge], chain: tuple[str, ...]) -> bool:
-    return any(edge in closing for edge in zip(chain[:-1], chain[1:], strict=True))
+    return any(edge in closing for edge in pairwise(chain))
 
 
 def stages(graph: nir.NIRGraph) -> tuple[tuple[str, ...], ...]:
@@ -318,7 +319,7 @@ def unsupported(name: str, node: nir.NIRNode) -> UserError:
         f"node type {type(node).__name__} is not supported",
         where=name,
         why="the interpreter and the backends have no exact rule for it",
-        fix="build the network from Conv1d, Conv2d, Linear, Affine, AvgPool2d, SumPool2d, Flatten, Scale, Delay and NIR's neurons",
+        fix="build it from Conv1d, Conv2d, Linear, Affine, AvgPool2d, SumPool2d, Flatten, Scale, Delay and NIR's neurons",
     )
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse
-from snn_export.export.graph import SPIKING_TYPES, SYNAPSE_TYPES, replace_nodes
 from snn_export.export.gains import input_gains, threshold_array
+from snn_export.export.graph import SPIKING_TYPES, replace_nodes
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, shift_mantissa
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
@@ -61,7 +61,7 @@ def synapse_targets(deployment: Deployment) -> dict[str, tuple[str, bool]]:
             if found.setdefault(wire.weight, entry) != entry:
                 raise UserError(
                     "SNX209",
-                    f"{wire.weight} leads to {population} and to {found[wire.weight][0]}, or to one from the input and from spikes",
+                    f"{wire.weight} leads to {population} and {found[wire.weight][0]}, or carries both input and spikes",
                     where=wire.weight,
                     why="a weight layer on a chip has one target, whose scale it is on",
                     fix="give every population its own weight layer",
@@ -136,9 +136,7 @@ def with_parameters(node: nir.NIRNode, weight: NDArray[Any], bias: NDArray[Any] 
     )
 
 
-def _with_constants(
-    node: nir.NIRNode, threshold: float | None = None, v_leak: NDArray[np.float64] | None = None
-) -> nir.NIRNode:
+def _with_constants(node: nir.NIRNode, threshold: float | None = None, v_leak: NDArray[np.float64] | None = None) -> nir.NIRNode:
     """A copy of a population with another threshold and, for one with a synaptic filter, another rest."""
     if isinstance(node, nir.Threshold):
         return nir.Threshold(threshold=np.full_like(node.threshold, threshold, np.float64))
@@ -219,7 +217,7 @@ def _check_neurons(deployment: Deployment) -> None:
                 "SNX107",
                 f"{name} is a {type(node).__name__} in NIR and {spec} in the contract",
                 where=name,
-                why="only CubaLIF and CubaLI filter their current, IF and I have no leak, Threshold no memory, LI and I no spikes",
+                why="only CubaLIF and CubaLI filter the current, IF and I have no leak, Threshold no memory, LI and I no spikes",
                 fix="write the file again from the deployment it came from",
             )
         for key in ("v_reset",) if filtered else ("v_leak", "v_reset"):

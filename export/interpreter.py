@@ -199,7 +199,7 @@ def _linear_parameters(deployment: Deployment, name: str, magnitude: bool) -> tu
 
 
 def _float_bias(deployment: Deployment, population: str, magnitude: bool) -> Array:
-    """Sum of the biases on all ways into a population, (*features), real units; a weight node with several sources counts once."""
+    """Sum of the biases on all ways into a population, (*features), real units; a node with several sources counts once."""
     shape = deployment.shapes[population]
     total, counted = np.zeros(shape), set[str]()
     for connection in deployment.connections[population]:

@@ -69,24 +69,31 @@ HOST_MATRIX_MAX = 4096
 """Features up to which the bias of a flat input layer is written as a diagonal matrix."""
 
 
-def read(path: str | os.PathLike[str], *, steps: int | None = None, ignore: Collection[str] = ()) -> Deployment:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    input_shape: Shape | None = None,
+    ignore: Collection[str] = (),
+) -> Deployment:
     """Read a ``.net`` file into a quantised deployment.
 
     Args:
         path: of the file.
         steps: T; by default what the file says (``simulation/tSample``), else 100.
+        input_shape: of one sample, (channels, rows, columns), for a file that begins with a convolution and has no input layer.
         ignore: names of fields that netx ignores and that mean nothing here either.
 
     Raises:
         UserError: SNX101 to SNX103 for a file that is missing, damaged or unsafe; SNX124 no lava-dl network; SNX125 a layer, a
             neuron or a field that netx does not run; SNX126 a number that the chip cannot hold or netx would change; SNX127 for
-            steps below 1; SNX128 fields that netx ignores. All at once.
+            options that are missing or impossible; SNX128 fields that netx ignores. All at once.
     """
     source = Path(path)
     if steps is not None and steps < 1:
-        raise UserError("SNX127", f"steps is {steps}", where="load(steps=...)", why="a sample lasts at least one step", fix="pass 1 or more")
+        raise _option("steps", f"steps is {steps}", "pass 1 or more")
     net = read_file(source, ignore)
-    builder = _Builder(source, net, steps)
+    builder = _Builder(source, net, steps, input_shape)
     try:
         return builder.deployment()
     except (ValueError, TypeError, IndexError) as error:  # pydantic and NumPy, on a file whose parts do not fit
@@ -159,7 +166,7 @@ def _layer_from_link(deployment: Deployment, link: Link) -> NetLayer:
 class _Builder:
     """Makes the deployment of a file, layer by layer, and collects what keeps it from being one."""
 
-    def __init__(self, path: Path, net: NetFile, steps: int | None) -> None:
+    def __init__(self, path: Path, net: NetFile, steps: int | None, input_shape: Shape | None) -> None:
         self.path, self.net = path, net
         self.steps = steps or int(net.notes.get("steps", 0)) or net.sample_steps or DEFAULT_STEPS
         self.interval = int(net.notes.get("reset_interval", net.sample_steps))
@@ -169,7 +176,7 @@ class _Builder:
         self.synapses: dict[str, IntegerSynapse] = {}
         self.populations: dict[str, IntegerPopulation] = {}
         self.neurons: dict[str, NeuronSpec] = {}
-        self.last, self.shape = "input", self._input_shape()
+        self.last, self.shape = "input", self._input_shape(input_shape)
         self.hosted = False
         self.flatten = False
 
@@ -205,12 +212,19 @@ class _Builder:
         bare = Deployment(graph, contract, self.synapses, self.populations)
         return grid.on_grid(bare, contract.encoder, self.synapses, self.populations)
 
-    def _input_shape(self) -> Shape:
+    def _input_shape(self, given: Shape | None) -> Shape:
         first = self.net.layers[0]
-        if first.kind == "input" and first.shape:
-            return first.shape
-        weight = next((layer.weight for layer in self.net.layers if layer.weight is not None), None)
-        return (int(weight.shape[1]),) if weight is not None and weight.ndim == 2 else (1,)
+        stated = first.shape if first.kind == "input" else ()
+        if stated or given is not None:
+            shape = tuple(given or stated)
+            if not all(shape) or (stated and shape != stated):
+                raise _option("input_shape", f"input_shape is {shape}, the file says {stated}", "pass none: the file states it")
+            return shape
+        entry = next((layer for layer in self.net.layers if layer.weight is not None), None)
+        if entry is None or entry.weight is None or entry.weight.ndim != 2:
+            raise _option("input_shape", f"{self.path.name} does not say what a sample looks like, and begins with a convolution",
+                          "pass input_shape=(channels, rows, columns)")  # fmt: skip
+        return (int(entry.weight.shape[1]),)
 
     def _encoder(self) -> EncoderSpec:
         notes = self.net.notes
@@ -433,12 +447,16 @@ class _Builder:
         self.findings.append(Diagnostic(code, f"layer/{index}: {what}", f"{self.path.name}: layer/{index}", why, fix))
 
 
+def _option(name: str, what: str, fix: str) -> UserError:
+    return UserError("SNX127", what, where=f"load({name}=...)", why="the file alone does not say how it is to be run", fix=fix)
+
+
 def _on_chip(weight: Integers) -> bool:
     """An eight-bit synapse holds these weights, if need be with a negative exponent."""
     low, high = int(weight.min()), int(weight.max())
     if low >= 0 or (high <= 0 and low > WEIGHT_MIN):
         return max(high, -low) <= WEIGHT_MAX + 1
-    return WEIGHT_MIN <= low and high <= WEIGHT_MAX and (not np.any(weight % 2) or (2 * low >= WEIGHT_MIN and 2 * high <= WEIGHT_MAX))
+    return low >= WEIGHT_MIN and high <= WEIGHT_MAX and (not np.any(weight % 2) or (2 * low >= WEIGHT_MIN and 2 * high <= WEIGHT_MAX))
 
 
 def _synapse(weight: Integers | None, mantissa: NDArray[np.int16] | None) -> IntegerSynapse:

@@ -172,7 +172,7 @@ def _kind(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
                                "netx has dense layers, dense layers with dense recurrence, and two-dimensional convolutions")  # fmt: skip
         elif given != deployment.shapes[_before(deployment, wire)] or len(given) != 3:
             yield _not_a_layer(wire, f"a convolution behind {wire.source} of shape {given}", "netx cannot reshape in front of a Conv")
-        elif len(deployment.shapes[link.population]) != 3 or (padding := conv_padding(node)) and any(a != b for a, b in padding):
+        elif len(deployment.shapes[link.population]) != 3 or ((padding := conv_padding(node)) and any(a != b for a, b in padding)):
             yield _not_a_layer(wire, "padded unevenly, or its population is flat", "Lava's Conv pads both sides alike and gives maps")
         else:
             sizes = (*node.weight.shape[2:], *per_axis(node.stride, 2), *per_axis(node.dilation, 2), *sum(padding, ()), int(node.groups))

@@ -290,6 +290,7 @@ def _quantisation() -> tuple[QuantisedLayer, ...]:
     )
     return tuple(
         QuantisedLayer(
+            overflow="cannot overflow",
             layer=layer,
             scale=scale,
             binding=binding,

@@ -13,9 +13,17 @@ import nir
 import numpy as np
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import conv_padding, pair, predecessors, remove_node, successors, topological_order
-from snn_export.export.passes.pass_ import Exactness
-from snn_export.models.diagnostics import UserError
+from snn_export.export.graph import (
+    Shape,
+    conv_padding,
+    pair,
+    per_axis,
+    predecessors,
+    remove_node,
+    successors,
+    topological_order,
+)
+from snn_export.export.passes.pass_ import Exactness, with_graph
 
 
 @final
@@ -23,75 +31,62 @@ class AbsorbAveragePooling:
     """Remove every AvgPool2d and SumPool2d that stands before a Conv2d, or before a Flatten and a Linear or Affine.
 
     Exact in real arithmetic iff kernel == stride, no pool padding, dilation 1 in the convolution, and rows and columns
-    divisible by the kernel or a convolution without padding. Anything else is refused, because 40 to 55 % of the outputs
-    would be wrong.
+    divisible by the kernel or a convolution without padding. Anything else is left for ``compose_linear``: absorbed like this,
+    40 to 55 % of the outputs would be wrong.
     """
 
     name: ClassVar[str] = "absorb_average_pooling"
     exactness: ClassVar[Exactness] = "EXACT"
 
     def __call__(self, deployment: Deployment) -> Deployment:
-        """A deployment without pooling nodes. Raises SNX243 for a pooling that cannot be absorbed exactly."""
+        """A deployment without the pooling nodes that can be absorbed; the same one where there are none."""
         while True:
             nodes = deployment.graph.nodes
             pools = [n for n in topological_order(deployment.graph) if isinstance(nodes[n], nir.AvgPool2d | nir.SumPool2d)]
-            if not pools:
+            # The last in flow first: a pooling behind another one needs no weights between.
+            absorbed = next((found for name in reversed(pools) if (found := _absorb(deployment, name)) is not None), None)
+            if absorbed is None:
                 return deployment
-            deployment = _absorb(deployment, pools[-1])  # the last in flow: a pooling behind another one needs no weights between
+            deployment = absorbed
 
 
-def _absorb(deployment: Deployment, name: str) -> Deployment:
+def _absorb(deployment: Deployment, name: str) -> Deployment | None:
+    """The deployment without the pooling ``name``; None where that would change what it computes."""
     graph, pool = deployment.graph, deployment.graph.nodes[name]
     kernel, given = pair(pool.kernel_size), deployment.shapes[name]
-    if kernel != pair(pool.stride) or pair(pool.padding) != (0, 0):
-        raise _refuse(name, f"its kernel is {kernel}, its stride {pair(pool.stride)}, its padding {pair(pool.padding)}")
+    sources, targets = predecessors(graph, name), successors(graph, name)
+    if kernel != pair(pool.stride) or pair(pool.padding) != (0, 0) or len(sources) != 1 or len(targets) != 1:
+        return None
     divisor = kernel[0] * kernel[1] if isinstance(pool, nir.AvgPool2d) else 1
-    target = _only_successor(deployment, name)
+    before, target = deployment.shapes[sources[0]], targets[0]
     node = graph.nodes[target]
-    if isinstance(node, nir.Conv2d):
-        _check_conv(deployment, name, node, kernel)
-        return deployment.replace(graph=remove_node(graph, name, {target: _wider_conv(deployment, name, node, kernel, divisor)}))
-    if isinstance(node, nir.Flatten):
-        matrix = _only_successor(deployment, target)
-        if isinstance(graph.nodes[matrix], nir.Linear | nir.Affine):
-            before = deployment.shapes[_only_source(deployment, name)]
-            flatten = nir.Flatten({"input": np.array(before)}, start_dim=0, end_dim=-1)
-            wider = _wider_matrix(graph.nodes[matrix], given, before, kernel, divisor)
-            return deployment.replace(graph=remove_node(graph, name, {target: flatten, matrix: wider}))
-    raise _refuse(name, f"it is followed by {target}, which is a {type(node).__name__}")
+    if predecessors(graph, target) != (name,):
+        return None  # another source reaches those weights too, and is not pooled
+    if isinstance(node, nir.Conv2d) and _absorbs(node, before, kernel):
+        return with_graph(deployment, remove_node(graph, name, {target: _wider_conv(node, before, kernel, divisor)}))
+    matrix = successors(graph, target)
+    if isinstance(node, nir.Flatten) and len(matrix) == 1 and isinstance(graph.nodes[matrix[0]], nir.Linear | nir.Affine):
+        if predecessors(graph, matrix[0]) != (target,):
+            return None
+        flatten = nir.Flatten({"input": np.array(before)}, start_dim=0, end_dim=-1)
+        wider = _wider_matrix(graph.nodes[matrix[0]], given, before, kernel, divisor)
+        return with_graph(deployment, remove_node(graph, name, {target: flatten, matrix[0]: wider}))
+    return None
 
 
-def _only_successor(deployment: Deployment, name: str) -> str:
-    after = successors(deployment.graph, name)
-    if len(after) != 1:
-        raise _refuse(name, f"it feeds {len(after)} nodes")
-    return after[0]
+def _absorbs(conv: nir.Conv2d, before: Shape, kernel: tuple[int, int]) -> bool:
+    """True where the convolution's padding is the same on both sides and no window of the pooling is left over under it."""
+    padding = conv_padding(conv)
+    even = all(first == last for first, last in padding)
+    covered = padding == ((0, 0), (0, 0)) or not any(size % k for size, k in zip(before[1:], kernel, strict=True))
+    return even and covered and per_axis(conv.dilation, 2) == (1, 1)
 
 
-def _only_source(deployment: Deployment, name: str) -> str:
-    before = predecessors(deployment.graph, name)
-    if len(before) != 1:
-        raise _refuse(name, f"{len(before)} nodes feed it")
-    return before[0]
-
-
-def _check_conv(deployment: Deployment, name: str, conv: nir.Conv2d, kernel: tuple[int, int]) -> None:
-    before = deployment.shapes[_only_source(deployment, name)]
-    padded = conv_padding(conv) != ((0, 0), (0, 0))
-    if pair(conv.dilation) != (1, 1):
-        raise _refuse(name, "the convolution behind it is dilated")
-    if padded and any(size % k for size, k in zip(before[1:], kernel, strict=True)):
-        raise _refuse(name, f"{before[1:]} is not divisible by {kernel} and the convolution behind it is padded")
-    (top, bottom), (left, right) = conv_padding(conv)
-    if top != bottom or left != right:
-        raise _refuse(name, "the convolution behind it is padded unevenly")
-
-
-def _wider_conv(deployment: Deployment, name: str, conv: nir.Conv2d, kernel: tuple[int, int], divisor: int) -> nir.Conv2d:
+def _wider_conv(conv: nir.Conv2d, before: Shape, kernel: tuple[int, int], divisor: int) -> nir.Conv2d:
     (top, _), (left, _) = conv_padding(conv)
-    stride = pair(conv.stride)
+    stride = per_axis(conv.stride, 2)
     return nir.Conv2d(
-        input_shape=deployment.shapes[_only_source(deployment, name)][1:],
+        input_shape=before[1:],
         weight=conv.weight.repeat(kernel[0], axis=2).repeat(kernel[1], axis=3) / divisor,
         stride=(stride[0] * kernel[0], stride[1] * kernel[1]),
         padding=(top * kernel[0], left * kernel[1]),
@@ -113,14 +108,3 @@ def _wider_matrix(
     rest = [(0, before[axis] - weight.shape[1 + axis]) for axis in (1, 2)]
     weight = np.pad(weight, ((0, 0), (0, 0), *rest)).reshape(len(node.weight), -1)
     return nir.Linear(weight=weight) if isinstance(node, nir.Linear) else nir.Affine(weight=weight, bias=node.bias)
-
-
-def _refuse(name: str, why: str) -> UserError:
-    return UserError(
-        "SNX243",
-        f"the pooling {name} cannot be absorbed exactly",
-        where=name,
-        why=why,
-        fix="pool with kernel = stride and no padding, right before a Conv2d without dilation or a Flatten and Linear, "
-        "on sizes divisible by the kernel; or use a strided convolution",
-    )

@@ -8,15 +8,19 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
+from snn_export.export.gains import threshold_array
+from snn_export.export.graph import latencies
+from snn_export.export.populations import uniform_groups
 from snn_export.export.ties import FLOAT64_ROUNDOFF, explain
 from snn_export.models.diagnostics import UserError
 
@@ -48,6 +52,22 @@ class Exact:
     detail: str = ""
 
 
+def with_graph(deployment: Deployment, graph: nir.NIRGraph, **changes: Any) -> Deployment:
+    """The deployment on a rewritten graph, with the latencies that graph has.
+
+    Args:
+        deployment: the old one.
+        graph: the new graph.
+        changes: ``neurons`` and ``origin`` of the contract, where populations came or went; else fields of the deployment.
+
+    Raises:
+        UserError: SNX207 for a loop that is too fast for a chip.
+    """
+    contract = {key: changes.pop(key) for key in ("neurons", "origin", "readout") if key in changes}
+    contract["latency"] = latencies(graph, deployment.contract.dt)
+    return deployment.replace(graph=graph, contract=deployment.contract.model_copy(update=contract), **changes)
+
+
 def run_passes(deployment: Deployment, passes: Sequence[Pass], calibration: NDArray[Any]) -> Deployment:
     """Run passes in order; a pass that claims EXACT is checked on calibration inputs before the next one starts.
 
@@ -56,6 +76,8 @@ def run_passes(deployment: Deployment, passes: Sequence[Pass], calibration: NDAr
     """
     for step in passes:
         after = step(deployment)
+        if after is deployment:
+            continue  # nothing to do, so nothing was done
         if step.exactness == "EXACT":
             outcome = compare_exactly(deployment, after, calibration)
             if outcome.fault is not None:
@@ -75,31 +97,74 @@ def run_passes(deployment: Deployment, passes: Sequence[Pass], calibration: NDAr
 
 
 def compare_exactly(before: Deployment, after: Deployment, inputs: NDArray[Any]) -> Exact:
-    """Compare all populations of two deployments on inputs; see the module's docstring for what counts as equal."""
+    """Compare all populations of two deployments on inputs; see the module's docstring for what counts as equal.
+
+    A population that is new in ``after`` stands for the one its origin names: a part of it, in the order of
+    :func:`snn_export.export.populations.uniform_groups`, or a relay that repeats its spikes.
+    """
     integer = before.quantised and after.quantised
     first = interpreter.run(before, inputs, "int64" if integer else "float64")
     second = interpreter.run(after, inputs, "int64" if integer else "float64")
-    missing = [name for name in first if name not in second]
-    if missing:
-        return Exact(0, 0.0, missing[0], "the population is gone")
+    expected, gone = _placed(before, after, first)
+    if gone:
+        return Exact(0, 0.0, gone[0], "the population is gone")
     if integer:
-        for name, activity in first.items():
+        for name, activity in expected.items():
             if not (
                 np.array_equal(activity.spikes, second[name].spikes) and np.array_equal(activity.membrane, second[name].membrane)
             ):
                 return Exact(0, 0.0, name, "integers differ")
         return Exact(0, 0.0)
-    explained = explain(after, inputs, first, FLOAT64_ROUNDOFF)
+    explained = explain(after, inputs, expected, FLOAT64_ROUNDOFF)
     tied = np.logical_or.reduce([layer.tied for layer in explained.values()])
     largest = 0.0
-    for name, activity in first.items():
+    for name, activity in expected.items():
         if explained[name].faulty.any():
             return Exact(
                 0, 0.0, name, f"spikes of {int(explained[name].faulty.sum())} samples differ beyond the rounding of a sum"
             )
-        threshold = float(np.max(getattr(before.graph.nodes[name], "v_threshold", 1.0)))
+        threshold = float(np.max(threshold_array(after.graph.nodes[name])))
+        threshold = threshold if np.isfinite(threshold) else 1.0
         difference = np.abs(activity.membrane - second[name].membrane)[:, ~tied]
         largest = max(largest, float(difference.max(initial=0.0)) / threshold)
         if not largest <= MEMBRANE_TOLERANCE:
             return Exact(0, largest, name, f"membranes differ by {largest:.3g} of the threshold")
     return Exact(int(tied.sum()), largest)
+
+
+def _placed(
+    before: Deployment, after: Deployment, activities: Mapping[str, interpreter.Activity]
+) -> tuple[dict[str, interpreter.Activity], list[str]]:
+    """What the populations of ``after`` must do, sources first, and the populations of ``before`` that stand nowhere."""
+    expected: dict[str, interpreter.Activity] = {}
+    parts: dict[str, int] = {}
+    left = {name: int(np.prod(before.shapes[name])) for name in activities}
+    for name in after.layers:
+        shape, source = after.shapes[name], name
+        if name not in activities:
+            origin = after.contract.origin.get(name, name)
+            source = next((n for n in activities if before.contract.origin.get(n, n) == origin), name)
+        if source not in activities:
+            return {}, [name]
+        activity = activities[source]
+        if source == name:
+            expected[name] = activity
+            left[source] = 0
+        elif int(np.prod(shape)) == int(np.prod(before.shapes[source])):
+            # A relay: it fires whenever its source does, and its membrane is reset each time.
+            spikes = activity.spikes.reshape(*activity.spikes.shape[:2], *shape)
+            expected[name] = interpreter.Activity(spikes, activity.current * 0, activity.membrane * 0)
+        else:
+            groups = uniform_groups(before.graph.nodes[source], before.shapes[source])
+            index = groups[parts.get(source, 0)]
+            parts[source] = parts.get(source, 0) + 1
+            expected[name] = _part(activity, index, shape)
+            left[source] -= len(index)
+    return expected, [name for name, count in left.items() if count]
+
+
+def _part(activity: interpreter.Activity, index: NDArray[np.int64], shape: tuple[int, ...]) -> interpreter.Activity:
+    def take(values: NDArray[Any]) -> NDArray[Any]:
+        return values.reshape(*values.shape[:2], -1)[..., index].reshape(*values.shape[:2], *shape)
+
+    return interpreter.Activity(take(activity.spikes), take(activity.current), take(activity.membrane))

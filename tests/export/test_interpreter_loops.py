@@ -31,14 +31,16 @@ def looped(rng: np.random.Generator, sizes: tuple[int, int] = (4, 3), spec: Neur
     spec = spec or NeuronSpec(int(rng.integers(1, 4000)), int(rng.integers(0, 4095)))
     p, q = sizes
     nodes = {
-        "x": nir.Input({"input": np.array([2])}), "p": cuba(p, spec), "q": cuba(q, spec), "d": nir.Delay(DT * rng.integers(2, 5, q)),
-        "xp": nir.Affine(np.ones((p, 2)), np.zeros(p)), "pp": nir.Linear(np.ones((p, p))), "pq": nir.Affine(np.ones((q, p)), np.zeros(q)),
+        "x": nir.Input({"input": np.array([2])}), "p": cuba(p, spec), "q": cuba(q, spec),
+        "d": nir.Delay(DT * rng.integers(2, 5, q)), "xp": nir.Affine(np.ones((p, 2)), np.zeros(p)),
+        "pp": nir.Linear(np.ones((p, p))), "pq": nir.Affine(np.ones((q, p)), np.zeros(q)),
         "qp": nir.Linear(np.ones((p, q))), "y": nir.Output({"output": np.array([q])}),
     }  # fmt: skip
     edges = [("x", "xp"), ("xp", "p"), ("p", "pp"), ("pp", "p"), ("p", "pq"), ("pq", "q"), ("q", "d"), ("d", "qp"), ("qp", "p")]
     graph = nir.NIRGraph(nodes, [*edges, ("q", "y")], type_check=False)
     synapses = {
-        name: IntegerSynapse(2 * rng.integers(-60, 61, nodes[name].weight.shape).astype(np.int16)) for name in ("xp", "pp", "pq", "qp")
+        name: IntegerSynapse(2 * rng.integers(-60, 61, nodes[name].weight.shape).astype(np.int16))
+        for name in ("xp", "pp", "pq", "qp")
     }
     synapses["xp"] = replace(synapses["xp"], current_bias=2 * rng.integers(-30, 31, p).astype(np.int32))
     synapses["pq"] = replace(synapses["pq"], bias_mantissa=rng.integers(-500, 501, q).astype(np.int16))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import nir
 import numpy as np
 import pytest
@@ -60,8 +62,12 @@ def test_delays_of_maps_follow_a_flatten() -> None:
 
 @pytest.mark.parametrize("path", [(), ("w", "v"), ("p",)])
 def test_a_connection_is_one_weight_node(path: tuple[str, ...]) -> None:
-    nodes = {"w": nir.Linear(np.ones((2, 2))), "v": nir.Linear(np.ones((2, 2))), "p": nir.Flatten({"input": np.array([2])}, 0, -1)}
+    nodes = {
+        "w": nir.Linear(np.ones((2, 2))),
+        "v": nir.Linear(np.ones((2, 2))),
+        "p": nir.Flatten({"input": np.array([2])}, 0, -1),
+    }
     chain = ("x", *path, "n")
     with pytest.raises(UserError) as caught:
-        wires_of(list(zip(chain[:-1], chain[1:], strict=True)), **{name: nodes[name] for name in path}, n=lif(2))
+        wires_of(list(pairwise(chain)), **{name: nodes[name] for name in path}, n=lif(2))
     assert caught.value.code == "SNX209"

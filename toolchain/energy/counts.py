@@ -2,7 +2,7 @@
 
 Counted per layer (a population and the connections into it), summed over samples and steps::
 
-    synops          sum over sources of spikes x fan-out: binary synaptic events that arrive
+    synops          sum over sources of spikes x fan-out: binary synaptic events that arrive, those of always-on biases included
     graded          sum over steps of nonzero graded inputs x fan-out: a value is sent anew in every step
     spikes          spikes the layer fires
     updates         neurons x steps: every neuron of a clocked chip is updated in every step
@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from snn_export.energy.fan_out import FanOut, fan_out
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.export.graph import SYNAPSE_TYPES, weight_array
 from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.models.arithmetic import WEIGHT_MAX
 from snn_export.models.diagnostics import UserError
 
 
@@ -190,9 +191,14 @@ class Counter:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._fan_out = {
-            target: tuple((connection.source, fan_out(deployment, connection)) for connection in incoming)
+            target: tuple(
+                (connection.source, fan_out(deployment, connection))
+                for connection in incoming
+                if not any(node in deployment.host_synapses for node in connection.path)
+            )
             for target, incoming in deployment.connections.items()
         }
+        self._axon_operations = {name: _axon_operations(deployment, name) for name in deployment.layers}
         self._inputs = frozenset(name for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input))
         self._senders = _senders(self._fan_out, {name: deployment.shapes[name] for name in deployment.layers})
         self._structure = {name: self._layer_structure(name, weights) for name, weights in _weight_nodes(deployment).items()}
@@ -231,6 +237,8 @@ class Counter:
                 twin += int((any_step * fan.effective).sum())
             else:
                 spike, effective_spike = spike + arrived, effective_spike + effective
+        always_on = self._axon_operations[name] * self._deployment.contract.steps * samples
+        spike, effective_spike = spike + always_on, effective_spike + always_on
         fired = sources[name]
         return LayerCounts(
             spike_operations=spike,
@@ -253,7 +261,7 @@ class Counter:
         """Whether inputs are spikes. A quantised encoder's declared range decides; a float one's only where it takes events."""
         encoder = self._deployment.contract.encoder
         if encoder.gain is not None:
-            return encoder.low >= 0 and encoder.high <= 1
+            return encoder.binary
         values = np.asarray(inputs)
         return encoder.kind == "events" and bool(((values == 0) | (values == 1)).all())
 
@@ -306,16 +314,24 @@ def _weight_nodes(deployment: Deployment) -> dict[str, tuple[str, ...]]:
     for name in deployment.layers:
         nodes = dict.fromkeys(node for connection in deployment.connections[name] for node in connection.path)
         found[name] = tuple(
-            node for node in nodes if node not in seen and isinstance(deployment.graph.nodes[node], SYNAPSE_TYPES)
+            node
+            for node in nodes
+            if node not in seen | deployment.host_synapses and isinstance(deployment.graph.nodes[node], SYNAPSE_TYPES)
         )
         seen.update(found[name])
     return found
 
 
+def _axon_operations(deployment: Deployment, population: str) -> int:
+    """Synaptic events per step of the sources that carry biases of the current: they fire in every step, 254 units a synapse."""
+    if population not in deployment.populations:
+        return 0
+    return int((-(-np.abs(deployment.current_bias(population)) // WEIGHT_MAX)).sum())
+
+
 def _weight(deployment: Deployment, node: str) -> NDArray[Any]:
     synapse = deployment.synapses.get(node)
-    weight: NDArray[Any] = deployment.graph.nodes[node].weight if synapse is None else synapse.weight
-    return weight
+    return weight_array(deployment.graph.nodes[node]) if synapse is None else synapse.weight
 
 
 def _senders(

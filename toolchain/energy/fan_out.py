@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import SYNAPSE_TYPES, Connection, conv_padding, pair
+from snn_export.export.graph import CONV_TYPES, SYNAPSE_TYPES, Connection, conv_padding, per_axis, weight_array
 from snn_export.models.diagnostics import UserError
 
 Counts = NDArray[np.int64]
@@ -63,10 +63,13 @@ def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
     given, produced = deployment.shapes[before], deployment.shapes[weight_node]
     node = deployment.graph.nodes[weight_node]
     synapse = deployment.synapses.get(weight_node)
-    nonzero = (node.weight if synapse is None else synapse.weight) != 0
-    if isinstance(node, nir.Conv2d):
+    nonzero = (weight_array(node) if synapse is None else synapse.weight) != 0
+    if isinstance(node, CONV_TYPES):
         structural = _conv_fan_out(node, np.ones_like(nonzero), given[1:], produced[1:])
         effective = _conv_fan_out(node, nonzero, given[1:], produced[1:])
+    elif isinstance(node, nir.Scale):
+        structural = np.ones(given, np.int64)
+        effective = structural * np.broadcast_to(nonzero, given)
     else:
         structural = np.full(given, produced[0], np.int64)
         effective = nonzero.sum(axis=0, dtype=np.int64)
@@ -77,12 +80,16 @@ def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
 
 def _only_weight_node(deployment: Deployment, connection: Connection) -> str:
     nodes = deployment.graph.nodes
-    weights = [name for name in connection.path if isinstance(nodes[name], SYNAPSE_TYPES)]
-    others = [name for name in connection.path if name not in weights and not isinstance(nodes[name], nir.Flatten | nir.Scale)]
+    scales = [name for name in connection.path if isinstance(nodes[name], nir.Scale)]
+    weights = [name for name in connection.path if isinstance(nodes[name], SYNAPSE_TYPES) and name not in scales]
+    if not weights and len(scales) == 1:  # a synapse per neuron; beside other weights it only scales them
+        weights, scales = scales, []
+    kinds = (nir.Flatten, nir.Delay)
+    others = [name for name in connection.path if name not in (*weights, *scales) and not isinstance(nodes[name], kinds)]
     silenced = [
         name
         for name in connection.path[connection.path.index(weights[-1]) if weights else 0 :]
-        if isinstance(nodes[name], nir.Scale) and not np.all(nodes[name].scale)
+        if name in scales and not np.all(nodes[name].scale)
     ]
     if len(weights) != 1 or others or silenced:
         raise UserError(
@@ -106,20 +113,24 @@ def _passes(deployment: Deployment, path: tuple[str, ...], source: tuple[int, ..
     return passes
 
 
-def _conv_fan_out(node: nir.Conv2d, present: NDArray[np.bool_], given: tuple[int, ...], produced: tuple[int, ...]) -> Counts:
-    """Fan-out (in channels, rows, columns) of the kernel entries marked in ``present`` (out, in/groups, kH, kW)."""
-    out_channels, in_per_group, k_h, k_w = present.shape
+def _conv_fan_out(
+    node: nir.Conv1d | nir.Conv2d, present: NDArray[np.bool_], given: tuple[int, ...], produced: tuple[int, ...]
+) -> Counts:
+    """Fan-out (in channels, *positions) of the kernel entries marked in ``present`` (out, in/groups, *kernel)."""
+    out_channels, in_per_group, *kernel = present.shape
     groups = int(node.groups)
-    grouped = present.reshape(groups, out_channels // groups, in_per_group, k_h, k_w)
-    kernels = grouped.sum(axis=1, dtype=np.int64).reshape(groups * in_per_group, k_h, k_w)
+    grouped = present.reshape(groups, out_channels // groups, in_per_group, *kernel)
+    kernels = grouped.sum(axis=1, dtype=np.int64).reshape(groups * in_per_group, *kernel)
     readers = [_readers(node, axis, given[axis], produced[axis], before) for axis, (before, _) in enumerate(conv_padding(node))]
-    reached: NDArray[Any] = np.einsum("cij,ir,jk->crk", kernels, *readers)
+    subscripts = "ci,ir->cr" if len(readers) == 1 else "cij,ir,jk->crk"
+    reached: NDArray[Any] = np.einsum(subscripts, kernels, *readers)
     return reached.astype(np.int64)
 
 
-def _readers(node: nir.Conv2d, axis: int, inputs: int, outputs: int, padding: int) -> Counts:
-    """(kernel, inputs) along rows (axis 0) or columns (1): 1 where an input is read through that kernel position, else 0."""
-    kernel, stride, dilation = node.weight.shape[2 + axis], pair(node.stride)[axis], pair(node.dilation)[axis]
+def _readers(node: nir.Conv1d | nir.Conv2d, axis: int, inputs: int, outputs: int, padding: int) -> Counts:
+    """(kernel, inputs) along one spatial axis: 1 where an input is read through that kernel position, else 0."""
+    axes = node.weight.ndim - 2
+    kernel, stride, dilation = node.weight.shape[2 + axis], per_axis(node.stride, axes)[axis], per_axis(node.dilation, axes)[axis]
     table = np.zeros((kernel, inputs), np.int64)
     starts = np.arange(outputs) * stride - padding
     for k in range(kernel):

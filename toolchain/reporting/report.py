@@ -138,6 +138,7 @@ class QuantisedLayer(_Record):
     weight_error_rms: float = Field(description="rms of (grid - float) weight, in grid steps")
     current_bound: int = Field(description="largest |u| any input of the declared range can cause")
     membrane_bound: int = Field(description="largest |v| likewise")
+    overflow: str = Field("", description="whether u or v can leave its bits for some input of the declared range")
 
 
 class Activity(_Record):

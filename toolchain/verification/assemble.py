@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from snn_export.export import bounds, grid
 from snn_export.export.deployment import Deployment
-from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.export.graph import SYNAPSE_TYPES, weight_array
 from snn_export.models.arithmetic import WEIGHT_MIN, weight_step
 from snn_export.reporting import formatting
 from snn_export.reporting.report import (
@@ -133,6 +133,7 @@ def quantised_layers(deployment: Deployment, float_deployment: Deployment | None
         return ()
     worst, targets = bounds.all_bounds(deployment), grid.synapse_targets(deployment)
     step = weight_step(quantisation.weight_bits)
+    possible = {item.where.partition("[")[0]: f"{item.what}: {item.fix}" for item in bounds.overflow_findings(deployment)}
     found = []
     for name in deployment.layers:
         population = deployment.populations[name]
@@ -155,6 +156,7 @@ def quantised_layers(deployment: Deployment, float_deployment: Deployment | None
                 weight_error_rms=_weight_error(deployment, float_deployment, names, step),
                 current_bound=worst[name].current,
                 membrane_bound=worst[name].membrane,
+                overflow=possible.get(name, "cannot overflow"),
             )
         )
     return tuple(found)
@@ -167,11 +169,11 @@ def _weight_error(deployment: Deployment, origin: Deployment | None, names: list
     errors = []
     for name in names:
         node = origin.graph.nodes.get(name)
-        if isinstance(node, SYNAPSE_TYPES) and node.weight.shape == deployment.graph.nodes[name].weight.shape:
-            rounded, held = deployment.graph.nodes[name].weight, deployment.synapses[name].weight
+        if isinstance(node, SYNAPSE_TYPES) and weight_array(node).shape == deployment.synapses[name].weight.shape:
+            rounded, held = weight_array(deployment.graph.nodes[name]), deployment.synapses[name].weight
             largest = np.abs(rounded).argmax()
             unit = float(np.abs(rounded).flat[largest]) / max(1, abs(int(held.flat[largest])))
-            errors.append((rounded - node.weight).ravel() / (unit * step))
+            errors.append((rounded - weight_array(node)).ravel() / (unit * step))
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from snn_export.exit_codes import worst_exit_code
+from snn_export.export import bounds
 from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_GATE, EXIT_NOTHING_COMPARED
 from snn_export.reporting import formatting
 from snn_export.reporting.report import Comparison, Gate
@@ -187,14 +188,19 @@ def clipped(count: int, total: int, limit: float) -> Gate:
 
 
 def _overflows(name: str, allowed: int, ladder: LadderResult) -> Gate:
+    """What wrapped and saturated in the run; beside it, what could for any other input of the declared range."""
     found = ladder.rung(name)
     known = found.samples > 0 and found.overflows is not None
+    deployment = found.rung.deployment
+    possible = bounds.overflow_findings(deployment) if deployment.quantised else []
+    proof = "; ".join(f"{item.where}: {item.what}; {item.fix}" for item in possible)
     return Gate(
         name=f"overflows in {name}",
         required=f"at most {allowed} wraps of u and saturations of v",
         measured=formatting.count(found.overflows or 0) if known else "not counted",
         passed=known and (found.overflows or 0) <= allowed,
         exit_code=EXIT_GATE if known else (EXIT_BACKEND if found.status is not None else EXIT_NOTHING_COMPARED),
+        detail=proof or ("proven: no layer can overflow for any input of the declared range" if deployment.quantised else ""),
     )
 
 
