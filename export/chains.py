@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from snn_export.export.graph import (
     CONV_TYPES,
     POOL_TYPES,
+    SYNAPSE_TYPES,
     Connection,
     Edge,
     Shape,
@@ -297,6 +298,23 @@ def rewired(
     return nir.NIRGraph(nodes, list(dict.fromkeys(edges)), metadata=graph.metadata, type_check=False), magnitudes
 
 
+def explicit(graph: nir.NIRGraph, shapes: Mapping[str, Shape]) -> nir.NIRGraph:
+    """The graph with a Scale of ones on every connection without weights and pooling, right behind its source."""
+    nodes, edges = dict(graph.nodes), list(graph.edges)
+    for incoming in connections(graph).values():
+        for connection in incoming:
+            first = connection.path[0] if connection.path else connection.target
+            bare = not any(isinstance(graph.nodes[name], (*SYNAPSE_TYPES, *POOL_TYPES)) for name in connection.path)
+            if bare and (connection.source, first) in edges:  # else another connection through the same edge has its Scale
+                name = f"{first}.from.{connection.source}"
+                nodes[name] = nir.Scale(np.ones(shapes[connection.source]))
+                place = edges.index((connection.source, first))
+                edges[place : place + 1] = [(connection.source, name), (name, first)]
+    if len(nodes) == len(graph.nodes):
+        return graph
+    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
+
+
 def _built(
     chain: Chain, shapes: Mapping[str, Shape], dt: float, taken: set[str]
 ) -> tuple[dict[str, nir.NIRNode], dict[str, Array]]:
@@ -371,6 +389,6 @@ def _too_large(first: Step, last: Step, entries: int) -> UserError:
     return UserError(
         "SNX260", f"{chained} would become one matrix of {last.size[0]} x {first.size[1]} = {entries} entries", where=last.name,
         why=f"they have no exact form as one convolution, and a matrix may have {MATRIX_LIMIT} entries",
-        fix="avoid a convolution's padding behind windows that overlap or leave a rest: pool on sizes that the kernel divides, or "
+        fix="avoid a convolution's padding behind windows that overlap or leave a rest: pool on sizes the kernel divides, or "
         "use a strided convolution in place of the pooling",
     )  # fmt: skip

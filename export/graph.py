@@ -433,15 +433,18 @@ def least_delay(graph: nir.NIRGraph, connection: Connection, dt: float) -> int:
 def latencies(graph: nir.NIRGraph, dt: float) -> dict[str, int]:
     """Steps a spike needs from the input to each population where every connection costs one step (Loihi, Lava).
 
-    The least L with L(target) >= L(source) + 1, and L(target) >= L(source) + 1 - delay on connections that close a loop: a
+    The least L with L(target) >= L(source) + 1, and L(target) >= L(source) + 1 - delay on connections within a loop: a
     shorter path is made to wait, a loop may spend the delay it has anyway.
 
     Raises:
         UserError: SNX207 for a loop with more connections than steps of delay; SNX248, SNX249.
     """
     into = connections(graph)
+    loop = {name: number for number, stage in enumerate(stages(graph)) for name in stage}
     gaps = [
-        (c.source, target, 1 - (least_delay(graph, c, dt) if c.recurrent else 0)) for target, found in into.items() for c in found
+        (c.source, target, 1 - (least_delay(graph, c, dt) if c.recurrent or loop.get(c.source) == loop[target] else 0))
+        for target, found in into.items()
+        for c in found
     ]
     result = dict.fromkeys(into, 1)
     for _ in range(len(into) + 1):

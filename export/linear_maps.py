@@ -87,8 +87,8 @@ def composed(first: Window, then: Window) -> Window | None:
     sizes = tuple((k_b - 1) * step + k_a for k_a, k_b, step in zip(a.shape[2:], b.shape[2:], first.stride, strict=True))
     kernel = np.zeros((b.shape[0], inputs, *sizes))
     for offset in product(*map(range, b.shape[2:])):
-        at = tuple(slice(o * s, o * s + k) for o, s, k in zip(offset, first.stride, a.shape[2:], strict=True))
-        kernel[(slice(None), slice(None), *at)] += _product(a, b[(slice(None), slice(None), *offset)], groups, inputs)
+        here: Any = (..., *(slice(o * s, o * s + k) for o, s, k in zip(offset, first.stride, a.shape[2:], strict=True)))
+        kernel[here] += _product(a, _at(b, offset), groups, inputs)
     padding = tuple(
         (p_a[0] + p_b[0] * s, p_a[1] + p_b[1] * s) for p_a, p_b, s in zip(first.padding, then.padding, first.stride, strict=True)
     )
@@ -96,9 +96,15 @@ def composed(first: Window, then: Window) -> Window | None:
     return Window(kernel, stride, padding, groups, first.given, then.made)
 
 
+def _at(kernel: Array, offset: tuple[int, ...]) -> Array:
+    """Weights (out, in/groups) at one position of a kernel."""
+    index: Any = (..., *offset)
+    return np.asarray(kernel[index])
+
+
 def _by_channel(window: Window) -> bool:
     """True where every channel is treated by itself."""
-    return window.kernel.shape[1] == 1 and window.groups == window.kernel.shape[0]
+    return bool(window.kernel.shape[1] == 1 and window.groups == window.kernel.shape[0])
 
 
 def _joined_groups(first: Window, then: Window) -> tuple[Array, Array, int, int]:
@@ -166,9 +172,21 @@ def _window_matrix(window: Window) -> sparse.csr_array:
     kernel = _ungrouped(window.kernel, window.groups)
     total = sparse.csr_array((kernel.shape[0] * _count(window.made), kernel.shape[1] * _count(window.given)))
     for offset in product(*map(range, kernel.shape[2:])):
-        weights = kernel[(slice(None), slice(None), *offset)]
+        weights = _at(kernel, offset)
         if np.any(weights):
             total = total + sparse.kron(sparse.csr_array(weights), _reads(window, offset), format="csr")
+    return total
+
+
+def synapse_count(window: Window) -> int:
+    """Synapses of a window written out as a matrix: weights that are not zero, at every position where they read the input."""
+    kernel, total = _ungrouped(window.kernel, window.groups), 0
+    for offset in product(*map(range, kernel.shape[2:])):
+        places = 1
+        for axis, o in enumerate(offset):
+            positions = np.arange(window.made[axis]) * window.stride[axis] - window.padding[axis][0] + o
+            places *= int(np.count_nonzero((positions >= 0) & (positions < window.given[axis])))
+        total += places * int(np.count_nonzero(_at(kernel, offset)))
     return total
 
 

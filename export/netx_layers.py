@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ MAX_DELAY = 62
 SCALE = 64.0
 """Integers per real 1.0 in a file that does not say otherwise: lava-dl's own scale."""
 MAX_LAYERS = 10_000
+GEOMETRY_MAX = 127
+"""Lava's Conv holds kernel size, stride, padding, dilation and groups in 8 bits."""
 
 _LAYER_FIELDS: Mapping[str, frozenset[str]] = {
     "input": frozenset(("type", "shape", "neuron", "weight", "bias")),
@@ -73,7 +76,8 @@ class NetLayer:
         delay: steps, (out,) or (out, in).
         neuron: None where the file states none.
         stride, padding, dilation, groups: conv only, (rows, columns).
-        name, scale: what this project adds as attributes, which netx does not read: the population's name, and its scale.
+        name, scale, always_on: what this project adds as attributes, which netx does not read: the population's name, its
+            scale, and how many of its last inputs fire in every step (they carry a bias of the current).
     """
 
     kind: str
@@ -89,6 +93,7 @@ class NetLayer:
     groups: int = 1
     name: str = ""
     scale: float = SCALE
+    always_on: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +129,7 @@ def read_file(path: Path, ignore: Collection[str] = ()) -> NetFile:
     try:
         with h5py.File(path, "r") as stream:
             found = reader.file(stream)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # h5py, on a damaged file
+    except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # h5py, damaged
         raise _not_a_network(path, f"{type(error).__name__}: {error}") from error
     if reader.findings:
         raise UserError.from_diagnostics(tuple(reader.findings))
@@ -161,26 +166,30 @@ class _Reader:
             )  # fmt: skip
             return NetLayer("flatten")
         self.unknown(where, group, _LAYER_FIELDS[kind])
-        name, scale = _note(group.attrs.get("name", "")), _note(group.attrs.get("scale", SCALE))
+        defaults = {"name": "", "scale": SCALE, "always_on": 0}
+        name, scale, always_on = (_note(group.attrs.get(key, value)) for key, value in defaults.items())
         found = NetLayer("flatten") if kind == "flatten" else self.weights(where, kind, group)
-        if isinstance(name, float) or isinstance(scale, str) or not 0 < scale < np.inf:
-            raise ValueError(f"{where} has a name or scale of another type")
-        return replace(found, name=name, scale=scale)
+        if isinstance(name, float) or isinstance(scale, str) or isinstance(always_on, str) or not 0 < scale < np.inf:
+            raise ValueError(f"{where} has attributes of another type")
+        return replace(found, name=name, scale=scale, always_on=int(always_on))
 
     def weights(self, where: str, kind: str, group: h5py.Group) -> NetLayer:
         """A layer with neurons."""
         shape = tuple(int(size) for size in np.ravel(self.integers(f"{where}/shape", group["shape"])))
         neuron = self.neuron(f"{where}/neuron", group["neuron"]) if "neuron" in group else None
         if kind == "input":
-            return NetLayer(kind, shape, self.optional(where, group, "weight"), bias=self.optional(where, group, "bias"), neuron=neuron)
+            return NetLayer(
+                kind, shape, self.optional(where, group, "weight"), bias=self.optional(where, group, "bias"), neuron=neuron
+            )
         weight = self.integers(f"{where}/weight", group["weight"])
         recurrent = self.integers(f"{where}/weight_rec", group["weight_rec"]) if kind == "dense_rec" else None
         bias, delay = self.optional(where, group, "bias"), self.optional(where, group, "delay")
         if kind == "conv":
-            sizes = {key: self.sizes(where, group, key) for key in ("stride", "padding", "dilation")}
+            stride, padding, dilation = (self.sizes(where, group, key) for key in ("stride", "padding", "dilation"))
             weight = weight.reshape(weight.shape[:4])  # slayer's kernels may carry a fifth axis of one
-            return NetLayer(kind, shape, weight, None, bias, delay, neuron, groups=self.number(where, group, "groups", 1), **sizes)
-        rows = int(np.prod(shape))
+            groups = self.number(where, group, "groups", 1)
+            return NetLayer(kind, shape, weight, None, bias, delay, neuron, stride, padding, dilation, groups)
+        rows = prod(shape)
         if weight.ndim == 1:
             weight = weight.reshape(rows, -1)
             recurrent = None if recurrent is None else recurrent.reshape(rows, -1)
@@ -204,8 +213,8 @@ class _Reader:
             value = self.number(where, group, key, harmless)
             if value > harmless or (value != harmless and key != "refDelay"):
                 self.refuse(
-                    "SNX125", f"{where}/{key} is {value}: {meaning}", where, "netx does not read this field: it would run another network",
-                    f"train and export with {key} = {harmless}",
+                    "SNX125", f"{where}/{key} is {value}: {meaning}", where,
+                    "netx does not read this field: it would run another network", f"train and export with {key} = {harmless}",
                 )  # fmt: skip
         values = {key: self.number(where, group, key, None) for key in ("iDecay", "vDecay", "vThMant")}
         return NetNeuron(values["iDecay"], values["vDecay"], values["vThMant"])
@@ -251,8 +260,13 @@ class _Reader:
 
     def sizes(self, where: str, group: Any, key: str) -> tuple[int, int]:
         values = np.ravel(self.integers(f"{where}/{key}", group[key]))
-        if values.size not in (1, 2) or (values.size == 1 and group[key].shape != ()):
-            raise ValueError(f"{where}/{key} holds {values.size} values")
+        if values.size not in (1, 2) or (values.size == 1 and group[key].shape != ()) or values.min() < 0:
+            raise ValueError(f"{where}/{key} is not one size, or one per axis")
+        if values.max() > GEOMETRY_MAX:
+            self.refuse(
+                "SNX126", f"{where}/{key} is {values.max()}", where,
+                f"Lava's Conv holds its sizes in 8 bits, up to {GEOMETRY_MAX}", "split the layer",
+            )  # fmt: skip
         return int(values[0]), int(values[-1])
 
     def text(self, where: str, group: Any, key: str) -> str:
@@ -270,7 +284,10 @@ def write_file(net: NetFile, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w", libver="latest") as stream:
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with h5py.File(temporary, "w") as stream:
             for index, layer in enumerate(net.layers):
                 _write_layer(stream.create_group(f"layer/{index}"), layer)
             simulation = stream.create_group("simulation")
@@ -279,9 +296,7 @@ def write_file(net: NetFile, path: Path) -> None:
                 simulation.attrs[key] = value
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            "SNX123", f"cannot write {path.name}", where=str(path), why=str(error), fix="choose a folder you may write to"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -292,6 +307,8 @@ def _write_layer(group: h5py.Group, layer: NetLayer) -> None:
         return
     if layer.name:
         group.attrs["name"], group.attrs["scale"] = layer.name, layer.scale
+    if layer.always_on:
+        group.attrs["always_on"] = layer.always_on
     group["shape"] = np.array(layer.shape, np.int64)
     if layer.weight is not None:
         if layer.kind.startswith("dense"):
@@ -308,6 +325,18 @@ def _write_layer(group: h5py.Group, layer: NetLayer) -> None:
         neuron = group.create_group("neuron")
         neuron["type"], neuron["refDelay"], neuron["gradedSpike"] = b"CUBA", 1, False
         neuron["iDecay"], neuron["vDecay"], neuron["vThMant"] = layer.neuron.i_decay, layer.neuron.v_decay, layer.neuron.threshold
+
+
+def fits_synapse(weight: Integers) -> bool:
+    """An eight-bit synapse holds these weights: of one sign up to 255, of mixed signs the even ones in -256..254.
+
+    Odd ones of mixed signs fit up to 127: doubled, with an exponent of -1.
+    """
+    low, high = int(weight.min()), int(weight.max())
+    if low >= 0 or (high <= 0 and low > WEIGHT_MIN):
+        return max(high, -low) <= WEIGHT_MAX + 1
+    reach = 1 + int(np.any(weight % 2))
+    return reach * low >= WEIGHT_MIN and reach * high <= WEIGHT_MAX
 
 
 def loaded_weights(parts: Sequence[Integers], *, shifted_back: bool = True) -> list[Integers] | None:
@@ -328,10 +357,8 @@ def loaded_weights(parts: Sequence[Integers], *, shifted_back: bool = True) -> l
     if low == high == 0:
         return None
     signed = not (high < 0 or low >= 0)
-    if signed:
-        scale = min(127 / high if high else np.inf, -128 / low)
-    else:
-        scale = -256 / low if high < 0 else 255 / high
+    one_sign = -256 / low if high < 0 else 255 / max(high, 1)
+    scale = min(127 / high if high else np.inf, -128 / low) if signed else one_sign
     shift = int(np.floor(np.log2(scale))) + signed
     if shift < 0:
         return None
@@ -345,12 +372,18 @@ def _clipped_by_lava(weight: Integers, bits: int) -> Integers:
     inhibitory, mixed = weight.max() <= 0 and weight.min() < 0, weight.min() < 0 < weight.max()
     cut = 8 - bits + mixed
     magnitude = np.clip(-weight if inhibitory else weight, -256 if mixed else 0, 255)
-    kept = (magnitude >> cut) << cut
-    return -kept if inhibitory else kept
+    cleared: Integers = (magnitude >> cut) << cut
+    return -cleared if inhibitory else cleared
 
 
 def _note(value: Any) -> float | str:
     return value if isinstance(value, str) else float(np.ravel(value)[0])
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        "SNX123", f"cannot write {path.name}", where=str(path), why=str(error), fix="choose a folder you may write to"
+    )
 
 
 def _not_a_network(path: Path, why: str) -> UserError:

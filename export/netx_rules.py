@@ -12,8 +12,9 @@ import nir
 import numpy as np
 
 from snn_export.export.deployment import Deployment, not_quantised
+from snn_export.export.gains import input_gains
 from snn_export.export.graph import conv_padding, per_axis, weight_array
-from snn_export.export.netx_layers import BIAS_EXPONENT, MAX_DELAY, Integers, loaded_weights
+from snn_export.export.netx_layers import BIAS_EXPONENT, GEOMETRY_MAX, MAX_DELAY, Integers, fits_synapse, loaded_weights
 from snn_export.export.wiring import Wire
 from snn_export.models.arithmetic import (
     BIAS_MANTISSA_MAX,
@@ -21,13 +22,10 @@ from snn_export.models.arithmetic import (
     DECAY_MAX,
     THRESHOLD_MAX,
     WEIGHT_MAX,
-    WEIGHT_MIN,
     shift_mantissa,
 )
 from snn_export.models.diagnostics import Diagnostic, UserError
 
-GEOMETRY_MAX = 127
-"""Lava's Conv holds kernel size, stride, padding, dilation and groups in 8 bits."""
 HOST_AGREEMENT = 1e-9
 
 
@@ -77,10 +75,16 @@ def findings(deployment: Deployment) -> list[Diagnostic]:
     except UserError as error:
         return list(error.diagnostics)
     found = [*_resets(deployment)]
-    for link in links:
-        found += [*_neuron(deployment, link.population)]
-        layer = [*_kind(deployment, link)]
-        found += layer or [*_weights(deployment, link), *_bias(deployment, link), *_delays(deployment, link)]
+    missing = [wire.weight for link in links for wire in link.weights if wire.weight not in deployment.synapses]
+    if missing or deployment.populations.keys() != set(deployment.layers):
+        return [_without_integers(missing[0] if missing else "a population")]
+    wrong = {link.population: [*_kind(deployment, link)] for link in links}
+    for index, link in enumerate(links):
+        found += [*_neuron(deployment, link.population), *wrong[link.population]]
+        if not wrong[link.population]:
+            found += [*_bias(deployment, link), *_delays(deployment, link)]
+            axons = [*_axons(deployment, links, index)]
+            found += axons or _weights(deployment, links, index)
     if links[0].wire is None:
         found += [*_host(deployment, links[0].population)]
     return list({(item.code, item.where): item for item in found}.values())
@@ -89,7 +93,39 @@ def findings(deployment: Deployment) -> list[Diagnostic]:
 def file_weight(deployment: Deployment, name: str) -> Integers:
     """Weights of a node as a file holds them: without an exponent, which the format does not have."""
     synapse = deployment.synapses[name]
-    return shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent)
+    weight: Integers = shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent)
+    return weight
+
+
+def axon_columns(deployment: Deployment, link: Link) -> Integers:
+    """Weights (out, k) of the sources that fire in every step and carry a population's bias of the current; k is mostly 0."""
+    rest = np.ravel(deployment.current_bias(link.population))
+    columns = np.zeros((rest.size, -(-int(np.abs(rest).max(initial=0)) // WEIGHT_MAX)), np.int64)
+    for index in range(columns.shape[1]):
+        columns[:, index] = np.clip(rest, -WEIGHT_MAX, WEIGHT_MAX)
+        rest = rest - columns[:, index]
+    return columns
+
+
+def relays(deployment: Deployment, links: tuple[Link, ...], index: int) -> int:
+    """Neurons added to a layer that fire in every step, for the next layer's bias of the current."""
+    return axon_columns(deployment, links[index + 1]).shape[1] if index + 1 < len(links) else 0
+
+
+def matrices(deployment: Deployment, links: tuple[Link, ...], index: int) -> tuple[Integers, ...]:
+    """Weights of a layer as the file holds them, (weight,) or (weight, weight_rec).
+
+    A dense layer with a bias of its current has more inputs: ones from outside, or neurons of the layer before that hear nothing
+    and whose own bias lets them fire in every step.
+    """
+    link, more = links[index], relays(deployment, links, index)
+    parts = [file_weight(deployment, wire.weight) for wire in link.weights]
+    columns = axon_columns(deployment, link)
+    if columns.shape[1]:
+        parts[0] = np.hstack((parts[0], columns))
+    if more:
+        parts = [np.pad(part, ((0, more), (0, more if place else 0))) for place, part in enumerate(parts)]
+    return tuple(parts)
 
 
 def file_delay(deployment: Deployment, wire: Wire) -> Integers | None:
@@ -122,8 +158,6 @@ def host_integers(deployment: Deployment, population: str) -> tuple[int, int] | 
     else:
         return None
     node_bias = np.asarray(getattr(node, "bias", None) if getattr(node, "bias", None) is not None else 0.0)
-    from snn_export.export.gains import input_gains
-
     current, membrane = input_gains(deployment, population)
     gain = np.unique(np.asarray(current) * np.asarray(membrane))
     values = []
@@ -150,13 +184,15 @@ def _neuron(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
     if spec.reset_finding(name) is not None:
         yield Diagnostic(
             "SNX256", f"{name} resets by {spec.reset!r}, {spec.reset_delay} steps late", name,
-            "netx's neuron is reset to zero in the step of its spike", 'train with Leaky(reset_mechanism="zero", reset_delay=False)',
+            "netx's neuron is reset to zero in the step of its spike",
+            'train with Leaky(reset_mechanism="zero", reset_delay=False)',
         )  # fmt: skip
     limits = {"du": (integers.du, DECAY_MAX), "dv": (integers.dv, DECAY_MAX), "threshold": (integers.threshold, THRESHOLD_MAX)}
     for what, (value, high) in limits.items():
         if not 0 <= value <= high:
             yield Diagnostic(
-                "SNX256", f"{what} of {name} is {value}", f"{name}.{what}", f"the chip holds it in 0..{high}; netx would run on regardless",
+                "SNX256", f"{what} of {name} is {value}", f"{name}.{what}",
+                f"the chip holds it in 0..{high}; netx would run on regardless",
                 "quantise again with a smaller scale, or another decay",
             )  # fmt: skip
 
@@ -168,16 +204,30 @@ def _kind(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
         if isinstance(node, nir.Affine | nir.Linear):
             continue
         if not isinstance(node, nir.Conv2d) or wire.recurrent:
-            yield _not_a_layer(wire, f"a {type(node).__name__}{' from a population to itself' if wire.recurrent else ''}",
-                               "netx has dense layers, dense layers with dense recurrence, and two-dimensional convolutions")  # fmt: skip
+            what = f"a {type(node).__name__}{' from a population to itself' if wire.recurrent else ''}"
+            yield _not_a_layer(wire, what, "netx has dense layers, with or without dense recurrence, and 2-d convolutions")
         elif given != deployment.shapes[_before(deployment, wire)] or len(given) != 3:
-            yield _not_a_layer(wire, f"a convolution behind {wire.source} of shape {given}", "netx cannot reshape in front of a Conv")
-        elif len(deployment.shapes[link.population]) != 3 or ((padding := conv_padding(node)) and any(a != b for a, b in padding)):
-            yield _not_a_layer(wire, "padded unevenly, or its population is flat", "Lava's Conv pads both sides alike and gives maps")
+            yield _not_a_layer(
+                wire, f"a convolution behind {wire.source} of shape {given}", "netx cannot reshape in front of a Conv"
+            )
+        elif len(deployment.shapes[link.population]) != 3 or (
+            (padding := conv_padding(node)) and any(a != b for a, b in padding)
+        ):
+            yield _not_a_layer(
+                wire, "padded unevenly, or its population is flat", "Lava's Conv pads both sides alike and gives maps"
+            )
         else:
-            sizes = (*node.weight.shape[2:], *per_axis(node.stride, 2), *per_axis(node.dilation, 2), *sum(padding, ()), int(node.groups))
+            sizes = (
+                *node.weight.shape[2:],
+                *per_axis(node.stride, 2),
+                *per_axis(node.dilation, 2),
+                *sum(padding, ()),
+                int(node.groups),
+            )
             if max(sizes) > GEOMETRY_MAX:
-                yield _not_a_layer(wire, f"a size of {max(sizes)}", f"Lava's Conv holds its sizes in 8 bits, up to {GEOMETRY_MAX}")
+                yield _not_a_layer(
+                    wire, f"a size of {max(sizes)}", f"Lava's Conv holds its sizes in 8 bits, up to {GEOMETRY_MAX}"
+                )
 
 
 def _before(deployment: Deployment, wire: Wire) -> str:
@@ -186,49 +236,56 @@ def _before(deployment: Deployment, wire: Wire) -> str:
     return path[place - 1] if place else wire.source
 
 
-def _weights(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
-    missing = [wire.weight for wire in link.weights if wire.weight not in deployment.synapses]
-    if missing:
-        yield Diagnostic(
-            "SNX227", f"there are no integers for {missing[0]}", missing[0], "a quantised deployment states integers for every weight node",
-            "quantise the deployment again; do not edit its graph afterwards",
-        )  # fmt: skip
-        return
-    if not link.weights:
-        return
-    name, parts = link.weights[0].weight, [file_weight(deployment, wire.weight) for wire in link.weights]
-    for wire, part in zip(link.weights, parts, strict=True):
-        stated = deployment.synapses[wire.weight].weight.astype(np.int64)
-        lost = deployment.synapses[wire.weight].weight_exponent
-        signs = bool((part < 0).any()) and bool((part > 0).any() or (part == WEIGHT_MIN).any())
-        off = (part % 2 != 0) & signs | (part < WEIGHT_MIN) | (part > (WEIGHT_MAX if signs else WEIGHT_MAX + 1))
-        if off.any() or (lost < 0 and np.any(part << -lost != stated)):
-            yield _changed(wire.weight, f"{int(off.sum())} of {part.size} weights of {wire.weight} do not fit eight bits without an exponent",
-                           "a .net file has no weight exponent, and mixed signs hold even integers -256..254")  # fmt: skip
-            return
-    if isinstance(deployment.graph.nodes[name], nir.Conv2d):
-        return
+def _weights(deployment: Deployment, links: tuple[Link, ...], index: int) -> list[Diagnostic]:
+    link = links[index]
+    for wire in link.weights:
+        synapse, part = deployment.synapses[wire.weight], file_weight(deployment, wire.weight)
+        exponent = synapse.weight_exponent
+        if not fits_synapse(part) or (exponent < 0 and np.any(part << -exponent != synapse.weight)):
+            return [_changed(wire.weight, f"the weights of {wire.weight} do not fit eight bits without their exponent {exponent}",
+                             "a .net file has no weight exponent, and mixed signs hold even integers -256..254")]  # fmt: skip
+    if link.wire is None or isinstance(deployment.graph.nodes[link.wire.weight], nir.Conv2d):
+        return []
     delayed = link.loop is not None and any(file_delay(deployment, wire) is not None for wire in link.weights)
+    parts = matrices(deployment, links, index)
     loaded = loaded_weights(parts, shifted_back=not delayed)
-    if loaded is None or any(np.any(a != b) for a, b in zip(loaded, parts, strict=True)):
-        why = (
-            "netx shifts weights up to fill eight bits and forgets to shift the sums of a recurrent layer with delays back"
-            if delayed
-            else "netx cannot load a layer of zeros only, and changes one of a single sign whose lowest weight is a power of two"
-        )
-        yield _changed(name, f"netx would not run the weights of {name} as they are", why)
-    if any(synapse.current_bias is not None and np.any(synapse.current_bias) for wire in link.weights
-           if (synapse := deployment.synapses[wire.weight])):  # fmt: skip
+    if loaded is not None and all(np.array_equal(a, b) for a, b in zip(loaded, parts, strict=True)):
+        return []
+    why = (
+        "netx shifts weights up to fill eight bits and forgets to shift the sums of a recurrent layer with delays back"
+        if delayed
+        else "netx cannot load a layer of zeros only, and changes one of a single sign whose lowest weight is a power of two"
+    )
+    return [_changed(link.wire.weight, f"netx would not run the weights of {link.wire.weight} as they are", why)]
+
+
+def _axons(deployment: Deployment, links: tuple[Link, ...], index: int) -> Iterator[Diagnostic]:
+    """A bias of the current needs sources that fire in every step: inputs, or neurons in the dense layer before."""
+    link = links[index]
+    if not np.any(deployment.current_bias(link.population)):
+        return
+    dense = link.wire is not None and not isinstance(deployment.graph.nodes[link.wire.weight], nir.Conv2d)
+    layers = links[max(index - 1, 0) : index + 1]
+    delayed = any(wire.most + deployment.latency_gap(wire) for one in layers for wire in one.weights)
+    before = links[index - 1]
+    problem = ""
+    if not dense or delayed:
+        problem = f"{link.population} is a convolution, or it or the layer before has delays"
+    elif index == 0 and len(deployment.input_shape) != 1:
+        problem = f"the input is a map of shape {deployment.input_shape}"
+    elif index and (before.wire is None or isinstance(deployment.graph.nodes[before.wire.weight], nir.Conv2d)):
+        problem = f"{before.population} in front of it is no dense layer"
+    elif index and deployment.populations[before.population].threshold >= BIAS_MANTISSA_MAX:
+        problem = f"the threshold of {before.population} is too high for a neuron to fire in every step by its bias alone"
+    if problem:
         yield Diagnostic(
             "SNX257", f"{link.population} has a bias that enters its current", link.population,
-            "netx adds biases to the membrane only; one that is filtered by the synapse would need a source that always fires",
+            f"netx adds biases to the membrane only; this one needs sources that always fire, and {problem}",
             "train the layer without a bias, or run it on loihi or lava",
         )  # fmt: skip
 
 
 def _bias(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
-    if any(wire.weight not in deployment.synapses for wire in link.weights):
-        return
     bias = deployment.bias(link.population)
     mantissa = bias >> BIAS_EXPONENT
     if np.any(mantissa << BIAS_EXPONENT != bias) or np.any((mantissa < BIAS_MANTISSA_MIN) | (mantissa > BIAS_MANTISSA_MAX)):
@@ -236,7 +293,7 @@ def _bias(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
             "SNX252", f"biases of {link.population} reach {bias.min()} to {bias.max()} in steps of "
             f"{1 << deployment.populations[link.population].bias_exponent}", link.population,
             f"netx holds a bias as mantissa << {BIAS_EXPONENT} with a mantissa in {BIAS_MANTISSA_MIN}..{BIAS_MANTISSA_MAX}",
-            "quantise with netx as a target, which rounds biases to that grid",
+            "quantise with bias_exponent=6 (quantize.bias_exponent), which rounds biases to that grid",
         )  # fmt: skip
 
 
@@ -254,7 +311,7 @@ def _delays(deployment: Deployment, link: Link) -> Iterator[Diagnostic]:
         same = all(delay is not None for delay in delays) and np.array_equal(*delays)  # type: ignore[arg-type]
         if not same or square[0] != square[1]:
             yield _delayed(
-                link, "netx gives the input and the recurrence of a layer the same delays, and both need as many inputs as outputs",
+                link, "it gives input and recurrence of a layer the same delays, and both need as many inputs as outputs",
                 "delay neither, or both alike",
             )  # fmt: skip
 
@@ -264,7 +321,7 @@ def _host(deployment: Deployment, population: str) -> Iterator[Diagnostic]:
     if host_integers(deployment, population) is None or exponent != BIAS_EXPONENT:
         yield Diagnostic(
             "SNX255", f"what the host computes for {population} is more than one factor and one offset", population,
-            f"netx's input layer sets each neuron's bias to weight x + bias with integers and exponent {BIAS_EXPONENT} (here {exponent})",
+            f"netx's input layer sets every bias to weight x + bias: integers with exponent {BIAS_EXPONENT} (here {exponent})",
             "quantise with graded or event input instead of input_as_bias",
         )  # fmt: skip
 
@@ -277,7 +334,20 @@ def _off_chain(where: str, what: str) -> UserError:
 
 
 def _not_a_layer(wire: Wire, what: str, why: str) -> Diagnostic:
-    return Diagnostic("SNX251", f"{wire.weight} is no layer of netx: {what}", wire.weight, why, "use dense and Conv2d layers, or run it on loihi or lava")
+    return Diagnostic(
+        "SNX251",
+        f"{wire.weight} is no layer of netx: {what}",
+        wire.weight,
+        why,
+        "use dense and Conv2d layers, or run it on loihi or lava",
+    )
+
+
+def _without_integers(name: str) -> Diagnostic:
+    return Diagnostic(
+        "SNX227", f"there are no integers for {name}", name, "a quantised deployment states integers for every weight node",
+        "quantise the deployment again; do not edit its graph afterwards",
+    )  # fmt: skip
 
 
 def _changed(name: str, what: str, why: str) -> Diagnostic:

@@ -110,7 +110,7 @@ def read(path: str | os.PathLike[str]) -> Deployment:
             disagrees; SNX106, SNX107 integers, NIR parameters and contract disagree; SNX108 a NIR file without a contract.
     """
     source = Path(path)
-    graph = _read_graph(source)
+    graph = read_graph(source)
     metadata = graph.metadata.get(METADATA)
     if not isinstance(metadata, Mapping) or "contract" not in metadata:
         raise UserError(
@@ -118,7 +118,7 @@ def read(path: str | os.PathLike[str]) -> Deployment:
             f"{source.name} is a NIR graph without an execution contract",
             where=str(source),
             why="NIR has no field for the time step, the reset or the encoder, and a guess would change spikes",
-            fix="write it with snn_export.save(deployment, path), or read the network it came from with snn_export.from_snntorch",
+            fix="state them: snn_export.from_nir(path, steps=..., dt=...); or write it with snn_export.save(deployment, path)",
         )
     contract = _contract(source, metadata["contract"])
     synapses, populations = _integers(source, metadata.get("integer", {}))
@@ -151,7 +151,8 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_graph(path: Path) -> nir.NIRGraph:
+def read_graph(path: Path) -> nir.NIRGraph:
+    """The graph of any NIR file, whoever wrote it. Raises UserError SNX101 to SNX103 where it cannot be read safely."""
     if not path.is_file():
         raise _unreadable(path, "there is no such file")
     if not h5py.is_hdf5(path):
@@ -159,7 +160,7 @@ def _read_graph(path: Path) -> nir.NIRGraph:
     hdf5_guard.probe(path)
     try:
         with h5py.File(path, "r") as stream:
-            _check_node_types(path, stream)
+            _check_node_types(path, stream.get("node"))
         graph = nir.read(path, type_check=False)
     except UserError:
         raise
@@ -170,15 +171,17 @@ def _read_graph(path: Path) -> nir.NIRGraph:
     return graph
 
 
-def _check_node_types(path: Path, stream: h5py.File) -> None:
-    """Nir looks a node's class up by the name in the file; only known names get that far."""
-    if "node" not in stream or "nodes" not in stream["node"] or "edges" not in stream["node"]:
+def _check_node_types(path: Path, graph: Any) -> None:
+    """Nir looks a node's class up by the name in the file; only known names get that far, in nested graphs too."""
+    if not isinstance(graph, h5py.Group) or "nodes" not in graph or "edges" not in graph:
         raise _unreadable(path, "it holds no NIR graph (no node/nodes and node/edges)")
-    for name, node in stream["node"]["nodes"].items():
+    for name, node in graph["nodes"].items():
         kind = node["type"][()]
         text = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
         if text not in NODE_TYPES:
             raise _unreadable(path, f"node {name} has the unknown type {text!r}")
+        if text == "NIRGraph":
+            _check_node_types(path, node)
 
 
 def _contract(path: Path, text: Any) -> ExecutionContract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import nir
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.graph import POPULATION_TYPES, Shape
+from snn_export.models.diagnostics import Diagnostic
 
 PARAMETERS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in", "threshold")
 """Constants of NIR's neurons."""
@@ -28,7 +30,7 @@ def with_constants(node: nir.NIRNode, **changes: NDArray[Any]) -> nir.NIRNode:
 
 
 def broadcast(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
-    """A population whose every constant has the shape of its neurons; other nodes come back as they are.
+    """A population whose every constant is float64 and has the shape of its neurons; other nodes come back as they are.
 
     Raises:
         ValueError: for constants that are neither one number nor as many as there are neurons.
@@ -36,7 +38,7 @@ def broadcast(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
     if not isinstance(node, POPULATION_TYPES):
         return node
     given = constants(node)
-    if all(value.shape == shape for value in given.values()):
+    if all(value.shape == shape and value.dtype == np.float64 for value in given.values()):
         return node
     return type(node)(**{key: _filled(value, shape) for key, value in given.items()})
 
@@ -55,3 +57,26 @@ def uniform_groups(node: nir.NIRNode, shape: Shape) -> list[NDArray[np.int64]]:
     _, first, member = np.unique(np.stack(columns), axis=1, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return [np.flatnonzero(np.ravel(member) == group) for group in order]
+
+
+def constant_findings(name: str, node: nir.NIRNode) -> Iterator[Diagnostic]:
+    """Constants of a neuron node that the canonical neuron does not have (SNX262); time constants are the contract's matter."""
+    given = constants(node)
+    for key, value in given.items():
+        if not np.isfinite(value).all():
+            yield _constant(name, f"{key} holds NaN or infinity", "a neuron's constants are numbers", "write the file again")
+    for key in ("v_leak", "v_reset"):
+        largest = np.ravel(given.get(key, np.zeros(1)))
+        largest = largest[np.argmax(np.abs(largest))]
+        if largest:
+            why = "the canonical neuron rests at zero and is reset to zero"
+            fix = "shift the threshold by it, and write what a leak adds as a bias of the weights before"
+            yield _constant(name, f"{key} is {float(largest):g}", why, fix)
+    for key in ("r", "v_threshold", "threshold"):
+        if key in given and np.any(given[key] <= 0):
+            why = "a silent neuron would fire" if key != "r" else "its input would be lost or turned around"
+            yield _constant(name, f"{key} is not positive", why, "put the sign into the weights before")
+
+
+def _constant(name: str, what: str, why: str, fix: str) -> Diagnostic:
+    return Diagnostic("SNX262", f"{name}: {what}", name, why, fix)

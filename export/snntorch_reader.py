@@ -231,7 +231,10 @@ def _conv_node(name: str, module: nn.Conv1d | nn.Conv2d, shape: Shape) -> nir.NI
         why = "NIR's convolutions pad with zeros"
         raise refused("SNX210", name, f"pads with {module.padding_mode!r}", why, "use padding_mode='zeros'")
     flat = isinstance(module, nn.Conv1d)
-    plain = lambda value: value if isinstance(value, str) else int(value[0]) if flat else tuple(value)
+
+    def plain(value: Any) -> Any:
+        return value if isinstance(value, str) else int(value[0]) if flat else tuple(value)
+
     return (nir.Conv1d if flat else nir.Conv2d)(
         input_shape=(int(shape[1]) if flat else shape[1:]) if len(shape) > 1 else None,
         weight=_array(module.weight),

@@ -39,6 +39,7 @@ class Environment:
         folder: the backend's folder; holds ``requirements.txt`` and ``worker.py``.
         pip_arguments: added to ``pip install``.
         python: first (major, minor) that works and first that does not any more.
+        megabytes: disk space it takes once it is installed.
         disk_bytes: free space asked for before the start.
         time_limit: seconds per step of the installation.
     """
@@ -47,6 +48,7 @@ class Environment:
     folder: Path
     pip_arguments: tuple[str, ...] = ()
     python: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (4, 0))
+    megabytes: int = 0
     disk_bytes: int = 1 << 30
     time_limit: float = 1800.0
 
@@ -78,13 +80,23 @@ class Environment:
         return self.location / STAMP
 
 
+# lava-nc 0.10.0 and lava-dl 0.6.0 declare Python < 3.11 and run on later ones; NumPy < 2 has no wheels from 3.13 on.
+_LAVA_PIP = ("--no-deps", "--ignore-requires-python", "--only-binary", ":all:")
+
 BUILT_IN: Mapping[str, Environment] = {
     "lava": Environment(
         "lava",
         Path(__file__).parent / "lava",
-        # lava-nc 0.10.0 declares Python < 3.11 and runs on later ones; NumPy < 2 has no wheels from 3.13 on.
-        pip_arguments=("--no-deps", "--ignore-requires-python", "--only-binary", ":all:"),
+        pip_arguments=_LAVA_PIP,
         python=((3, 11), (3, 13)),
+        megabytes=280,
+    ),
+    "netx": Environment(
+        "netx",
+        Path(__file__).parent / "netx",
+        pip_arguments=_LAVA_PIP,
+        python=((3, 11), (3, 13)),
+        megabytes=450,
     ),
 }
 
@@ -159,7 +171,7 @@ def interpreter(name: str) -> Path:
     if _read_stamp(found) is None:
         raise UserError(
             "SNX430",
-            f"the {name} environment is not installed",
+            f"the {name} environment is not installed" + (f" (it takes {found.megabytes} MB)" if found.megabytes else ""),
             where=str(found.location),
             why="the backend runs in an environment of its own",
             fix=f"snn-export backends install {name}",

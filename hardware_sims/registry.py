@@ -23,9 +23,11 @@ GROUP = "snn_export.simulators"
 
 BUILT_IN: Mapping[str, str] = {
     "student": "snn_export.hardware_sims.student.simulator:StudentSimulator",
+    "quantised_student": "snn_export.hardware_sims.student.quantised_simulator:QuantisedStudentSimulator",
     "reference": "snn_export.hardware_sims.reference.simulator:ReferenceSimulator",
     "loihi": "snn_export.hardware_sims.loihi.simulator:LoihiSimulator",
     "lava": "snn_export.hardware_sims.lava.simulator:LavaSimulator",
+    "netx": "snn_export.hardware_sims.netx.simulator:NetxSimulator",
 }
 
 

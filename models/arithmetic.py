@@ -121,14 +121,14 @@ def canonical_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bia
 
 
 def decay_toward_zero(state: Any, keep: Any) -> Any:
-    """``trunc(state * keep / 4096)`` for integers |state| < 2^31 and keep in 0..4096.
+    """``trunc(state * keep / 4096)`` for integers and keep in 0..4096.
 
     The state is split into its high bits h and its low twelve bits l, state = 4096 h + l, so that no product exceeds
     2^24 where |state| <= 2^23: the same lines are exact in int32, where vector units are twice as wide, and in int64. An
     arithmetic shift floors; adding 4095 to negative products first turns the floor into truncation toward zero, which is
     what sign(x) * (|x| >> 12) computes.
     """
-    low = (state & (DECAY_ONE - 1)) * keep + ((state >> 31) & (DECAY_ONE - 1))
+    low = (state & (DECAY_ONE - 1)) * keep + (state < 0) * (DECAY_ONE - 1)
     return (state >> DECAY_BITS) * keep + (low >> DECAY_BITS)
 
 

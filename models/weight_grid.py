@@ -41,7 +41,8 @@ class WeightGrid:
     def nearest(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """Nearest integers of the grid, ties to even multiples of the step; any shape."""
         rounded = self.step * np.rint(np.asarray(values, np.float64) / self.step)
-        return np.clip(rounded, self.low, self.high).astype(np.int64)
+        whole: NDArray[np.int64] = np.clip(rounded, self.low, self.high).astype(np.int64)
+        return whole
 
     def largest_factor(self, values: NDArray[Any]) -> float:
         """Largest factor that keeps all of ``values`` within the grid's range; infinity where nothing limits it."""

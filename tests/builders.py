@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -113,9 +114,7 @@ def deployment_from(plan: Plan) -> Deployment:
             if encoder.kind != "bias" or synapse.source != "input":
                 synapses[name] = _integers(synapse)
         populations[layer.name] = IntegerPopulation(layer.threshold, layer.du, layer.dv, 1.0, layer.bias_exponent)
-        neurons[layer.name] = NeuronSpec(
-            layer.dv, layer.du, reset_interval=layer.reset_interval, reset_offset=layer.reset_offset
-        )
+        neurons[layer.name] = NeuronSpec(layer.dv, layer.du, reset_interval=layer.reset_interval, reset_offset=layer.reset_offset)
     readout = plan.readout or plan.layers[-1].name
     nodes |= {**plan.extra_nodes, "output": nir.Output({"output": np.array([1])})}
     edges.append((readout, "output"))
@@ -138,12 +137,16 @@ def _path(nodes: dict[str, nir.NIRNode], name: str, target: str, synapse: Synaps
     wanted = axes if synapse.scale else max(1, synapse.weight.ndim - 1)
     delays = {"before": synapse.before, "after": synapse.after}
     made = {f"{name}.{key}": nir.Delay(np.atleast_1d(steps) * 1e-3) for key, steps in delays.items() if np.any(steps)}
-    flat = {name.replace(".weight", ".flatten"): nir.Flatten({"input": np.ones(axes)}, start_dim=wanted - 1, end_dim=-1)} if axes > wanted else {}
+    flat = (
+        {name.replace(".weight", ".flatten"): nir.Flatten({"input": np.ones(axes)}, start_dim=wanted - 1, end_dim=-1)}
+        if axes > wanted
+        else {}
+    )
     first = [key for key in made if key.endswith("before")]
     chain += [*first, *flat] if shaped else [*flat, *first]
     chain += [name, *(key for key in made if key.endswith("after")), target]
     nodes |= {**made, **flat, name: _weight_node(synapse)}
-    return list(zip(chain[:-1], chain[1:], strict=True))
+    return list(pairwise(chain))
 
 
 def _integers(synapse: SynapsePlan) -> IntegerSynapse:

@@ -15,7 +15,8 @@ from torch import nn
 from snn_export.export import grid
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
-from snn_export.export.passes.quantize import InputRange, Quantize
+from snn_export.export.passes.quantize import Quantize
+from snn_export.export.passes.rounding import InputRange
 from snn_export.export.snntorch_reader import deployment_from_snntorch
 from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import UserError

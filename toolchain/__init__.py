@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from snn_export.export.deployment import Deployment as Deployment
     from snn_export.hardware_sims.simulator import BackendError as BackendError
     from snn_export.hardware_sims.trace import Trace as Trace
+    from snn_export.library import check as check
+    from snn_export.library import fine_tune as fine_tune
+    from snn_export.library import from_nir as from_nir
     from snn_export.library import from_snntorch as from_snntorch
     from snn_export.library import load as load
     from snn_export.library import quantize as quantize
     from snn_export.library import save as save
     from snn_export.library import simulate as simulate
+    from snn_export.library import sweep_bits as sweep_bits
     from snn_export.library import verify as verify
     from snn_export.models.diagnostics import UserError as UserError
     from snn_export.reporting.report import Report as Report
@@ -32,7 +36,11 @@ _WHERE = {
     "load": "library",
     "save": "library",
     "from_snntorch": "library",
+    "from_nir": "library",
+    "check": "library",
     "quantize": "library",
+    "fine_tune": "library",
+    "sweep_bits": "library",
     "simulate": "library",
     "verify": "library",
     "Deployment": "export.deployment",
@@ -44,7 +52,7 @@ _WHERE = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of use
-    "load", "save", "from_snntorch", "quantize", "simulate", "verify",
+    "load", "save", "from_snntorch", "from_nir", "check", "quantize", "fine_tune", "sweep_bits", "simulate", "verify",
     "Deployment", "ExecutionContract", "Trace", "Report", "UserError", "BackendError",
 ]  # fmt: skip
 

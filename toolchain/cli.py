@@ -23,6 +23,9 @@ COMMANDS = {
     "train": LazyCommand("snn_export.commands.train:command", "Train the teacher and distil the spiking student."),
     "quantize": LazyCommand("snn_export.commands.quantize:command", "Put a network on the integer grid of a chip."),
     "export": LazyCommand("snn_export.commands.export:command", "Write the trained network as NIR with its contract beside it."),
+    "check": LazyCommand(
+        "snn_export.commands.check:command", "Say whether networks can be expressed on a target, and all that stands in the way."
+    ),
     "verify": LazyCommand(
         "snn_export.commands.verify:command", "Compare backends spike by spike, layer by layer, and check the gates."
     ),

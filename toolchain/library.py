@@ -3,46 +3,113 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export import nir_io
+from snn_export.export import netx_io, nir_io
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import SPIKES_ONLY
 from snn_export.models.diagnostics import UserError
+from snn_export.models.naming import suggestion
 
 if TYPE_CHECKING:
+    import nir
     from torch import nn
 
     from snn_export.export.passes.quantize import Target
+    from snn_export.export.readiness import CheckTarget
     from snn_export.hardware_sims.trace import Record, Trace
+    from snn_export.models.diagnostics import Diagnostic
+    from snn_export.models.spec import EncoderSpec, ReadoutRule, Reset
     from snn_export.reporting.report import Report
+    from snn_export.training.loop import ProgressCallback
+    from snn_export.verification.bit_sweep import BitSweep
+
+NETX_SUFFIX = ".net"
+"""Ending of lava-dl's files."""
 
 
-def load(path: str | os.PathLike[str]) -> Deployment:
-    """Read a deployment (graph, contract, integers) from a ``.nir`` file this project wrote.
+def load(
+    path: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    ignore: Collection[str] = (),
+) -> Deployment:
+    """Read a deployment (graph, contract, integers) from a ``.nir`` file this project wrote, or a network of lava-dl (``.net``).
+
+    Args:
+        path: of the file; its ending decides.
+        steps: T, for a ``.net`` file; by default what the file says (``simulation/tSample``), else 100.
+        input_shape: (channels, rows, columns) of a sample, for a ``.net`` file that does not say.
+        ignore: fields of a ``.net`` file that mean nothing.
 
     Raises:
-        UserError: SNX101 to SNX109; see :func:`snn_export.export.nir_io.read`.
+        UserError: SNX101 to SNX109, see :func:`snn_export.export.nir_io.read`; SNX124 to SNX128, see
+            :func:`snn_export.export.netx_io.read`.
     """
+    if Path(path).suffix == NETX_SUFFIX:
+        return netx_io.read(path, steps=steps, input_shape=input_shape, ignore=ignore)
+    if steps is not None or input_shape is not None or ignore:
+        raise UserError(
+            "SNX127", "steps, input_shape and ignore are for .net files", where="load(...)",
+            why="a .nir file states its contract itself", fix="leave them out",
+        )  # fmt: skip
     return nir_io.read(path)
 
 
-def save(deployment: Deployment, path: str | os.PathLike[str], format: Literal["nir"] = "nir") -> Path:
-    """Write a deployment as ``.nir`` with its contract beside it; both appear complete or not at all.
+def save(deployment: Deployment, path: str | os.PathLike[str], format: Literal["nir", "net"] | None = None) -> Path:
+    """Write a deployment; it appears complete or not at all.
+
+    Args:
+        deployment: float or quantised; ``net`` takes quantised ones.
+        path: of the file.
+        format: "nir", with its contract beside it, or "net", for lava-dl's netx. None: by the ending of ``path``, else "nir".
 
     Raises:
-        UserError: SNX006 for a format that is not known.
+        UserError: SNX006 for a format that is not known, SNX123 where it cannot be written; SNX250 to SNX257 for what a
+            ``.net`` file cannot hold, all at once.
     """
-    if format != "nir":
+    chosen = format or ("net" if Path(path).suffix == NETX_SUFFIX else "nir")
+    if chosen not in ("nir", "net"):
         raise UserError(
-            "SNX006", f"unknown format {format!r}", where="save(format=...)", why="known: nir", fix="use format='nir'"
+            "SNX006", f"unknown format {format!r}", where="save(format=...)", why="known: nir, net", fix="use format='nir'"
         )
-    return nir_io.write(deployment, path)
+    return netx_io.write(deployment, path) if chosen == "net" else nir_io.write(deployment, path)
+
+
+def from_nir(
+    source: nir.NIRGraph | str | os.PathLike[str],
+    *,
+    steps: int,
+    dt: float,
+    reset: Reset = "zero",
+    rule: ReadoutRule | None = None,
+    encoder: EncoderSpec | None = None,
+    round_decays: bool = False,
+) -> Deployment:
+    """Read a NIR graph of any program, stating what NIR cannot say, into a float deployment.
+
+    Args:
+        source: a ``.nir`` file, or the graph itself.
+        steps: T.
+        dt: time per step in the unit of the file's time constants (snnTorch writes seconds with dt = 1e-4).
+        reset: "zero", "subtract" or "none", in the step of the spike.
+        rule: how the last population is read out; default: its last membrane, or its spike counts where it spikes.
+        encoder: default direct encoding.
+        round_decays: accept time constants between two integer decays and take the nearest.
+
+    Raises:
+        UserError: all findings at once; see :func:`snn_export.export.nir_reader.deployment_from_nir`.
+    """
+    from snn_export.export.nir_reader import deployment_from_nir
+
+    return deployment_from_nir(source, steps=steps, dt=dt, reset=reset, rule=rule, encoder=encoder, round_decays=round_decays)
 
 
 def from_snntorch(
@@ -55,18 +122,20 @@ def from_snntorch(
 ) -> Deployment:
     """Read a trained snnTorch ``nn.Sequential`` into a float deployment in portable form.
 
-    Batch-norm is folded, average pooling absorbed, and each exact pass is checked on the calibration inputs right after it ran.
+    Batch-norm is folded, then :func:`prepared` runs: each exact pass is checked on the calibration inputs right after it ran.
 
     Args:
-        layers: Conv2d, Linear, BatchNorm, AvgPool2d, Flatten, ``snntorch.Leaky``, and a final
-            :class:`snn_export.models.neurons.integrator.Integrator`.
+        layers: Conv1d, Conv2d, Linear, BatchNorm, AvgPool2d, Flatten, ``snntorch.Leaky``, ``Synaptic``, ``RLeaky``,
+            ``RSynaptic``, the layers of ``snn_export.models`` (Recurrent, Delay, ResidualSum), nested ``nn.Sequential``, and a
+            final :class:`snn_export.models.neurons.integrator.Integrator`.
         input_shape: one sample, (channels, rows, columns) or (features,).
         steps: T.
         calibration_inputs: (B, *input_shape), a few dozen samples.
         round_decays: accept a beta that is not a multiple of 1/4096 and take the nearest.
 
     Raises:
-        UserError: SNX210 to SNX243; see :mod:`snn_export.export.snntorch_reader`.
+        UserError: SNX206 to SNX215, SNX240 to SNX242, SNX260 to SNX264, all findings about the layers at once; see
+            :mod:`snn_export.export.snntorch_reader`.
     """
     from snn_export.export.snntorch_reader import deployment_from_snntorch
 
@@ -74,12 +143,58 @@ def from_snntorch(
 
 
 def prepared(deployment: Deployment, calibration_inputs: NDArray[Any]) -> Deployment:
-    """Run the exact passes a chip needs: pooling absorbed, r = 1. Nothing to do gives the same network back."""
+    """Run the exact passes a chip needs, each checked on the calibration inputs right after it ran.
+
+    Pooling absorbed, one weight layer per connection, one decay and threshold per population, r = 1, paths of unequal depth
+    balanced. A pass with nothing to do is left out; a network that is ready comes back as it is.
+
+    Raises:
+        UserError: SNX242, SNX260, SNX261, SNX264; SNX303 where a pass was not exact. :func:`check` tells all of them at once.
+    """
     from snn_export.export.passes.absorb_average_pooling import AbsorbAveragePooling
+    from snn_export.export.passes.balance_latency import BalanceLatency
+    from snn_export.export.passes.compose_linear import ComposeLinear
+    from snn_export.export.passes.explicit_weights import ExplicitWeights
     from snn_export.export.passes.pass_ import run_passes
     from snn_export.export.passes.portable_form import PortableForm
+    from snn_export.export.passes.split_populations import SplitPopulations
 
-    return run_passes(deployment, (AbsorbAveragePooling(), PortableForm()), calibration_inputs)
+    passes = (
+        AbsorbAveragePooling(), ExplicitWeights(), ComposeLinear(), SplitPopulations(), PortableForm(), BalanceLatency(),
+    )  # fmt: skip
+    return run_passes(deployment, passes, calibration_inputs)
+
+
+def check(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Diagnostic]:
+    """Everything that keeps a deployment from being expressed on a target, all at once; empty where it can be.
+
+    Args:
+        deployment: float (can it be quantised for that target?) or quantised (can the target run it?).
+        target: a chip ("loihi1", "loihi2") or a backend ("loihi", "lava", "netx").
+
+    Raises:
+        UserError: SNX216 for a target that is not known.
+    """
+    from snn_export.export import readiness
+
+    if target not in get_args(readiness.CheckTarget):
+        raise UserError(
+            "SNX216", f"there is no target called {target!r}", where="check(target=...)",
+            why="a check is made for a chip or a backend", fix=suggestion(target, get_args(readiness.CheckTarget)),
+        )  # fmt: skip
+    if not deployment.quantised:
+        return readiness.findings(deployment, target)
+    if target == "lava":
+        from snn_export.hardware_sims.lava import expressible as lava
+
+        return lava.findings(deployment)
+    if target == "netx":
+        from snn_export.hardware_sims.netx import expressible as netx
+
+        return netx.findings(deployment)
+    from snn_export.hardware_sims.loihi import rules
+
+    return [*readiness.input_findings(deployment, target), *rules.check(deployment)]
 
 
 def quantize(
@@ -89,6 +204,8 @@ def quantize(
     *,
     weight_bits: int = 8,
     input_range: tuple[float, float] | None = None,
+    bias_exponent: int | None = None,
+    input_as_bias: bool = False,
 ) -> Deployment:
     """Put a float deployment on a chip's integer grid.
 
@@ -99,20 +216,151 @@ def quantize(
         deployment: float deployment.
         calibration_inputs: (B, *shape) or (T, B, *shape), real units; training data, not test data.
         target: "loihi1" or "loihi2".
-        weight_bits: 2 to 8, sign included.
+        weight_bits: 1 to 8, sign included where a layer has weights of both signs.
         input_range: declared (low, high) of inputs; default: what the calibration inputs span. Values beyond are clipped.
+        bias_exponent: 0 to 7, one for all biases; 6 where lava-dl's netx is to run the network. None: each population its own.
+        input_as_bias: the host computes the weight layers behind the input, and the chip gets their result as a bias per neuron
+            and sample: for chips without graded input spikes.
 
     Raises:
-        UserError: SNX203, SNX208, SNX242 to SNX247, SNX306, SNX307; see :class:`snn_export.export.passes.quantize.Quantize`.
+        UserError: SNX201, SNX203, SNX242 to SNX247, SNX306, SNX307, SNX314; see
+            :class:`snn_export.export.passes.quantize.Quantize`.
     """
     from snn_export.calibration import spike_score
     from snn_export.export.passes.pass_ import run_passes
-    from snn_export.export.passes.quantize import InputRange, Quantize
+    from snn_export.export.passes.quantize import Quantize
+    from snn_export.export.passes.rounding import InputRange
 
-    ready = deployment if _is_prepared(deployment) else prepared(deployment, calibration_inputs)
+    ready = deployment if deployment.quantised else prepared(deployment, calibration_inputs)
+    if input_as_bias:
+        ready = with_input_as_bias(ready)
     low, high = input_range or (float(np.min(calibration_inputs)), float(np.max(calibration_inputs)))
-    step = Quantize(target, spike_score(ready, calibration_inputs), InputRange(low, high), weight_bits)
+    step = Quantize(target, spike_score(ready, calibration_inputs), InputRange(low, high), weight_bits, bias_exponent)
     return run_passes(ready, (step,), calibration_inputs)
+
+
+def with_input_as_bias(deployment: Deployment) -> Deployment:
+    """A float deployment under direct encoding whose first weight layers a host computes; the same network in real numbers.
+
+    Raises:
+        UserError: SNX247 for an input that changes from step to step.
+    """
+    encoder = deployment.contract.encoder
+    if encoder.kind not in ("direct", "bias"):
+        raise UserError(
+            "SNX247", f"{encoder.kind} input cannot become a bias", where="contract.encoder",
+            why="a bias is the same in every step, and this input is not", fix="leave input_as_bias out",
+        )  # fmt: skip
+    changed = replace(encoder, kind="bias")
+    return deployment.replace(contract=deployment.contract.model_copy(update={"encoder": changed}))
+
+
+def fine_tune(
+    deployment: Deployment,
+    inputs: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    epochs: int = 5,
+    learning_rate: float = 2e-3,
+    validation: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    teacher: nn.Module | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Deployment:
+    """Train a quantised deployment further, on the integers it runs on.
+
+    The forward pass of this training is the integer arithmetic itself, so the result does on every integer backend exactly
+    what it did in training. Scales, thresholds and decays stay; weights and biases learn, within the limits in which the
+    network is proven safe from overflow. Where no epoch beats the start on the validation samples, the start is returned.
+
+    Args:
+        deployment: quantised.
+        inputs: training inputs, (B, *shape), or (T, B, *shape) for event input, real units.
+        labels: (B,) class indices.
+        epochs: passes over the inputs.
+        learning_rate: peak of a one-cycle schedule, in real weight units.
+        validation: (inputs, labels) that choose the best epoch; default: an eighth of the training samples is held out.
+        teacher: maps inputs to logits; its softened outputs are then part of the loss (plain distillation).
+        batch_size: samples per step.
+        seed: of the order of samples.
+        checkpoint_dir: folder of a checkpoint from which an interrupted call continues.
+        progress: called with :class:`snn_export.training.loop.Progress`.
+
+    Raises:
+        UserError: SNX302, SNX310 to SNX313, SNX315; see :mod:`snn_export.training.fine_tuning`.
+    """
+    from snn_export.data.dataset import DEFAULT_VALIDATION, Samples, stratified_split
+    from snn_export.training.fine_tuning import fine_tune_deployment
+    from snn_export.training.recipes.registry import load_recipe
+    from snn_export.training.settings import TrainingSettings
+
+    def samples(x: NDArray[Any], y: NDArray[Any]) -> Samples:
+        ordered = np.swapaxes(x, 0, 1) if deployment.contract.encoder.kind == "events" else x
+        return Samples(np.ascontiguousarray(ordered, np.float32), np.asarray(y, np.int64))
+
+    train = samples(inputs, labels)
+    if len(train.x) != len(train.y):
+        raise UserError(
+            "SNX007", f"{len(train.y)} labels for {len(train.x)} inputs", where="fine_tune(labels)",
+            why="every input needs its class", fix="pass one label per input",
+        )  # fmt: skip
+    if validation is None:
+        count = max(1, round(DEFAULT_VALIDATION * len(train)))
+        kept, held = stratified_split(train.y, count, np.random.default_rng(seed))
+        train, held_out = Samples(train.x[kept], train.y[kept]), Samples(train.x[held], train.y[held])
+    else:
+        held_out = samples(*validation)
+    recipe = load_recipe("plain_kd" if teacher is not None else "no_teacher")
+    settings = TrainingSettings(epochs, batch_size, learning_rate, max_shift=0, seed=seed)
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    return fine_tune_deployment(
+        deployment, train, held_out, recipe, settings, teacher=teacher, checkpoint_dir=folder, progress=progress
+    ).deployment
+
+
+def sweep_bits(
+    deployment: Deployment,
+    calibration_inputs: NDArray[Any],
+    inputs: NDArray[Any],
+    labels: NDArray[Any] | None = None,
+    *,
+    bits: Sequence[int] | None = None,
+    target: Target = "loihi2",
+    fine_tune: Callable[[Deployment], Deployment] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> BitSweep:
+    """Quantise a float deployment with different numbers of bits per weight and measure what each costs.
+
+    Args:
+        deployment: float deployment.
+        calibration_inputs: what the scales are chosen on.
+        inputs: what is measured on, (B, *shape) or (T, B, *shape), real units.
+        labels: (B,) class indices, or None: then there is no accuracy.
+        bits: numbers of bits, 1 to 8, in the order of the rows; default 8 down to 3.
+        target: chip.
+        fine_tune: makes a fine-tuned deployment of a quantised one, e.g. a partial :func:`fine_tune`.
+        progress: called as ``progress(number, total, text)`` when a row starts something.
+        options: of :func:`quantize`, e.g. ``input_range``.
+
+    Returns:
+        BitSweep: ``.rows``, one per number of bits, with spike error, samples classified right and binding limits.
+
+    Raises:
+        UserError: SNX307 for a number of bits out of range, SNX007 for labels that do not fit; what :func:`quantize` raises,
+            but for SNX306 (no scale fits), which becomes the row's ``refusal``.
+    """
+    from snn_export.verification.bit_sweep import DEFAULT_BITS, silent, sweep
+
+    ready = deployment if deployment.quantised else prepared(deployment, calibration_inputs)
+
+    def quantised(count: int) -> Deployment:
+        return quantize(ready, calibration_inputs, target, weight_bits=count, **options)
+
+    chosen = DEFAULT_BITS if bits is None else tuple(bits)
+    return sweep(ready, quantised, inputs, labels, chosen, fine_tune=fine_tune, progress=progress or silent)
 
 
 def simulate(
@@ -188,11 +436,3 @@ def verify(
     return verify_backends(
         deployment, inputs, labels, reference, targets, options or {}, accuracy_drop=accuracy_drop, tolerance=tolerance
     )
-
-
-def _is_prepared(deployment: Deployment) -> bool:
-    import nir
-
-    nodes = deployment.graph.nodes.values()
-    pooled = any(isinstance(node, nir.AvgPool2d | nir.SumPool2d) for node in nodes)
-    return not pooled and all(np.all(node.r == 1.0) for node in nodes if isinstance(node, nir.LIF | nir.LI))

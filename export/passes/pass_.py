@@ -63,7 +63,7 @@ def with_graph(deployment: Deployment, graph: nir.NIRGraph, **changes: Any) -> D
     Raises:
         UserError: SNX207 for a loop that is too fast for a chip.
     """
-    contract = {key: changes.pop(key) for key in ("neurons", "origin", "readout") if key in changes}
+    contract: dict[str, Any] = {key: changes.pop(key) for key in ("neurons", "origin", "readout") if key in changes}
     contract["latency"] = latencies(graph, deployment.contract.dt)
     return deployment.replace(graph=graph, contract=deployment.contract.model_copy(update=contract), **changes)
 
@@ -137,13 +137,17 @@ def _placed(
 ) -> tuple[dict[str, interpreter.Activity], list[str]]:
     """What the populations of ``after`` must do, sources first, and the populations of ``before`` that stand nowhere."""
     expected: dict[str, interpreter.Activity] = {}
-    parts: dict[str, int] = {}
+    parts: dict[str, list[str]] = {}
+    for part, origin in after.contract.origin.items():
+        parts.setdefault(origin, []).append(part)
     left = {name: int(np.prod(before.shapes[name])) for name in activities}
     for name in after.layers:
         shape, source = after.shapes[name], name
         if name not in activities:
             origin = after.contract.origin.get(name, name)
-            source = next((n for n in activities if before.contract.origin.get(n, n) == origin), name)
+            related = [n for n in activities if before.contract.origin.get(n, n) == origin]
+            # A relay of a part bears the part's name; the origin of both is the whole.
+            source = max((n for n in related if name.startswith(f"{n}.")), key=len, default=related[0] if related else name)
         if source not in activities:
             return {}, [name]
         activity = activities[source]
@@ -156,8 +160,10 @@ def _placed(
             expected[name] = interpreter.Activity(spikes, activity.current * 0, activity.membrane * 0)
         else:
             groups = uniform_groups(before.graph.nodes[source], before.shapes[source])
-            index = groups[parts.get(source, 0)]
-            parts[source] = parts.get(source, 0) + 1
+            place = parts[after.contract.origin.get(name, name)].index(name)
+            index = groups[place] if place < len(groups) else np.arange(0)
+            if len(index) != np.prod(shape):
+                return {}, [name]
             expected[name] = _part(activity, index, shape)
             left[source] -= len(index)
     return expected, [name for name, count in left.items() if count]

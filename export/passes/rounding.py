@@ -4,8 +4,8 @@ Each weight layer into a population has a range of its own, and they share the p
 (the identity of a residual connection) beside one of small weights takes a weight exponent: it is stored as w >> e, and the
 small one keeps its bits. Convolutions have no exponent (Lava ignores theirs), so they limit S.
 
-A bias in front of a synaptic filter (CubaLIF, CubaLI) enters the current and is filtered with it; moved to the membrane it would be
-another network. It becomes an always-on current of even integers, in units of the synaptic sum.
+A bias in front of a synaptic filter (CubaLIF, CubaLI) enters the current and is filtered with it; moved to the membrane it
+would be another network. It becomes an always-on current of even integers, in units of the synaptic sum.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ def _largest_host_drive(deployment: Deployment, population: str, seen: InputRang
 def _one_sided(weight: NDArray[Any] | None, sign: int) -> NDArray[Any] | None:
     if weight is None:
         return None
-    return np.maximum(weight, 0.0) if sign > 0 else np.minimum(weight, 0.0)
+    part: NDArray[Any] = np.maximum(weight, 0.0) if sign > 0 else np.minimum(weight, 0.0)
+    return part
 
 
 def _size(values: NDArray[np.float64] | None) -> float:

@@ -24,7 +24,13 @@ GEOMETRY_MAX = 127
 """Lava's Conv holds kernel size, stride, padding, dilation and groups in 8 bits, signed."""
 
 SPARSE_FROM = 1 << 16
-"""Entries of a matrix from which it pays to leave out zeros, where at most one in ten is something else."""
+"""Entries of a matrix from which it can pay to leave out zeros."""
+
+DELAY_DENSE_MAX = 1 << 27
+"""Entries of the matrix that Lava's DelayDense makes anew in every step: the weights once for each length of delay."""
+
+SPARSE_ONE_IN = {False: 50, True: 10}
+"""Non-zero entries, one in so many, from which Sparse is the faster one; by whether there are delays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +61,15 @@ def lower(deployment: Deployment, wire: Wire, index: dict[str, int]) -> Lowered:
     if isinstance(node, CONV_TYPES) and stays_convolution(deployment, wire):
         return _convolution(node, synapse.weight, facts, given, taken)
     facts |= {"input_shape": list(given), "output_shape": list(taken)}
-    weight = synapse.weight
-    if isinstance(node, nir.Affine | nir.Linear) and (weight.size < SPARSE_FROM or 10 * np.count_nonzero(weight) > weight.size):
-        return _dense(weight, facts, extra)
-    return _sparse(*entries(node, weight, given, taken), facts, extra)
+    if isinstance(node, nir.Affine | nir.Linear) and not _pays_to_leave_zeros_out(synapse.weight, extra):
+        return _dense(synapse.weight, facts, extra)
+    return _sparse(*entries(node, synapse.weight, given, taken), facts, extra)
+
+
+def _pays_to_leave_zeros_out(weight: Array, extra: tuple[Array, Array]) -> bool:
+    most = sum(int(part.max(initial=0)) for part in extra)
+    few = SPARSE_ONE_IN[most > 0] * int(np.count_nonzero(weight)) <= weight.size
+    return (weight.size >= SPARSE_FROM and few) or (most > 0 and weight.size * (most + 1) > DELAY_DENSE_MAX)
 
 
 def stays_convolution(deployment: Deployment, wire: Wire) -> bool:
@@ -101,7 +112,7 @@ def _convolution(node: nir.Conv1d | nir.Conv2d, weight: Array, facts: dict[str, 
 
 
 def _dense(weight: Array, facts: dict[str, Any], extra: tuple[Array, Array]) -> Lowered:
-    arrays = {"weight": weight.astype(np.int16)}
+    arrays: dict[str, Array] = {"weight": weight.astype(np.int16)}
     delay = extra[0][:, None] + extra[1][None, :]
     if delay.any():
         arrays["delay"] = delay.astype(np.uint8)
@@ -109,7 +120,11 @@ def _dense(weight: Array, facts: dict[str, Any], extra: tuple[Array, Array]) -> 
 
 
 def _sparse(rows: Array, columns: Array, values: Array, facts: dict[str, Any], extra: tuple[Array, Array]) -> Lowered:
-    arrays = {"weight": values.astype(np.int16), "row": rows.astype(np.int32), "column": columns.astype(np.int32)}
+    arrays: dict[str, Array] = {
+        "weight": values.astype(np.int16),
+        "row": rows.astype(np.int32),
+        "column": columns.astype(np.int32),
+    }
     delay = extra[0][rows] + extra[1][columns]
     if delay.any():
         arrays["delay"] = delay.astype(np.uint8)

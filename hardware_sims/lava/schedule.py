@@ -3,8 +3,8 @@
 Sample s starts in step s P, P >= T. A population with latency L works on it in the steps s P + L + 1 ... s P + L + T, and Lava's
 LIFReset clears its u and v at the first of them. Undelayed connections of a feed-forward network carry whatever a population
 fires outside its T steps to steps outside the T steps of its target, so there P = T. A connection with a delay of its own, or
-one that closes a loop, is cleared while the run is paused at s P + L(source); what it then still had to deliver of sample s - 1
-arrives L(target) - L(source) steps late at most, and P leaves that room.
+one that closes a loop, is cleared in pauses up to s P + L(source); what it then still had to deliver of sample s - 1 arrives
+L(target) - L(source) steps late at most, and P leaves that room.
 """
 
 from __future__ import annotations

@@ -14,29 +14,19 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims import environments
+from snn_export.hardware_sims import environments, worker_trace
 from snn_export.hardware_sims.lava.expressible import findings
 from snn_export.hardware_sims.lava.lowering import lower
 from snn_export.hardware_sims.lava.schedule import period, resets
-from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities
-from snn_export.hardware_sims.trace import LayerTrace, Record, Trace, check_record, layer_trace, read_out
+from snn_export.hardware_sims.simulator import Availability, Capabilities
+from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
 from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 Array = NDArray[Any]
 
-BYTES_PER_RUN = 512 << 20
-"""Recorded and streamed bytes of one Lava run; more samples are split over several runs."""
-
 AXON_WEIGHT = 254
 """What one always-firing source can add to a synaptic sum in a step."""
-
-_SPIKES: tuple[Record, ...] = ("spikes",)
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "spikes": np.dtype(np.uint8),
-    "current": np.dtype(np.int32),
-    "membrane": np.dtype(np.int32),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,57 +110,40 @@ class LavaSimulator:
         populations = tuple(_population(deployment, name, spacing, name in axons) for name in index)
         return Program(deployment, spacing, populations, tuple(connection.facts for connection in lowered), arrays)
 
-    def run(self, program: Program, inputs: Array, record: Collection[Record] = _SPIKES) -> Trace:
+    def run(self, program: Program, inputs: Array, record: Collection[Record] = SPIKES_ONLY) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); see :class:`Simulator`.
 
         Raises:
             UserError: SNX430 where the environment is missing, and those of :func:`snn_export.export.encoding.signal`.
             BackendError: SNX420 to SNX426 where the worker breaks; the log's path is in it.
         """
-        wanted = check_record(record)
-        python = self._interpreter()
-        levels = encoding.levels(program.deployment, inputs).astype(np.int32)
-        biases = _sample_biases(program.deployment, inputs)
-        kept = self._kept(program, wanted)
-        batch, steps = levels.shape[1], program.deployment.contract.steps
-        recorded = {
-            (index, what): np.empty((steps, batch, *population["shape"]), _DTYPES[what])
-            for index, population in enumerate(program.populations)
-            for what in kept[index]
-        }
-        size = self._chunk(program, kept)
+        wanted, deployment, python = check_record(record), program.deployment, self._interpreter()
+        levels = encoding.levels(deployment, inputs).astype(np.int32)
+        biases = _sample_biases(deployment, inputs)
+        names = worker_trace.kept(deployment, wanted)
+        recorded = worker_trace.empty(deployment, names, levels.shape[1])
+        size = self._samples_per_run or worker_trace.samples_at_once(deployment, names)
         facts: dict[str, Any] = {}
-        for start in range(0, batch, size):
-            part = slice(start, min(batch, start + size))
+        for start in range(0, levels.shape[1], size):
+            part = slice(start, min(levels.shape[1], start + size))
             given = {"input": levels[:, part]} | {name: bias[part] for name, bias in biases.items()}
-            facts = self._run_once(python, program, given, kept, {key: array[:, part] for key, array in recorded.items()})
-        return self._trace(program, recorded, wanted, facts)
+            facts = self._run_once(python, program, given, names, {key: array[:, part] for key, array in recorded.items()})
+        provenance = {
+            **facts["versions"],
+            "convolution": facts["convolution"],
+            "models": ", ".join(sorted(set(facts["models"].values()))),
+        }
+        return worker_trace.trace_of(self.name, deployment, recorded, wanted, provenance)
 
     def _interpreter(self) -> Path:
         return self._python or environments.interpreter("lava")
-
-    def _kept(self, program: Program, wanted: frozenset[Record]) -> list[list[str]]:
-        """What to record per population: what was asked for, spikes for the counts, and what the readout rule ranks."""
-        readout = program.deployment.contract.readout
-        return [
-            sorted({*wanted, "spikes"} | ({"membrane"} if population["name"] == readout.node else set()))
-            for population in program.populations
-        ]
-
-    def _chunk(self, program: Program, kept: list[list[str]]) -> int:
-        if self._samples_per_run is not None:
-            return self._samples_per_run
-        per_step = 4 * int(np.prod(program.deployment.input_shape))
-        for population, names in zip(program.populations, kept, strict=True):
-            per_step += int(np.prod(population["shape"])) * sum(_DTYPES[what].itemsize for what in names)
-        return max(1, BYTES_PER_RUN // (per_step * program.period))
 
     def _run_once(
         self,
         python: Path,
         program: Program,
         given: Mapping[str, Array],
-        kept: list[list[str]],
+        names: list[list[str]],
         into: Mapping[tuple[int, str], Array],
     ) -> dict[str, Any]:
         """One Lava run; fills the arrays of ``into`` and returns what the worker says about itself."""
@@ -180,46 +153,22 @@ class LavaSimulator:
             "samples": given["input"].shape[1],
             "period": program.period,
             "input_shape": list(program.deployment.input_shape),
-            "populations": [{**item, "record": names} for item, names in zip(program.populations, kept, strict=True)],
+            "populations": [{**item, "record": what} for item, what in zip(program.populations, names, strict=True)],
             "connections": list(program.connections),
             "probe": "monitor" if self._monitors else "recorder",
         }
-        with tempfile.TemporaryDirectory(prefix="snn-export-lava-") as name:
-            folder, trace = Path(name) / "request", Path(name) / "trace"
+        with tempfile.TemporaryDirectory(prefix="snn-export-lava-") as root:
+            folder, trace = Path(root) / "request", Path(root) / "trace"
             folder.mkdir()
             (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
             arrays: dict[str, Any] = {**given, **program.arrays}
             np.savez(folder / "arrays.npz", **arrays)
             worker = environments.environment("lava").worker
             run_worker(WorkerCall("lava", python, worker, folder, trace, log, self._time_limit), self._progress)
-            facts = _read(trace, into, log)
+            facts = worker_trace.read_folder("lava", trace, into, log)
         if self._log_folder is None:
             log.unlink()
         return facts
-
-    def _trace(
-        self, program: Program, recorded: Mapping[tuple[int, str], Array], wanted: frozenset[Record], facts: Mapping[str, Any]
-    ) -> Trace:
-        contract, layers, last = program.deployment.contract, dict[str, LayerTrace](), 0
-        for index, population in enumerate(program.populations):
-            name = population["name"]
-            last = index if name == contract.readout.node else last
-            layers[name] = layer_trace(
-                recorded[index, "spikes"].view(bool),
-                recorded.get((index, "membrane")),
-                recorded.get((index, "current")),
-                wanted,
-                unit=program.deployment.populations[name].unit,
-                overflows=None,
-                latency=contract.latency[name],
-            )
-        readout, predictions, ties = read_out(contract.readout, recorded[last, "spikes"].view(bool), recorded[last, "membrane"])
-        provenance = {
-            **facts["versions"],
-            "convolution": facts["convolution"],
-            "models": ", ".join(sorted(set(facts["models"].values()))),
-        }
-        return Trace(self.name, layers, readout, predictions, ties, provenance)
 
 
 def _population(deployment: Deployment, name: str, spacing: int, axons: bool) -> dict[str, Any]:
@@ -257,28 +206,3 @@ def _sample_biases(deployment: Deployment, inputs: Array) -> dict[str, Array]:
         f"biases_{deployment.layers.index(name)}": _mantissa(deployment, name, deployment.bias(name) + bias)
         for name, bias in encoding.host_bias(deployment, inputs).items()
     }
-
-
-def _read(trace: Path, into: Mapping[tuple[int, str], Array], log: Path) -> dict[str, Any]:
-    """Read a finished trace folder into (T, B, *shape) arrays. Raises BackendError SNX425 where it is not one."""
-    try:
-        facts: dict[str, Any] = json.loads((trace / "trace.json").read_text(encoding="utf-8"))
-        for (index, what), array in into.items():
-            found = np.load(trace / f"{index}.{what}.npy", mmap_mode="r", allow_pickle=False)
-            if found.dtype != array.dtype or found.shape != (array.shape[1], array.shape[0], *array.shape[2:]):
-                raise ValueError(f"{index}.{what}.npy holds {found.dtype} {found.shape}")
-            array[...] = np.moveaxis(found, 0, 1)
-        if not all("fixed_pt" in model for model in facts["models"].values()):
-            raise ValueError("a model that is not fixed_pt ran")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackendError(
-            Diagnostic(
-                "SNX425",
-                f"the trace of the lava worker cannot be read: {error}",
-                "lava",
-                "the worker wrote something else than promised",
-                f"read {log}; `snn-export backends install lava --force` makes the environment anew",
-            ),
-            str(log),
-        ) from error
-    return facts

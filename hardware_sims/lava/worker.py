@@ -35,7 +35,8 @@ population with latency L works on it in the steps s P + L + 1 ... s P + L + T (
 at the first of them. That also clears what a bias integrated before the first input arrived. What a population sends outside
 its T steps arrives outside the T steps of its target, too, unless the connection delays it or closes a loop. Such a connection
 is *cleared*: after step s P + L(source), just before its source starts on sample s, the run is paused and the connection's
-buffer set to 0 (``Var.set``). P leaves room for what it still had to deliver.
+buffer set to 0 (``Var.set``); where its target starts before its source, which happens in loops, it is cleared after each of the
+steps between, too: nothing then reaches the target before the source has begun. P leaves room for what it still had to deliver.
 
 How layouts meet: populations keep the order (C, H, W). Lava's Conv works on (W, H, C), so ports are transposed on the way in
 and out, and the kernel, which Lava flips (a true convolution), is handed over flipped.
@@ -173,10 +174,9 @@ def run_configuration(selected: dict[str, str], record: bool) -> Any:
     return FixedPoint(select_tag="fixed_pt")
 
 
-def connect(connection: dict[str, Any], arrays: Any, index: int, source: Any, target: Any) -> Any:
-    """Build one connection between two ports; returns its process, with the weights it must hold in ``proc_params``."""
+def connect(connection: dict[str, Any], arrays: Any, index: int, source: Any, target: Any) -> tuple[Any, Any]:
+    """Build one connection between two ports; returns its process and the weights it must compute with."""
     kind, weight = connection["kind"], arrays[f"weight_{index}"].astype(np.int32)
-    process: Any
     if kind == "conv":
         process, expected = _conv(connection, weight, index)
         _reshaped(source, tuple(connection["input_shape"])).transpose((2, 1, 0)).connect(process.s_in)
@@ -194,7 +194,7 @@ def connect(connection: dict[str, Any], arrays: Any, index: int, source: Any, ta
 
 
 def _sparse(values: Any, arrays: Any, index: int, shape: tuple[int, int]) -> Any:
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
     return csr_matrix((values, (arrays[f"row_{index}"], arrays[f"column_{index}"])), shape, values.dtype)
 
@@ -252,18 +252,16 @@ def build_connections(request: dict[str, Any], arrays: Any, populations: list[An
     """Every connection's process, those of the always-firing sources last; writes the file that says which kept its weights."""
     from lava.proc.io.source import RingBuffer
 
-    described = request["connections"]
-    source = RingBuffer(data=input_stream(request, arrays["input"])) if any(item["source"] < 0 for item in described) else None
     found = []
-    for index, item in enumerate(described):
+    source = RingBuffer(data=input_stream(request, arrays["input"]))  # Lava leaves out what nothing connects
+    for index, item in enumerate(request["connections"]):
         before = source if item["source"] < 0 else populations[item["source"]]
         found.append(connect(item, arrays, index, before.s_out, populations[item["target"]].a_in))
-    axons = [index for index, population in enumerate(request["populations"]) if population["axons"]]
-    always = RingBuffer(data=np.ones((arrays[f"axons_{axons[0]}"].shape[1], 1), np.int32)) if axons else None
-    for index in axons:
-        weight = arrays[f"axons_{index}"].astype(np.int32)
+    axons = {index: arrays[f"axons_{index}"] for index, item in enumerate(request["populations"]) if item["axons"]}
+    always = RingBuffer(data=np.ones((max([1, *(weight.shape[1] for weight in axons.values())]), 1), np.int32))
+    for index, weight in axons.items():
         plain = {"kind": "dense", "weight_exponent": 0, "sign_mode": "mixed", "message_bits": 0}
-        process = _matrix(plain, weight, None, f"axons_{index}")
+        process = _matrix(plain, weight.astype(np.int32), None, f"axons_{index}")
         always.s_out.connect(process.s_in)
         _reshaped(process.a_out, populations[index].a_in.shape).connect(populations[index].a_in)
         found.append((process, weight))
@@ -294,7 +292,9 @@ def pauses(request: dict[str, Any], sample_biases: list[int]) -> dict[int, list[
         start = sample * request["period"]
         for index, connection in enumerate(request["connections"]):
             if connection["cleared"]:
-                found.setdefault(start + latency[connection["source"]], []).append(("clear", index, sample))
+                last = latency[connection["source"]]
+                for step in range(min(last, latency[connection["target"]]), last + 1):
+                    found.setdefault(start + step, []).append(("clear", index, sample))
         for index, population in enumerate(request["populations"]):
             for step in population["cleared_at"]:
                 found.setdefault(start + latency[index] + step, []).append(("reset", index, sample))
@@ -331,7 +331,7 @@ def run(request: dict[str, Any], arrays: Any, folder: Path) -> dict[str, Any]:
     monitors = attach_monitors(request, populations, total) if request.get("probe") == "monitor" else []
     configuration = run_configuration(selected, record=not monitors)
     biases = {index: arrays[f"biases_{index}"] for index in range(len(populations)) if f"biases_{index}" in arrays}
-    plan = pauses(request, list(biases))
+    plan = {step: actions for step, actions in pauses(request, list(biases)).items() if step < total}
     built = time.perf_counter()
     try:
         _run_with_pauses(populations, connections, biases, plan, total, configuration)
@@ -363,10 +363,10 @@ def _run_with_pauses(
     from lava.magma.core.run_conditions import RunSteps
 
     done = 0
-    for when in [*(step for step in plan if step < total), total]:
+    for when in (*plan, total):
         populations[0].run(condition=RunSteps(num_steps=when - done), run_cfg=configuration)
         done = when
-        for what, index, sample in plan.get(when, []) if when < total else []:
+        for what, index, sample in plan.get(when, []):
             if what == "clear":
                 _to_zero(connections[index].a_buff)
             elif what == "reset":

@@ -6,7 +6,7 @@ comes from the weights and the declared range of the input: sum |w| x_max. A lay
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nir
 import numpy as np
@@ -53,10 +53,14 @@ class DenseDrive:
         """Weights of the node as stored; a rough measure of what one step costs."""
         return self.weight.numel()
 
+    def in_float64(self) -> DenseDrive:
+        """The same drive in double precision."""
+        return replace(self, weight=self.weight.double())
+
     def to(self, device: torch.device) -> DenseDrive:
         """The same drive on another device."""
-        moved = [None if x is None else x.to(device) for x in (self.gather, self.scatter)]
-        return DenseDrive(self.weight.to(device), self.geometry, self.maps, self.channels_last, *moved)
+        gather, scatter = (None if x is None else x.to(device) for x in (self.gather, self.scatter))
+        return replace(self, weight=self.weight.to(device), gather=gather, scatter=scatter)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Sums (S, targets) of a signal (S, sources), both in stored order; any numeric dtype in, the weight's out."""

@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 
 from snn_export.export.graph import Shape, conv_padding, per_axis
 from snn_export.export.wiring import Delays
+from snn_export.hardware_sims.loihi.memory import at_cache_line
 
 SPARSE_BELOW = 0.25
 """A matrix with fewer non-zero weights than this is stored by its non-zero stretches."""
+
+LONG_RUN = 256
+"""Weights per run from which the length of the next run is no longer worth foreseeing."""
+
+PADDING_LIMIT = 3
+"""Blocks a uniform fan-out may have per block and run of the ragged one."""
 
 Indices = NDArray[np.int64]
 
@@ -30,7 +37,7 @@ class FanOut:
 
     Attributes:
         first: (sources + 1,) int32, the runs of neuron j are first[j] .. first[j + 1].
-        runs: (runs, 3) int32: first target, position of its weight, length.
+        runs: (runs * 3,) int32: first target, position of its weight, length of each run.
         weights: int16 or int32, flat.
         delays: (runs,) int32, steps each run arrives later.
         synapses: all weights that spikes of all sources would add.
@@ -46,6 +53,50 @@ class FanOut:
     def longest_delay(self) -> int:
         """Steps, 0 where nothing is delayed."""
         return int(self.delays.max(initial=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Uniform:
+    """A fan-out without delays in which every neuron has the same number of runs, all of one length.
+
+    Short runs are padded with zero weights. A few more additions cost less than a branch that the processor cannot foresee: how
+    far a spike reaches depends on where it is, and that is random.
+
+    Attributes:
+        places: (sources, rows, 2) int32, flat: first target, position of the weights. Padding may reach up to ``lanes``
+            beyond the last target.
+        rows: runs per neuron; 0 where this form does not pay, and all else is empty.
+        lanes: length of a run.
+        weights: int16 or int32, flat.
+    """
+
+    places: NDArray[np.int32]
+    rows: int
+    lanes: int
+    weights: NDArray[np.int16] | NDArray[np.int32]
+
+
+def uniform(table: FanOut, block: int) -> Uniform:
+    """The uniform form of a fan-out, runs rounded up to whole blocks; ``rows`` 0 where runs are long or too unequal."""
+    counts, runs = np.diff(table.first), table.runs.reshape(-1, 3).astype(np.int64)
+    none = Uniform(np.zeros(0, np.int32), 0, 0, table.weights[:0])
+    if not len(runs) or table.longest_delay:
+        return none
+    rows, lanes = int(counts.max()), -(-int(runs[:, 2].max()) // block) * block
+    blocks = int((-(-runs[:, 2] // block)).sum()) + len(runs)
+    if runs[:, 2].mean() > LONG_RUN or len(counts) * rows * lanes // block > PADDING_LIMIT * blocks:
+        return none
+    kinds, kind = np.unique(runs[:, 1:], axis=0, return_inverse=True)
+    stored = np.zeros((len(kinds) + 1, lanes), table.weights.dtype)  # the last row stays 0: for runs that are not there
+    for length in np.unique(kinds[:, 1]):
+        chosen = np.flatnonzero(kinds[:, 1] == length)
+        stored[chosen, :length] = table.weights[kinds[chosen, :1] + np.arange(length)]
+    places = np.zeros((len(counts), rows, 2), np.int32)
+    places[:, :, 1] = len(kinds) * lanes
+    owner = np.repeat(np.arange(len(counts)), counts)
+    slot = np.arange(len(runs)) - np.repeat(table.first[:-1], counts)
+    places[owner, slot, 0], places[owner, slot, 1] = runs[:, 0], kind.reshape(-1) * lanes
+    return Uniform(at_cache_line(places), rows, lanes, at_cache_line(stored))
 
 
 def storage_order(shape: Shape) -> Indices:
@@ -124,8 +175,8 @@ def _sorted(runs: _Runs, weights: NDArray[np.int64], delays: Indices, position: 
     small = weights.size == 0 or (weights.min() >= -(1 << 15) and weights.max() < 1 << 15)
     return FanOut(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        np.ascontiguousarray(table.reshape(-1, 3)),
-        np.ascontiguousarray(weights, np.int16 if small else np.int32),
+        np.ascontiguousarray(table.reshape(-1)),
+        at_cache_line(weights.astype(np.int16 if small else np.int32)),
         delays[by_source].astype(np.int32),
         int(runs.length.sum()),
     )

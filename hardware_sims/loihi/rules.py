@@ -3,61 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import nir
 import numpy as np
 
-from snn_export.export.deployment import Deployment, not_quantised
+from snn_export.export.bounds import population_bounds
+from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import SYNAPSE_TYPES, latencies
+from snn_export.export.interpreter import programmable
+from snn_export.export.wiring import weight_node
 from snn_export.models import arithmetic
 from snn_export.models.arithmetic import shift_mantissa
 from snn_export.models.diagnostics import Diagnostic, UserError
 
-SUM_LIMIT = 1 << 24
+SUM_LIMIT = 1 << 53
+
+DELAY_LIMIT = 62
+"""Steps a synapse can hold a spike back, beyond the one that every synapse takes."""
+
+SINGLE_SIGN_LIMIT = 255
+"""Largest size of a weight in a connection whose weights have one sign."""
 
 Rule = Callable[[Deployment], Iterator[Diagnostic]]
 
 
 def integers_exist(deployment: Deployment) -> Iterator[Diagnostic]:
-    """Every weight node and population has its integers."""
+    """Every weight node and population has its integers; weight nodes that the host computes have none."""
     if not deployment.quantised:
         yield from not_quantised("deployment").diagnostics
         return
     for name, node in deployment.graph.nodes.items():
         held = deployment.synapses if isinstance(node, SYNAPSE_TYPES) else deployment.populations
-        if (isinstance(node, SYNAPSE_TYPES) or name in deployment.layers) and name not in held:
+        needed = isinstance(node, SYNAPSE_TYPES) and name not in deployment.host_synapses
+        if (needed or name in deployment.layers) and name not in held:
             yield from not_quantised(name).diagnostics
 
 
 def graph_is_readable(deployment: Deployment) -> Iterator[Diagnostic]:
-    """Feed-forward, known node types, shapes that fit, paths of equal length."""
-    try:
-        _ = deployment.shapes
-        latencies(deployment.graph, deployment.contract.dt)
-    except UserError as error:
-        yield from error.diagnostics
+    """Known node types, shapes that fit, loops that take a step; everything about the graph at once."""
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: deployment.shapes,
+        lambda: deployment.connections,
+        lambda: latencies(deployment.graph, deployment.contract.dt),
+    )
+    found: dict[Diagnostic, None] = {}
+    for question in asked:
+        try:
+            question()
+        except UserError as error:
+            found.update(dict.fromkeys(error.diagnostics))
+    yield from found
 
 
 def connections_are_single_layers(deployment: Deployment) -> Iterator[Diagnostic]:
-    """One weight node per connection, and nothing else but flattens."""
+    """One weight node per connection, and nothing else but flattens and delays."""
     for incoming in deployment.connections.values():
         for connection in incoming:
-            weights = [n for n in connection.path if isinstance(deployment.graph.nodes[n], SYNAPSE_TYPES)]
-            others = [n for n in connection.path if not isinstance(deployment.graph.nodes[n], (*SYNAPSE_TYPES, nir.Flatten))]
-            if len(weights) != 1 or others:
+            if any(name in deployment.host_synapses for name in connection.path):
+                continue
+            if weight_node(deployment.graph, connection) is None:
                 yield Diagnostic(
                     "SNX209",
                     f"between {connection.source} and {connection.target} stand {' -> '.join(connection.path) or 'no nodes'}",
                     where=connection.target,
-                    why="a chip connection is exactly one weight layer; pooling and scaling must be absorbed into it",
-                    fix="use average pooling with kernel = stride directly before a Conv2d or Linear, which absorbs it exactly",
+                    why="a chip connection is exactly one weight layer; pooling, scaling and chains of layers must be made one",
+                    fix="quantise the float network: snn_export.quantize composes them",
                 )
 
 
-def neurons_reset_to_zero(deployment: Deployment) -> Iterator[Diagnostic]:
-    """Spiking populations reset to zero, in the step of the spike."""
-    findings = (spec.reset_finding(name) for name, spec in deployment.contract.neurons.items())
-    yield from (finding for finding in findings if finding is not None)
+def delays_fit(deployment: Deployment) -> Iterator[Diagnostic]:
+    """No spike waits longer than a synapse can hold it, what a shorter path waits for a longer one included."""
+    for incoming in deployment.wires.values():
+        for wire in incoming:
+            longest = wire.most + deployment.latency_gap(wire)
+            if longest > DELAY_LIMIT:
+                yield Diagnostic(
+                    "SNX327",
+                    f"spikes on {wire.weight} wait {longest} steps",
+                    where=wire.weight,
+                    why=f"a synapse delays by up to {DELAY_LIMIT} steps; a path that is shorter than another one waits too",
+                    fix="shorten the Delay nodes, or lead the signal through a relay population",
+                )
+
+
+def resets_are_known(deployment: Deployment) -> Iterator[Diagnostic]:
+    """Spiking populations reset to zero in the step of the spike, or by subtraction where neurons are programmable (Loihi 2)."""
+    for name, spec in deployment.contract.neurons.items():
+        finding = spec.reset_finding(name)
+        if finding is None or (spec.microcode and programmable(deployment)):
+            continue
+        yield (
+            replace(finding, fix=finding.fix + "; or quantise for loihi2, whose neurons can subtract")
+            if spec.microcode
+            else finding
+        )
+
+
+def thresholds_without_memory_forget(deployment: Deployment) -> Iterator[Diagnostic]:
+    """A neuron without memory (NIR's Threshold) leaves nothing behind in a register that can only almost forget."""
+    for name, spec in deployment.contract.neurons.items():
+        if not spec.memoryless or name not in deployment.populations:
+            continue
+        found = population_bounds(deployment, name)
+        if found.membrane > found.membrane_limit:
+            yield Diagnostic(
+                "SNX328",
+                f"the membrane of {name} can reach {found.membrane:,}, and a neuron without memory forgets less than 4,096",
+                where=name,
+                why="the largest decay a register holds is 4095 of 4096: of a larger membrane a rest is left for the next step",
+                fix="use a smaller scale or fewer inputs, or a LIF neuron that keeps its membrane",
+            )
 
 
 def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
@@ -73,15 +129,7 @@ def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
             if not low <= value <= high:
                 yield _out_of_range(name, what, value, low, high)
     for name, synapse in deployment.synapses.items():
-        low, high = int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))
-        if low < arithmetic.WEIGHT_MIN or high > arithmetic.WEIGHT_MAX or np.any(synapse.weight & 1):
-            yield Diagnostic(
-                "SNX304",
-                f"weights of {name} span {low}..{high}" + (" and some are odd" if np.any(synapse.weight & 1) else ""),
-                where=name,
-                why="a mixed-sign 8-bit synapse holds the even integers -256..254",
-                fix="quantise the network again",
-            )
+        yield from _weights_fit(name, synapse)
         if synapse.weight_exponent < 0 and np.any(synapse.weight & ((1 << -synapse.weight_exponent) - 1)):
             yield Diagnostic(
                 "SNX304",
@@ -96,6 +144,31 @@ def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
                 worst = low if low < arithmetic.BIAS_MANTISSA_MIN else high
                 yield _out_of_range(name, "bias mantissa", worst, arithmetic.BIAS_MANTISSA_MIN, arithmetic.BIAS_MANTISSA_MAX)
 
+        if synapse.current_bias is not None and np.any(synapse.current_bias & 1):
+            yield Diagnostic(
+                "SNX304",
+                f"some current biases of {name} are odd",
+                where=name,
+                why="they are carried by sources that fire in every step, over synapses of both signs, which hold even weights",
+                fix="quantise the network again",
+            )
+
+
+def _weights_fit(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
+    """Mixed signs: even, -256..254. One sign: any, up to 255 in size."""
+    low, high = int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))
+    mixed = synapse.sign_mode == "mixed"
+    odd = mixed and bool(np.any(synapse.weight & 1))
+    least, most = (arithmetic.WEIGHT_MIN, arithmetic.WEIGHT_MAX) if mixed else (-SINGLE_SIGN_LIMIT, SINGLE_SIGN_LIMIT)
+    if low < least or high > most or odd:
+        yield Diagnostic(
+            "SNX304",
+            f"weights of {name} span {low}..{high}" + (" and some are odd" if odd else ""),
+            where=name,
+            why="8-bit synapses of both signs hold the even integers -256..254; those of one sign any up to 255",
+            fix="quantise the network again",
+        )
+
 
 def _out_of_range(name: str, what: str, value: int, low: int, high: int) -> Diagnostic:
     return Diagnostic(
@@ -108,32 +181,51 @@ def _out_of_range(name: str, what: str, value: int, low: int, high: int) -> Diag
 
 
 def sums_are_exact(deployment: Deployment) -> Iterator[Diagnostic]:
-    """No synaptic sum can reach 2^24, from each neuron's weights and the declared range of its input."""
+    """No synaptic sum can reach 2^53, from the weights and the declared range of the input.
+
+    Up to there a sum is exact in float64; below 2^24 the simulator takes float32 and 32-bit neurons.
+    """
     encoder = deployment.contract.encoder
-    for incoming in deployment.connections.values():
-        for connection in incoming:
-            graded = isinstance(deployment.graph.nodes[connection.source], nir.Input)
+    for incoming in deployment.wires.values():
+        for wire in incoming:
+            if wire.weight not in deployment.synapses:
+                continue
+            graded = isinstance(deployment.graph.nodes[wire.source], nir.Input)
             largest = max(encoder.high, -encoder.low) if graded and encoder.gain is not None else 1
-            for name in connection.path:
-                synapse = deployment.synapses.get(name)
-                if synapse is None:
-                    continue
-                weights = np.abs(shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent))
-                bound = int(weights.reshape(len(weights), -1).sum(axis=1).max(initial=0)) * largest
-                if bound >= SUM_LIMIT:
-                    yield Diagnostic(
-                        "SNX305",
-                        f"synaptic sums in {name} may reach {bound}",
-                        where=name,
-                        why="a sum of 2^24 or more wraps the 24-bit current many times, and Lava itself rounds it",
-                        fix="use fewer input levels, smaller weights or a smaller fan-in",
-                    )
+            synapse = deployment.synapses[wire.weight]
+            weights = np.abs(shift_mantissa(synapse.weight.astype(object), synapse.weight_exponent))
+            bound = int(weights.reshape(len(weights), -1).sum(axis=1).max(initial=0)) * largest
+            if bound >= SUM_LIMIT:
+                yield Diagnostic(
+                    "SNX305",
+                    f"synaptic sums in {wire.weight} may reach {bound}",
+                    where=wire.weight,
+                    why="no floating-point product adds integers of 2^53 or more without rounding",
+                    fix="use fewer input levels, a smaller weight exponent or a smaller fan-in",
+                )
 
 
-RULES: tuple[Rule, ...] = (integers_exist, connections_are_single_layers, neurons_reset_to_zero, integers_fit, sums_are_exact)
+RULES: tuple[Rule, ...] = (
+    integers_exist,
+    connections_are_single_layers,
+    resets_are_known,
+    integers_fit,
+)
+"""Asked of every graph that can be read."""
+
+RULES_OF_WIRES: tuple[Rule, ...] = (delays_fit, thresholds_without_memory_forget, sums_are_exact)
+"""Asked where every connection is one wire and has its integers."""
 
 
 def check(deployment: Deployment) -> list[Diagnostic]:
     """All findings of all rules; only those about the graph where its connections cannot even be read."""
     broken = list(graph_is_readable(deployment))
-    return broken or [finding for rule in RULES for finding in rule(deployment)]
+    if broken:
+        return broken
+    found = [finding for rule in RULES for finding in rule(deployment)]
+    try:
+        _ = deployment.wires
+    except UserError as error:  # its delays; what its connections lack has been found already
+        return found + [finding for finding in error.diagnostics if finding.code != "SNX209"]
+    complete = not any(finding.code == "SNX302" for finding in found)
+    return found + ([finding for rule in RULES_OF_WIRES for finding in rule(deployment)] if complete else [])

@@ -1,66 +1,85 @@
 """Simulated Loihi: integer arithmetic, bit for bit, batched over samples and time.
 
-Synaptic sums are matrix products and convolutions in torch's float32. ``rules.sums_are_exact`` refuses a layer in which a
-partial sum could reach 2^24; below that float32 holds every intermediate integer exactly, whatever the order of the sum. The
-neurons run in a compiled integer scan. Layer by layer, all steps at once: in a feed-forward graph that is the same as step by
-step.
+Neurons run in compiled integer kernels; synaptic sums are added spike by spike where few neurons fire, and are matrix products
+and convolutions in torch elsewhere, in float32 or float64 by what is proven exact. A run goes chunk by chunk of samples and
+steps, so that a layer's working set stays in the processor's cache and memory does not grow with T or B beyond the input and
+what is recorded.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any, final
 
-import nir
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from snn_export.export import encoding
-from snn_export.export.deployment import Deployment, integer_parameters
-from snn_export.export.graph import SYNAPSE_TYPES, conv_padding, pair
-from snn_export.hardware_sims.loihi import kernels, rules
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.loihi import rules
+from snn_export.hardware_sims.loihi.device import DeviceRun, TestedDrives, torch_device
+from snn_export.hardware_sims.loihi.device import findings as device_findings
+from snn_export.hardware_sims.loihi.engine import Run
+from snn_export.hardware_sims.loihi.inputs import InputPart, InputStream
+from snn_export.hardware_sims.loihi.memory import Buffers
+from snn_export.hardware_sims.loihi.program import Program, compile_deployment
+from snn_export.hardware_sims.loihi.recording import LayerRecorder, ReadoutRecorder
+from snn_export.hardware_sims.loihi.workers import Workers, cores
 from snn_export.hardware_sims.simulator import Availability, Capabilities
-from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
-from snn_export.models.arithmetic import STATE_SHIFT
+from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.spec import ReadoutSpec
 
-CHUNK_BYTES = 256 << 20
-"""Memory one chunk of samples may take in a layer's sums and state."""
+CHUNK_BYTES = 64 << 20
+"""Memory that a chunk may take in spikes, sums and state: about what a shared cache holds."""
 
+BATCH_AT_ONCE = 16
+"""Samples of a chunk, where there are steps enough to fill it."""
 
-@dataclass(frozen=True, eq=False)
-class _Synapse:
-    """One weight node, ready to run. ``geometry`` is None for a matrix product."""
-
-    source: str
-    weight: torch.Tensor
-    geometry: nir.Conv2d | None
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A deployment with its integer weights as float32 tensors."""
-
-    deployment: Deployment
-    synapses: dict[str, tuple[_Synapse, ...]]
+Progress = Callable[[int, int], None]
+Start = Callable[..., Run | DeviceRun]
 
 
 @final
 class LoihiSimulator:
-    """Integer Loihi on the CPU. Membranes and currents are int32 in the chip's units (1.0 real = 64 scale).
+    """Integer Loihi. Membranes and currents are int32 in the chip's units (1.0 real = 64 scale).
 
     Overflows are counted per layer: every wrap of u and every saturation of v.
+
+    Args:
+        threads: of the kernels and of torch while it runs; by default all processors this process may use.
+        chunk_bytes: memory of a chunk; results do not depend on it.
+        layers: names of the populations to record; by default all. Others are run and forgotten.
+        progress: called with (sample-steps done, sample-steps in all) after every chunk.
+        device: "cpu" for the compiled kernels, or a torch device such as "cuda" for networks without loops and delays.
     """
 
     name = "loihi"
 
-    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._chunk_bytes = chunk_bytes
+    def __init__(
+        self,
+        chunk_bytes: int = CHUNK_BYTES,
+        *,
+        threads: int | None = None,
+        layers: Collection[str] | None = None,
+        progress: Progress | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise UserError(
+                "SNX325", f"threads = {threads}", where="LoihiSimulator", why="a run needs at least one thread",
+                fix="leave threads out for all processors, or give 1 or more",
+            )  # fmt: skip
+        self._chunk_bytes, self._progress = chunk_bytes, progress
+        self._layers = None if layers is None else frozenset(layers)
+        self._workers = Workers(1 if device != "cpu" else threads or cores())
+        self._buffers: list[Buffers] = []
+        self._device = None if device == "cpu" else torch_device(device)
+        self._drives = None if self._device is None else TestedDrives(self._device)
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
@@ -68,134 +87,142 @@ class LoihiSimulator:
 
     def availability(self) -> Availability:
         """Always there: it needs torch and numba only."""
-        return Availability(True, versions={"torch": version("torch"), "numba": version("numba")})
+        return Availability(True, versions=_versions())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """All rules of ``rules.py``."""
         return rules.check(deployment)
 
     def compile(self, deployment: Deployment) -> Program:
-        """Bring the weights into the form the kernels take. Raises UserError with all findings of :meth:`check`."""
+        """Bring neurons and weights into the form the kernels take. Raises UserError with all findings of :meth:`check`."""
         findings = self.check(deployment)
         if findings:
             raise UserError.from_diagnostics(tuple(findings))
-        return Program(
-            deployment,
-            {
-                name: tuple(_compile_synapse(deployment, c.source, c.path) for c in incoming)
-                for name, incoming in deployment.connections.items()
-            },
-        )
+        program = compile_deployment(deployment)
+        refused = [] if self._device is None else device_findings(program, str(self._device))
+        if refused:
+            raise UserError.from_diagnostics(tuple(refused))
+        return program
 
     def run(self, program: Program, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
-        """Run on (T, B, *shape) or (B, *shape), chunk by chunk of samples; see :class:`Simulator`."""
-        wanted = check_record(record)
-        levels = encoding.levels(program.deployment, inputs)
-        size = _samples_per_chunk(program.deployment, self._chunk_bytes)
-        parts = [_run_chunk(program, levels[:, i : i + size], wanted) for i in range(0, levels.shape[1], size)]
-        layers = {name: _join([part[0][name] for part in parts]) for name in program.deployment.layers}
-        readout = np.concatenate([part[1] for part in parts])
-        predictions = np.concatenate([part[2] for part in parts])
-        return Trace(self.name, layers, readout, predictions, sum(part[3] for part in parts), self.availability().versions)
+        """Run on (T, B, *shape) or (B, *shape), chunk by chunk; see :class:`Simulator`.
+
+        Raises:
+            UserError: those of :func:`snn_export.export.encoding.signal`; SNX005, SNX326 for a layer that does not exist.
+        """
+        deployment, wanted = program.deployment, check_record(record)
+        stream = InputStream(deployment, inputs)
+        populations = {population.name: population for population in program.populations}
+        names = self._recorded(populations)
+        layers = {name: LayerRecorder(deployment, populations[name], stream.samples, wanted) for name in names}
+        readout = ReadoutRecorder(deployment, populations[deployment.contract.readout.node], stream.samples)
+        host = encoding.host_bias(deployment, inputs) if deployment.host_synapses else {}
+        plan = _Plan(program, stream.samples, self._chunk_bytes, self._workers.threads)
+        job = _Job(program, stream, wanted, layers, readout, host, plan, self._progress, self._start, self._buffers)
+        self._workers.each(plan.samples(), job.work)
+        traces = {name: layer.trace() for name, layer in layers.items()}
+        values = readout.values()
+        ranked = read_out(ReadoutSpec(deployment.contract.readout.node, "membrane_last"), values[None], values[None])
+        return Trace(self.name, traces, *ranked, _versions())
+
+    def _start(
+        self,
+        program: Program,
+        inputs: InputPart,
+        samples: tuple[int, int],
+        wanted: dict[str, frozenset[Record]],
+        counted: Collection[str],
+        buffers: Buffers,
+        host: dict[str, NDArray[np.int64]],
+    ) -> Run | DeviceRun:
+        if self._device is None or self._drives is None:
+            return Run(program, inputs, samples, wanted, counted, buffers, host)
+        return DeviceRun(program, inputs, samples, wanted, counted, host, self._drives, self._device)
+
+    def _recorded(self, populations: Collection[str]) -> list[str]:
+        if self._layers is not None and not self._layers <= set(populations):
+            raise UserError(
+                "SNX326", f"there is no layer {sorted(self._layers - set(populations))[0]!r} to record", where="layers",
+                why=f"the network's layers are {', '.join(populations)}", fix="name layers of the network",
+            )  # fmt: skip
+        return [name for name in populations if self._layers is None or name in self._layers]
 
 
-def _compile_synapse(deployment: Deployment, source: str, path: tuple[str, ...]) -> _Synapse:
-    name = next(n for n in path if isinstance(deployment.graph.nodes[n], SYNAPSE_TYPES))
-    node = deployment.graph.nodes[name]
-    weight, _ = integer_parameters(deployment.synapses[name])
-    tensor = torch.from_numpy(np.asarray(weight, np.float32))
-    return _Synapse(source, tensor, node if isinstance(node, nir.Conv2d) else None)
+@cache
+def _versions() -> dict[str, str]:
+    return {"torch": version("torch"), "numba": version("numba")}
 
 
-def _samples_per_chunk(deployment: Deployment, budget: int) -> int:
-    """Samples whose largest layer (sums, state, spikes: 13 bytes a neuron and step) fits into the budget."""
-    largest = max(int(np.prod(deployment.shapes[name])) for name in deployment.graph.nodes)
-    return max(1, budget // (13 * largest * deployment.contract.steps))
+@dataclass(eq=False)
+class _Job:
+    """One run: what all threads share. Recorders are filled in parts that do not overlap."""
+
+    program: Program
+    stream: InputStream
+    wanted: frozenset[Record]
+    layers: dict[str, LayerRecorder]
+    readout: ReadoutRecorder
+    host: dict[str, NDArray[np.int64]]
+    plan: _Plan
+    progress: Progress | None
+    start: Start
+    spare: list[Buffers]
+    done: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def work(self, tasks: Iterator[slice]) -> None:
+        """What one thread does: one chunk of samples after the other, in the same buffers."""
+        try:
+            buffers = self.spare.pop()
+        except IndexError:
+            buffers = Buffers()
+        for samples in tasks:
+            self._run(samples, buffers)
+        self.spare.append(buffers)
+
+    def _run(self, samples: slice, buffers: Buffers) -> None:
+        node = self.program.deployment.contract.readout.node
+        recorded = dict.fromkeys(self.layers, self.wanted)
+        recorded[node] = recorded.get(node, frozenset()) | self.readout.record
+        host = {name: bias[samples] for name, bias in self.host.items()}
+        ends = (samples.start, samples.stop)
+        run = self.start(self.program, self.stream.part(*ends), ends, recorded, {*self.layers, node}, buffers, host)
+        for steps in self.plan.steps():
+            for population, activity in run.advance(steps.start, steps.stop):
+                if population.name in self.layers:
+                    self.layers[population.name].store(activity, samples, steps)
+                if population.name == node:
+                    self.readout.store(activity, samples, steps.start == 0)
+            self._report((samples.stop - samples.start) * (steps.stop - steps.start))
+        with self.lock:
+            for recorder in (*self.layers.values(), self.readout):
+                recorder.finish(run.states, samples)
+
+    def _report(self, sample_steps: int) -> None:
+        if self.progress is not None:
+            with self.lock:
+                self.done += sample_steps
+                self.progress(self.done, self.stream.samples * self.program.deployment.contract.steps)
 
 
-def _drive(synapse: _Synapse, signal: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Integer synaptic sums (S, B, *shape) of a signal (S, B, *features)."""
-    steps, batch = signal.shape[:2]
-    x = torch.from_numpy(np.ascontiguousarray(signal)).to(synapse.weight.dtype)
-    if synapse.geometry is None:
-        out = x.reshape(steps * batch, -1) @ synapse.weight.T
-    else:
-        node = synapse.geometry
-        (top, bottom), (left, right) = conv_padding(node)
-        padded = functional.pad(x.reshape(steps * batch, *x.shape[2:]), (left, right, top, bottom))
-        out = functional.conv2d(
-            padded, synapse.weight, stride=pair(node.stride), dilation=pair(node.dilation), groups=int(node.groups)
-        )
-    return out.to(torch.int32).reshape(steps, batch, *shape).numpy()
+class _Plan:
+    """How a run is cut: chunks of samples for the threads, each in chunks of steps, so that a chunk fits its share of memory."""
+
+    def __init__(self, program: Program, samples: int, budget: int, threads: int) -> None:
+        room = max(1, budget // threads // program.bytes_per_step)  # sample-steps
+        self._samples, self._steps = samples, program.deployment.contract.steps
+        share = -(-samples // threads)
+        self._at_once = min(share, max(min(BATCH_AT_ONCE, room), room // self._steps))
+        self._in_a_row = max(1, min(self._steps, room // self._at_once))
+
+    def samples(self) -> Iterator[slice]:
+        """Chunks of samples."""
+        return _cuts(self._samples, self._at_once)
+
+    def steps(self) -> Iterator[slice]:
+        """Chunks of steps."""
+        return _cuts(self._steps, self._in_a_row)
 
 
-def _run_chunk(
-    program: Program, levels: NDArray[np.int64], record: frozenset[Record]
-) -> tuple[dict[str, LayerTrace], NDArray[Any], NDArray[np.int64], int]:
-    deployment, contract = program.deployment, program.deployment.contract
-    signals: dict[str, NDArray[Any]] = {
-        name: levels for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)
-    }
-    layers: dict[str, LayerTrace] = {}
-    read = None
-    for name in deployment.layers:
-        shape, is_readout = deployment.shapes[name], name == contract.readout.node
-        drives = [_drive(synapse, signals[synapse.source], shape) for synapse in program.synapses[name]]
-        drive = functools.reduce(np.add, drives)
-        spikes, current, membrane, overflows = _neurons(deployment, name, drive, record, membrane_needed=is_readout)
-        population = deployment.populations[name]
-        layers[name] = layer_trace(
-            spikes, membrane, current, record, unit=population.unit, overflows=overflows, latency=contract.latency[name]
-        )
-        if is_readout and membrane is not None:
-            read = read_out(contract.readout, spikes, membrane)
-        signals[name] = spikes
-    if read is None:
-        raise UserError(
-            "SNX206", f"the readout {contract.readout.node!r} is not a population", where="contract.readout",
-            why="predictions come from it", fix="name a population of the graph",
-        )  # fmt: skip
-    return layers, *read
-
-
-def _neurons(
-    deployment: Deployment, name: str, drive: NDArray[np.int32], record: frozenset[Record], membrane_needed: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.int32] | None, NDArray[np.int32] | None, int]:
-    """Run the compiled scan on sums (S, B, *shape); arrays that nobody asked for are not made."""
-    population, steps = deployment.populations[name], deployment.contract.steps
-    bias = np.ascontiguousarray(deployment.bias(name).reshape(-1))
-    flat = drive.reshape(len(drive), -1)
-    spikes = np.zeros((steps, flat.shape[1]), bool)
-    keep_current, keep_membrane = "current" in record, "membrane" in record or membrane_needed
-    currents = np.zeros((steps if keep_current else 0, flat.shape[1]), np.int32)
-    membranes = np.zeros((steps if keep_membrane else 0, flat.shape[1]), np.int32)
-    overflows = kernels.scan(
-        flat, bias, population.du, population.dv, population.threshold << STATE_SHIFT, spikes, currents, membranes
-    )
-    shape = (steps, *drive.shape[1:])
-    return (
-        spikes.reshape(shape),
-        currents.reshape(shape) if keep_current else None,
-        membranes.reshape(shape) if keep_membrane else None,
-        int(overflows),
-    )
-
-
-def _join(parts: list[LayerTrace]) -> LayerTrace:
-    """One trace of several chunks of samples."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def along_batch(field: str, axis: int) -> Any:
-        values = [getattr(part, field) for part in parts]
-        return None if values[0] is None else np.concatenate(values, axis=axis)
-
-    return LayerTrace(
-        counts=along_batch("counts", 0),
-        spikes=along_batch("spikes", 1),
-        membrane=along_batch("membrane", 1),
-        current=along_batch("current", 1),
-        unit=parts[0].unit,
-        overflows=sum(part.overflows or 0 for part in parts),
-        latency=parts[0].latency,
-    )
+def _cuts(whole: int, size: int) -> Iterator[slice]:
+    return (slice(at, min(whole, at + size)) for at in range(0, whole, size))

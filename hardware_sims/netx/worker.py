@@ -8,8 +8,9 @@ request and reads the trace; what both hold is stated here.
 Request folder
     ``network.net``: the file.
     ``request.json``: steps T, samples B, message_bits (0: the input are spikes, else graded), separation (below),
-        reset_interval (0: none), input_shape, and populations: shape (features,) or (channels, rows, columns), latency (steps
-        from the input, 0 for an input layer with neurons), record (any of spikes, current, membrane)
+        reset_interval (0: none), input_shape, and populations: shape (features,) or (channels, rows, columns) of
+        its first neurons, which are recorded, latency (steps from the input, 0 for an input layer with neurons), record (any
+        of spikes, current, membrane)
     ``arrays.npz``: ``input`` (1 or T, B, *input_shape) int32 levels; ``host`` (B, *shape) int32, what a host adds to the bias
         mantissas of the first population, only where that is an input layer with neurons; ``weight_<p>`` and ``recurrent_<p>``
         in torch's layout, ``bias_<p>``: what the file means, checked against what Lava computes with
@@ -50,6 +51,7 @@ import numpy as np
 
 PROBES = {"spikes": np.uint8, "current": np.int32, "membrane": np.int32}
 LIBRARY = "lava.lib.dl"
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def import_netx() -> Any:
@@ -70,7 +72,7 @@ def import_netx() -> Any:
 
         return decorate if cls is None else decorate(cls)
 
-    if importlib.util.find_spec("torch") is None:
+    if not HAS_TORCH:
         _stand_in("torch", tensor=None)
         _stand_in(f"{LIBRARY}.slayer")
         _stand_in(f"{LIBRARY}.slayer.neuron")
@@ -84,6 +86,8 @@ def import_netx() -> Any:
         import lava.proc.io.source
     finally:
         dataclasses.dataclass = plain
+        if not HAS_TORCH:
+            sys.modules.pop("torch", None)  # SciPy asks sys.modules whether torch is there
     return lava.lib.dl.netx.hdf5
 
 
@@ -115,6 +119,7 @@ class Recorder:
 
     def __init__(self, folder: Path, index: int, request: dict[str, Any], host: Any) -> None:
         self.shape = request["populations"][index]["shape"]
+        self.size = int(np.prod(self.shape))
         self.clock, self.host = Clock(request, request["populations"][index]["latency"]), host
         self.paths = {what: folder / f"{index}.{what}.npy" for what in request["populations"][index]["record"]}
         self.progress = folder / "progress.bin"
@@ -132,7 +137,7 @@ class Recorder:
         sample, step = self.clock.at(lava_step)
         if 0 <= sample < self.clock.samples and 0 <= step < self.clock.steps:
             for what in self.arrays.keys() & state.keys():
-                self.arrays[what][sample, step] = state[what].T.reshape(self.shape)
+                self.arrays[what][sample, step] = state[what].T.reshape(-1)[: self.size].reshape(self.shape)
         self.done[0] = max(self.done[0], lava_step)
 
 
@@ -204,7 +209,7 @@ def run_configuration(selected: dict[str, str]) -> Any:
 
 
 def load(hdf5: Any, path: Path, request: dict[str, Any]) -> Any:
-    """netx's own network of the file."""
+    """Netx's own network of the file."""
     clears = request["separation"] == "clear"
     interval = request["reset_interval"] or (None if clears else request["steps"])
     first = request["populations"][0]["latency"]
@@ -307,7 +312,7 @@ def describe() -> dict[str, Any]:
     packages = ("lava-nc", "lava-dl", "numpy", "scipy", "h5py")
     return {
         "versions": {name: version(name) for name in packages} | {"python": sys.version.split()[0]},
-        "slayer": "stood in for" if importlib.util.find_spec("torch") is None else "imported",
+        "slayer": "imported" if HAS_TORCH else "stood in for",
     }
 
 

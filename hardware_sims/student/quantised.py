@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snn_export.export import bounds, encoding, grid
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
-from snn_export.export.graph import conv_padding, input_node, per_axis, weight_array
+from snn_export.export.graph import conv_padding, input_node, per_axis
 from snn_export.export.wiring import Wire
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
@@ -139,12 +139,13 @@ def _bias_plans(deployment: Deployment, wire: Wire) -> tuple[BiasPlan, ...]:
         spare = max(0, arithmetic.BIAS_MANTISSA_MAX - sum(largest)) // len(mantissas)
         own = synapse.bias_mantissa.astype(np.int64)
         limit = int(np.abs(own).max(initial=0)) + spare
-        plans.append(BiasPlan("membrane", population.unit * (1 << population.bias_exponent), 1, limit, own))
+        high = min(limit, arithmetic.BIAS_MANTISSA_MAX)
+        plans.append(BiasPlan("membrane", population.unit * (1 << population.bias_exponent), 1, -limit, high, own))
     if synapse.current_bias is not None:
         own = synapse.current_bias.astype(np.int64)
         step = 1 if np.any(own % 2) else 2
         limit = max(CURRENT_BIAS_LIMIT, int(np.abs(own).max(initial=0)))
-        plans.append(BiasPlan("current", 1.0 / population.scale, step, limit, own))
+        plans.append(BiasPlan("current", 1.0 / population.scale, step, -limit, limit, own))
     return tuple(plans)
 
 

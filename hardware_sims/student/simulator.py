@@ -111,7 +111,10 @@ class StudentSimulator:
         contract, layers = program.contract, {}
         joined = {name: (np.concatenate(spikes[name], axis=1), np.concatenate(membranes[name], axis=1)) for name in spikes}
         for name in program.layers:
-            fired, membrane = joined[contract.origin.get(name, name)]
+            origin = contract.origin.get(name, name)
+            fired, membrane = joined[origin]
+            if name != origin and origin in program.layers:
+                membrane = np.zeros_like(membrane)  # a relay fires with the layer it repeats, and is back at zero each time
             layers[name] = _layer(fired, membrane, wanted, contract.latency[name])
         readout, predictions, ties = read_out(
             contract.readout, *joined[contract.origin.get(contract.readout.node, contract.readout.node)]

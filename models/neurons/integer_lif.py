@@ -44,9 +44,15 @@ class IntegerLeaky(nn.Module):
     """
 
     def __init__(
-        self, dv: int, threshold: int, *, reset: IntegerReset = "zero", spiking: bool = True, spike_grad: SpikeGradient | None = None
+        self,
+        dv: int,
+        threshold: int,
+        *,
+        reset: IntegerReset = "zero",
+        spiking: bool = True,
+        spike_grad: SpikeGradient | None = None,
     ) -> None:
-        """dv 0..4095, threshold 0..131071 (vth, unshifted). ``spiking`` False: a readout, whose gradient knows no spikes."""
+        """Dv 0..4095, threshold 0..131071 (vth, unshifted). ``spiking`` False: a readout, whose gradient knows no spikes."""
         super().__init__()
         self.step = IntegerStep(arithmetic.FULL_CURRENT_DECAY, dv, threshold, reset, spiking, spike_grad)
 
@@ -137,15 +143,15 @@ class _Integrate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, u: Tensor, v: Tensor, bias: Tensor, du: int, dv: int) -> tuple[Tensor, Tensor]:
-        """u and v before any reset, as floats."""
+        """U and v before any reset, as floats."""
         ctx.alpha, ctx.beta = arithmetic.alpha_from_integer(du), arithmetic.decay_from_integer(dv)
-        whole = [value.to(torch.int32) for value in (u, v, a, bias)]
-        new_u, new_v, _, _ = arithmetic.loihi_integrate(*whole, du, dv)
+        whole_u, whole_v, whole_a, whole_bias = (value.to(torch.int32) for value in (u, v, a, bias))
+        new_u, new_v, _, _ = arithmetic.loihi_integrate(whole_u, whole_v, whole_a, whole_bias, du, dv)
         return new_u.to(a.dtype), new_v.to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """u = alpha u' + 64 a ; v = beta v' + u + bias."""
+        """U = alpha u' + 64 a ; v = beta v' + u + bias."""
         grad_u, grad_v = gradients
         grad_u = grad_u + grad_v
         return float(1 << arithmetic.STATE_SHIFT) * grad_u, ctx.alpha * grad_u, ctx.beta * grad_v, grad_v, None, None

@@ -54,7 +54,7 @@ class QuantisedLayer(nn.Module):
     def integer_biases(self) -> tuple[Tensor, ...]:
         """Biases on their grids (mantissas, or units of the synaptic sum), (out,) each."""
         found = zip(self._plan.biases, self.biases, strict=True)
-        return tuple(_snap(real, plan.unit, plan.step, -plan.limit, plan.limit) for plan, real in found)
+        return tuple(_snap(real, plan.unit, plan.step, plan.low, plan.high) for plan, real in found)
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         """Synaptic sums (N, *output_shape) of x (N, *features) with integer weights, exponent included."""
@@ -87,8 +87,10 @@ class QuantisedLayer(nn.Module):
     def extra_repr(self) -> str:
         """All that decides its integers."""
         plan = self._plan
-        biases = [f"{bias.onto} bias in steps of {bias.step} x {bias.unit!r} up to {bias.limit}" for bias in plan.biases]
-        return ", ".join([plan.name, str(plan.geometry), str(plan.grid), f"exponent={plan.exponent}, unit={plan.unit!r}", *biases])
+        biases = [f"{bias.onto} bias in steps of {bias.step} x {bias.unit!r} in {bias.low}..{bias.high}" for bias in plan.biases]
+        return ", ".join(
+            [plan.name, str(plan.geometry), str(plan.grid), f"exponent={plan.exponent}, unit={plan.unit!r}", *biases]
+        )
 
 
 def as_integers(values: Tensor) -> NDArray[np.int64]:
@@ -115,7 +117,7 @@ class _Snap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """d integer / d real = 1 / unit, except where it would carry a value further out of range."""
+        """D integer / d real = 1 / unit, except where it would carry a value further out of range."""
         (gradient,) = gradients
         above, below = ctx.saved_tensors
         further = (above & (gradient < 0)) | (below & (gradient > 0))

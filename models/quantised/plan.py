@@ -38,7 +38,7 @@ Onto = Literal["membrane", "current"]
 
 @dataclass(frozen=True, eq=False)
 class BiasPlan:
-    """A bias of a layer, (out,): multiples of ``step`` between -limit and limit, worth ``unit`` each in real units.
+    """A bias of a layer, (out,): multiples of ``step`` between low and high, worth ``unit`` each in real units.
 
     onto: "membrane", in mantissas, or "current", in units of the synaptic sum. values: the integers to start from.
     """
@@ -46,7 +46,8 @@ class BiasPlan:
     onto: Onto
     unit: float
     step: int
-    limit: int
+    low: int
+    high: int
     values: NDArray[np.int64]
 
 

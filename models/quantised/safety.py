@@ -2,8 +2,8 @@
 
 A quantised network is proven safe by an interval: the largest sum each neuron can receive over all inputs of the declared
 range. Training moves that interval. Here it is computed from the integers of the moment, and a neuron that left its limits has
-the weights and biases of its channel scaled back into them - rounded toward zero, so that the scaled sums cannot be larger. Whatever
-the parameters are, what is run, and what is exported, is safe.
+the weights and biases of its channel scaled back into them - rounded toward zero, so that the scaled sums cannot be larger.
+Whatever the parameters are, what is run, and what is exported, is safe.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def safe_integers(population: PopulationPlan, layers: Mapping[str, QuantisedLaye
     return {name: _scaled_back(layers[name], found[name], factors) for name in found}
 
 
-def _factors(
-    population: PopulationPlan, layers: Mapping[str, QuantisedLayer], integers: Mapping[str, Integers]
-) -> Tensor | None:
+def _factors(population: PopulationPlan, layers: Mapping[str, QuantisedLayer], integers: Mapping[str, Integers]) -> Tensor | None:
     """Factor of every neuron, (*shape), at most 1, that brings it inside the limits; None where all are inside."""
     shape, limits = population.shape, population.limits
     low, high = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)

@@ -15,11 +15,12 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import remove_node, replace_nodes
 from snn_export.export.grid import with_parameters
 from snn_export.export.passes.absorb_average_pooling import AbsorbAveragePooling
+from snn_export.export.passes.compose_linear import ComposeLinear
 from snn_export.export.passes.pass_ import Exactness, compare_exactly, run_passes
 from snn_export.export.passes.portable_form import PortableForm
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
-from tests.networks import conv_net, dense_net, leaky, named, quantised, read, uniform
+from tests.networks import conv_net, dense_net, leaky, named, quantised, read, recurrent_net, uniform
 
 absorb = AbsorbAveragePooling()
 
@@ -95,7 +96,7 @@ def test_two_poolings_in_a_row_are_absorbed_whatever_their_names(names: tuple[st
     assert_same(before, absorb(before))
 
 
-REFUSED = {
+LEFT = {
     "overlapping": (nn.AvgPool2d(3, stride=2), nn.Conv2d(3, 4, 2)),
     "gaps": (nn.AvgPool2d(2, stride=3), nn.Conv2d(3, 4, 2)),
     "padded pool": (nn.AvgPool2d(2, padding=1), nn.Conv2d(3, 4, 2)),
@@ -106,30 +107,38 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_pooling_that_would_change_the_network_is_refused(case: str) -> None:
-    with pytest.raises(UserError, match="pool") as caught:
-        absorb(before_conv(*REFUSED[case]))
-    assert caught.value.code == "SNX243"
+@pytest.mark.parametrize("case", LEFT)
+def test_pooling_that_would_change_the_network_is_left_and_composed_exactly(case: str) -> None:
+    before = before_conv(*LEFT[case])
+    assert absorb(before) is before
+    after = ComposeLinear()(before)
+    assert not poolings(after)
+    assert_same(before, after)
 
 
-def test_pooling_straight_before_a_neuron_is_refused() -> None:
+def test_pooling_straight_before_a_neuron_is_left_and_becomes_a_convolution() -> None:
     layers = named(
-        conv=nn.Conv2d(1, 2, 3), pool=nn.AvgPool2d(2), lif=leaky(), flat=nn.Flatten(), fc=nn.Linear(8, 2), out=Integrator()
-    )
-    with pytest.raises(UserError) as caught:
-        absorb(read(layers, (1, 6, 6)))
-    assert caught.value.code == "SNX243"
+        first=nn.Conv2d(2, 3, 3), lif=leaky(400, 0.2), pool=nn.AvgPool2d((3, 2), stride=2, padding=1), lif2=leaky(300, 0.3),
+        flat=nn.Flatten(), fc=nn.Linear(48, 2), out=Integrator(),
+    )  # fmt: skip
+    before = read(layers, (2, 9, 8))
+    assert absorb(before) is before
+    after = ComposeLinear()(before)
+    assert after.graph.nodes["pool"].groups == 3
+    assert_same(before, after)
 
 
-def test_pooling_that_feeds_two_layers_is_refused() -> None:
+def test_pooling_that_feeds_two_layers_is_left_and_becomes_two_connections() -> None:
     deployment = before_conv(nn.AvgPool2d(2), nn.Conv2d(3, 4, 3))
     graph = deployment.graph
     twin = {**graph.nodes, "conv_b": graph.nodes["conv"]}
     edges = [*graph.edges, ("pool", "conv_b"), ("conv_b", "readout")]
-    with pytest.raises(UserError) as caught:
-        absorb(deployment.replace(graph=nir.NIRGraph(twin, edges, type_check=False)))
-    assert caught.value.code == "SNX243"
+    before = deployment.replace(graph=nir.NIRGraph(twin, edges, type_check=False))
+    assert absorb(before) is before
+    after = ComposeLinear()(before)
+    assert not poolings(after)
+    assert [wire.source for wire in after.wires["readout"]] == ["lif", "lif"]
+    assert_same(before, after)
 
 
 @pytest.mark.parametrize(("net", "shape"), [(dense_net, (4,)), (conv_net, (2, 9, 7))])
@@ -144,13 +153,37 @@ def test_portable_form_has_unit_gain_and_the_same_spikes(net: Any, shape: tuple[
     assert after.contract.lineage.parents == (before.fingerprint,)
 
 
+@pytest.mark.parametrize(("net", "shape", "per"), [(dense_net, (4,), (6,)), (conv_net, (2, 9, 7), (4, 1, 1))])
+def test_portable_form_gives_every_neuron_its_own_gain_where_it_has_its_own_weights(net: Any, shape: Any, per: Any) -> None:
+    deployment = read(net(), shape)
+    node = deployment.graph.nodes["lif1"]
+    rates = node.r * np.linspace(0.5, 2, per[0]).reshape(per)
+    uneven = nir.LIF(node.tau, rates, node.v_leak, node.v_threshold, node.v_reset)
+    before = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": uneven}))
+    after = run_passes(before, [PortableForm()], uniform(np.random.default_rng(0), 8, *shape, high=2.0))
+    assert (after.graph.nodes["lif1"].r == 1.0).all()
+    assert PortableForm()(after) is after
+
+
+def test_portable_form_of_filtered_and_recurrent_neurons() -> None:
+    before = read(recurrent_net(), (7,))
+    after = run_passes(before, [PortableForm()], uniform(np.random.default_rng(0), 8, 7, low=-1, high=3))
+    node, spec = after.graph.nodes["hidden"], after.contract.neurons["hidden"]
+    np.testing.assert_allclose(node.w_in, 1 / (1 - spec.alpha), rtol=1e-12)
+    assert (node.r == 1.0).all()
+    for name in ("fc1", "hidden.weights"):  # weights and biases both divided by (1 - beta)
+        for key in ("weight", "bias"):
+            wanted = getattr(before.graph.nodes[name], key) / (1 - spec.beta)
+            np.testing.assert_allclose(getattr(after.graph.nodes[name], key), wanted, rtol=1e-12)
+
+
 def test_portable_form_refuses_a_shared_or_uneven_gain() -> None:
     deployment = read(dense_net(), (4,))
-    node = deployment.graph.nodes["lif1"]
-    rates = node.r * np.arange(1, 7)
-    uneven = nir.LIF(node.tau, rates, node.v_leak, node.v_threshold, node.v_reset)
+    maps = read(conv_net(), (2, 9, 7))
+    node = maps.graph.nodes["lif1"]
+    uneven = nir.LIF(node.tau, node.r * (1 + np.arange(9)[:, None] % 2), node.v_leak, node.v_threshold, node.v_reset)
     with pytest.raises(UserError) as caught:
-        PortableForm()(deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": uneven})))
+        PortableForm()(maps.replace(graph=replace_nodes(maps.graph, {"lif1": uneven})))
     assert caught.value.code == "SNX242"
     graph = deployment.graph
     shared = nir.NIRGraph(

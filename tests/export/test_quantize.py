@@ -16,7 +16,8 @@ from torch import nn
 from snn_export.export import bounds, grid, interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
-from snn_export.export.passes.quantize import InputRange, Quantize, input_grids
+from snn_export.export.passes.quantize import Quantize, input_grids
+from snn_export.export.passes.rounding import GridRules, InputRange, scale_limits
 from snn_export.hardware_sims.loihi import rules
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
@@ -227,7 +228,7 @@ def refused(code: str, deployment: Deployment, target: Any = "loihi2", bits: int
     return str(caught.value)
 
 
-@pytest.mark.parametrize("bits", [0, 1, 9])
+@pytest.mark.parametrize("bits", [0, -1, 9])
 def test_weight_bits_out_of_range(bits: int) -> None:
     refused("SNX307", read(dense_net(), (4,)), bits=bits)
 
@@ -256,9 +257,16 @@ def test_graded_input_needs_the_second_chip() -> None:
     assert Quantize("loihi1", lambda _: 0.0, InputRange(0, 1))(events).contract.encoder == EncoderSpec("events", 1.0, 0, 1)
 
 
-@pytest.mark.parametrize("reset", ["subtract", "none"])
-def test_other_resets_are_refused(reset: str) -> None:
-    assert "lif1" in refused("SNX203", read(dense_net(0, reset), (4,)))
+@pytest.mark.parametrize(("reset", "target"), [("subtract", "loihi1"), ("none", "loihi1"), ("none", "loihi2")])
+def test_other_resets_are_refused(reset: str, target: str) -> None:
+    events = EncoderSpec("events")
+    assert "lif1" in refused("SNX203", read(dense_net(0, reset), (4,), encoder=events), target=target)
+
+
+def test_programmable_neurons_reset_by_subtraction() -> None:
+    deployment = quantised(read(dense_net(0, "subtract"), (4,)))
+    assert deployment.contract.neurons["lif1"].microcode
+    assert all(found.safe for found in bounds.all_bounds(deployment).values())
 
 
 def test_pooling_must_be_absorbed_first() -> None:
@@ -279,16 +287,154 @@ def test_two_thresholds_or_gains_in_a_population_are_refused() -> None:
         refused(code, deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": changed})))
 
 
-def test_bias_into_a_filtered_current_is_refused() -> None:
+def filtered_net(v_leak: float = 0.0) -> Deployment:
+    """``dense_net`` with a synaptic filter in front of its first neurons."""
     deployment = read(dense_net(), (4,))
     node, spec = deployment.graph.nodes["lif1"], replace(deployment.contract.neurons["lif1"], du=1023)
     filtered = nir.CubaLIF(
-        tau_syn=np.full(6, 4e-3), tau_mem=node.tau, r=node.r, v_leak=node.v_leak, v_threshold=node.v_threshold,
+        tau_syn=np.full(6, 4e-3), tau_mem=node.tau, r=node.r, v_leak=node.v_leak + v_leak, v_threshold=node.v_threshold,
         v_reset=node.v_reset, w_in=np.full(6, 4.0),
     )  # fmt: skip
     contract = deployment.contract.model_copy(update={"neurons": {**deployment.contract.neurons, "lif1": spec}})
-    cuba = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": filtered}), contract=contract)
-    assert "lif1" in refused("SNX208", cuba)
+    return deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": filtered}), contract=contract)
+
+
+def test_bias_into_a_filtered_current_becomes_an_always_on_current() -> None:
+    float_one = filtered_net()
+    deployment = quantised(float_one)
+    synapse, scale = deployment.synapses["fc1"], deployment.populations["lif1"].scale
+    assert synapse.bias_mantissa is None
+    assert synapse.current_bias is not None
+    assert not np.any(synapse.current_bias % 2)
+    gain = grid.input_gain(float_one, "lif1")
+    np.testing.assert_allclose(synapse.current_bias / scale, float_one.graph.nodes["fc1"].bias * gain, atol=1.01 / scale)
+    grid.check_agreement(deployment)
+    inputs = uniform(np.random.default_rng(0), 30, 4)
+    first, second = interpreter.run(float_one, inputs)["lif1"], interpreter.run(deployment, inputs, "int64")["lif1"]
+    assert first.spikes.any()
+    assert np.mean(first.spikes != second.spikes) < 0.02
+
+
+def test_membrane_with_another_rest_is_refused() -> None:
+    assert "lif1" in refused("SNX201", filtered_net(v_leak=0.1))
+
+
+def one_signed_net(sign: int) -> Deployment:
+    torch.manual_seed(0)
+    layers = named(fc=nn.Linear(4, 6), lif=leaky(512, 0.5), out=nn.Linear(6, 3), readout=Integrator())
+    with torch.no_grad():
+        layers.get_submodule("out").weight.abs_().mul_(sign)
+    return read(layers, (4,))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_layers_of_one_sign_keep_their_bit(sign: int, bits: int) -> None:
+    deployment = quantised(one_signed_net(sign), weight_bits=bits)
+    weight = sign * deployment.synapses["out"].weight.astype(int)
+    step = 1 << (8 - bits)
+    assert weight.min() >= 0
+    assert weight.max() == 256 - step
+    assert not np.any(weight % step)
+    assert bits == 1 or np.any(weight % (2 * step)), "the bit that a sign would take is in use"
+    assert deployment.synapses["out"].sign_mode == ("excitatory" if sign > 0 else "inhibitory")
+
+
+def two_ways_net() -> Deployment:
+    """A residual connection: small weights and an identity into one population."""
+    float_one = read(named(fc=nn.Linear(4, 4, bias=False), lif=leaky(512, 0.5), readout_fc=nn.Linear(4, 3), r=Integrator()), (4,))
+    rng, nodes = np.random.default_rng(0), dict(float_one.graph.nodes)
+    nodes["fc"] = nir.Linear(weight=0.02 * rng.uniform(-1, 1, (4, 4)) / grid.input_gain(float_one, "lif"))
+    nodes["skip"] = nir.Scale(scale=np.ones(4) / grid.input_gain(float_one, "lif"))
+    edges = [*float_one.graph.edges, ("input", "skip"), ("skip", "lif")]
+    return float_one.replace(graph=nir.NIRGraph(nodes, edges, type_check=False))
+
+
+def test_large_and_small_weights_share_a_scale_without_wasting_bits() -> None:
+    """The identity is fifty times the other weights: it takes an exponent, and both use their whole range."""
+    deployment = quantised(two_ways_net(), score=lambda d: 1e9 * d.contract.encoder.bits + finest(d))
+    small, identity = deployment.synapses["fc"], deployment.synapses["skip"]
+    assert (small.weight_exponent, identity.weight_exponent) == (0, 6)
+    assert np.abs(small.weight).max() > 250
+    assert len(set(identity.weight.tolist())) == 1
+    value = (int(identity.weight[0]) << 6) * deployment.contract.encoder.gain / deployment.populations["lif"].scale
+    assert abs(value - 1) < 0.005
+    grid.check_agreement(deployment)
+
+
+def test_a_convolution_has_no_exponent_and_limits_the_scale() -> None:
+    """Lava's Conv ignores its exponent: the smaller weights of the other way lose bits instead."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, 1, 2, bias=False)
+    layers = named(conv=conv, lif=leaky(512, 0.5), flatten=nn.Flatten(), fc=nn.Linear(6, 3), readout=Integrator())
+    float_one = read(layers, (1, 4, 3))
+    gain = grid.input_gain(float_one, "lif")
+    nodes = {**float_one.graph.nodes, "conv": replace_weight(float_one, "conv", 1.0 / gain)}
+    flat = nir.Flatten({"input": np.array([1, 4, 3])}, 0, -1)
+    nodes |= {"flat": flat, "side": nir.Linear(weight=np.full((6, 12), 0.02 / gain))}
+    edges = [*float_one.graph.edges, ("input", "flat"), ("flat", "side"), ("side", "lif")]
+    deployment = quantised(float_one.replace(graph=nir.NIRGraph(nodes, edges, type_check=False)))
+    assert deployment.synapses["conv"].weight_exponent == deployment.synapses["side"].weight_exponent == 0
+    assert np.abs(deployment.synapses["conv"].weight).max() <= 256
+    assert np.abs(deployment.synapses["side"].weight).max() <= 6
+
+
+def replace_weight(deployment: Deployment, name: str, largest: float) -> nir.NIRNode:
+    node = deployment.graph.nodes[name]
+    return grid.with_parameters(node, node.weight * largest / np.abs(node.weight).max(), node.bias)
+
+
+@pytest.mark.parametrize("exponent", [0, 6, 7])
+def test_one_bias_exponent_for_all_populations(exponent: int) -> None:
+    deployment = Quantize("loihi2", finest, InputRange(0, 1), bias_exponent=exponent)(read(dense_net(), (4,)))
+    assert {p.bias_exponent for p in deployment.populations.values()} == {exponent}
+    assert_fits(deployment)
+    if exponent == 0:
+        assert "bias (13-bit mantissa, exponent 0)" in deployment.contract.quantisation.binding.values()
+
+
+@pytest.mark.parametrize("exponent", [-1, 8])
+def test_bias_exponent_out_of_range(exponent: int) -> None:
+    with pytest.raises(UserError) as caught:
+        Quantize("loihi2", finest, InputRange(0, 1), bias_exponent=exponent)(read(dense_net(), (4,)))
+    assert caught.value.code == "SNX314"
+
+
+def test_few_bits_may_clip_the_largest_weights() -> None:
+    """One weight ten times the others: a score that looks at the others lets it be clipped, and it is."""
+    float_one = scaled_net(1.0, 0.01, 1.0)
+    weight = float_one.graph.nodes["fc"].weight
+    weight[0, 0] = 3 * np.abs(weight).max()
+    others = np.ones(weight.shape, bool)
+    others[0, 0] = False
+
+    def score(candidate: Deployment) -> float:
+        return float(np.abs(candidate.graph.nodes["fc"].weight - weight)[others].mean())
+
+    deployment = quantised(float_one, weight_bits=4, score=score)
+    rules_of_four_bits = GridRules(4, None, InputRange(0, 1))
+    limits = scale_limits(float_one, deployment.contract.encoder, "lif", rules_of_four_bits)
+    assert deployment.populations["lif"].scale > 1.2 * limits["weight (4 bits)"]
+    assert abs(deployment.graph.nodes["fc"].weight[0, 0] / weight[0, 0]) < 0.9
+    assert_fits(deployment, 32)
+
+
+def test_the_host_takes_the_input_of_a_chip_without_graded_spikes() -> None:
+    float_one = read(dense_net(), (4,), encoder=EncoderSpec("bias"))
+    deployment = Quantize("loihi1", finest, InputRange(0, 1))(float_one)
+    assert "fc1" not in deployment.synapses
+    assert deployment.contract.quantisation.binding["lif1"].startswith("bias")
+    corners = np.stack([np.zeros(4), np.ones(4), *np.eye(4), *(1 - np.eye(4))])
+    assert interpreter.run(deployment, corners, "int64")["lif1"].overflows == 0  # no input of the range leaves the register
+    inputs = uniform(np.random.default_rng(0), 40, 4)
+    first, second = interpreter.run(float_one, inputs), interpreter.run(deployment, inputs, "int64")
+    assert np.mean(first["lif1"].spikes != second["lif1"].spikes) < 0.02
+
+
+def test_rate_encoding_needs_one_bit_spikes_only() -> None:
+    deployment = Quantize("loihi1", finest, InputRange(0, 1))(read(dense_net(), (4,), encoder=EncoderSpec("rate", seed=7)))
+    assert deployment.contract.encoder == EncoderSpec("rate", seed=7)
+    assert deployment.contract.encoder.binary
 
 
 def test_decay_that_tau_does_not_say_is_refused() -> None:

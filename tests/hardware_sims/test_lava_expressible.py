@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims.lava import simulator as lava
+from snn_export.export.graph import replace_nodes
+from snn_export.hardware_sims import worker_trace
 from snn_export.hardware_sims.lava.simulator import LavaSimulator
 from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.models.diagnostics import UserError
@@ -53,12 +54,23 @@ def with_latency(steps: int) -> Deployment:
     return made.replace(contract=made.contract.model_copy(update={"latency": {"layer": steps}}))
 
 
+def without_memory(threshold: int, weight: int = 32) -> Deployment:
+    """A Threshold whose membrane can reach 64 times its weight."""
+    made = dense(weight=np.full((3, 4), weight), threshold=threshold, dv=4095)
+    graph = replace_nodes(made.graph, {"layer": nir.Threshold(np.full(3, float(threshold)))})
+    return made.replace(graph=graph, contract=made.contract.model_copy(update={"neurons": {"layer": NeuronSpec(4096)}}))
+
+
+def test_a_neuron_without_memory_runs_where_its_register_forgets_all() -> None:
+    assert LavaSimulator().check(without_memory(threshold=3, weight=4)) == []
+
+
 def fast_loop() -> Deployment:
     """Two connections in a loop with one step of delay."""
-    back = SynapsePlan(np.full((3, 3), 2), "second")
-    made = deployment_from(Plan((4,), (DENSE, LayerPlan("second", np.full((3, 3), 2), "layer"))))
-    slow = deployment_from(Plan((4,), (replace(DENSE, more=(replace(back, before=2),)), LayerPlan("second", back.weight, "layer"))))
-    assert LavaSimulator().check(slow) == LavaSimulator().check(made) == []
+    square = np.full((3, 3), 2)
+    second, back = LayerPlan("second", square, "layer"), SynapsePlan(square, "second", before=2)
+    slow = deployment_from(Plan((4,), (replace(DENSE, more=(back,)), second)))
+    assert LavaSimulator().check(slow) == []
     edges = [*((a, b) for a, b in slow.graph.edges if "before" not in a + b), ("second", "layer.weight1")]
     nodes = {name: node for name, node in slow.graph.nodes.items() if "before" not in name}
     return slow.replace(graph=nir.NIRGraph(nodes, edges, type_check=False))
@@ -87,6 +99,7 @@ REFUSED = {
     "odd current": ("SNX231", lambda: dense(current_bias=np.array([0, 3, 0]))),
     "half a step of delay": ("SNX248", lambda: dense(before=0.5)),
     "fast loop": ("SNX207", fast_loop),
+    "long memory": ("SNX328", lambda: without_memory(threshold=131)),
 }
 
 
@@ -97,7 +110,7 @@ def test_each_reason_has_its_code(case: str) -> None:
     assert [found.code for found in simulator.check(deployment)] == [code]
     with pytest.raises(UserError) as caught:
         simulator.compile(deployment)
-    assert caught.value.code == code and caught.value.exit_code == 3
+    assert caught.value.code == code and caught.value.exit_code == (3 if code < "SNX3" else 1)
 
 
 def test_reasons_come_all_at_once() -> None:
@@ -126,7 +139,7 @@ def test_a_trace_that_is_none_is_a_broken_backend(tmp_path: Path, written: str |
     if written is not None:
         (tmp_path / "trace.json").write_text(written, encoding="utf-8")
     with pytest.raises(BackendError) as caught:
-        lava._read(tmp_path, {}, tmp_path / "log.txt")
+        worker_trace.read_folder("lava", tmp_path, {}, tmp_path / "log.txt")
     assert caught.value.diagnostic.code == "SNX425" and caught.value.log == str(tmp_path / "log.txt")
 
 

@@ -160,10 +160,10 @@ def test_constant_and_expanded_inputs_agree() -> None:
 
 
 def test_refusal_lists_everything_at_once() -> None:
-    layers = (LayerPlan("a", np.full((3, 4), 2), threshold=200_000, bias_exponent=9), LayerPlan("b", np.full((2, 3), 3), "a"))
+    layers = (LayerPlan("a", np.full((3, 4), 2), threshold=200_000, bias_exponent=9), LayerPlan("b", np.array([[3, -3, 3]]), "a"))
     deployment = deployment_from(Plan((4,), layers))
     synapse = replace(deployment.synapses["a.weight"], bias_mantissa=np.full(3, 5000, np.int16))
-    specs = {**deployment.contract.neurons, "b": replace(deployment.contract.neurons["b"], reset="subtract")}
+    specs = {**deployment.contract.neurons, "b": replace(deployment.contract.neurons["b"], reset_delay=1)}
     contract = deployment.contract.model_copy(update={"neurons": specs})
     broken = deployment.replace(synapses={**deployment.synapses, "a.weight": synapse}, contract=contract)
     with pytest.raises(UserError) as caught:
@@ -172,11 +172,14 @@ def test_refusal_lists_everything_at_once() -> None:
     assert found == [("SNX203", "b"), ("SNX304", "a"), ("SNX304", "a"), ("SNX304", "a.weight"), ("SNX304", "b.weight")]
 
 
-def test_sums_that_float32_cannot_hold_are_refused() -> None:
-    fits = deployment_from(Plan((1,), (LayerPlan("a", np.full((1, 1), 254), weight_exponent=8),), high=257))
+def test_sums_beyond_float32_run_in_float64_and_only_those_beyond_that_are_refused() -> None:
+    for level, code in ((257, []), (259, []), (1 << 24, []), ((1 << 24) - 1, [])):
+        layer = LayerPlan("a", np.full((1, 1), 254), weight_exponent=8)
+        deployment = deployment_from(Plan((1,), (layer,), high=level))
+        assert [d.code for d in LoihiSimulator().check(deployment)] == code
+        assert_bit_identical(deployment, np.full((2, 1), float(level)))
     assert 254 * 256 * 257 < 1 << 24 < 254 * 256 * 259
-    assert_bit_identical(fits, np.full((1, 1), 257.0))
-    wide = deployment_from(Plan((1,), (LayerPlan("a", np.full((1, 1), 254), weight_exponent=8),), high=259))
+    wide = deployment_from(Plan((1,), (LayerPlan("a", np.full((1, 1), 254), weight_exponent=22),), high=1 << 24))
     assert [d.code for d in LoihiSimulator().check(wide)] == ["SNX305"]
 
 

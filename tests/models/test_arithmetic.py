@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from snn_export.hardware_sims.loihi import equations
 from snn_export.models import arithmetic
 
 states = st.integers(-(1 << 23), 1 << 23)
@@ -30,6 +31,11 @@ INTEGER_FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[st.SearchStrateg
     "reset_to_zero": (arithmetic.reset_to_zero, (states, st.integers(0, 1))),
 }
 COMPILED = {name: njit(function) for name, (function, _) in INTEGER_FUNCTIONS.items()}
+COMPILED_STEPS = (
+    njit(lambda u, v, a, bias, du, dv, threshold: equations.step_to_zero(u, v, a, bias, du, dv, threshold)),
+    njit(lambda u, v, a, bias, du, dv, threshold: equations.step_by_subtraction(u, v, a, bias, du, dv, threshold)),
+)
+"""As the kernels of the simulator compile them: in 32 bits where the state has 32."""
 
 
 def truncated(state: int, keep: int) -> int:
@@ -57,6 +63,38 @@ def test_loihi_step_is_exact_arithmetic(u: int, v: int, a: int, bias: int, du: i
     membrane = arithmetic.loihi_membrane(np.int64(v), dv, np.int64(u), np.int64(bias))
     assert current == truncated(u, 4095 - du) + 64 * a
     assert membrane == truncated(v, 4096 - dv) + u + bias
+
+
+@FEW
+@given(
+    u=states, v=states, a=st.integers(-(1 << 24) + 1, (1 << 24) - 1), bias=st.integers(-(1 << 22), 1 << 22), du=decays, dv=decays,
+    threshold=st.integers(0, (1 << 17) - 1),
+)  # fmt: skip
+def test_a_step_is_its_parts_in_both_widths_and_with_both_resets(
+    u: int, v: int, a: int, bias: int, du: int, dv: int, threshold: int
+) -> None:
+    wide = [np.int64(x) for x in (u, v, a, bias)]
+    new_u, new_v, wrapped, clipped = (int(x) for x in arithmetic.loihi_integrate(*wide, du, dv))
+    over_u = truncated(u, 4095 - du) + 64 * a
+    over_v = truncated(v, 4096 - dv) + new_u + bias
+    assert new_u == over_u - (1 << 24) * (over_u > 1 << 23) + (1 << 24) * (over_u <= -(1 << 23))
+    assert new_v == max(min(over_v, (1 << 23) - 1), 1 - (1 << 23))
+    assert (bool(wrapped), bool(clipped)) == (new_u != over_u, new_v != over_v)
+    spike = new_v > threshold << 6
+    expected = (new_u, 0 if spike else new_v, spike, bool(wrapped), bool(clipped))
+    subtracted = (new_u, new_v - (threshold << 6) * spike, *expected[2:])
+    for integers in (wide, [np.int32(x) for x in (u, v, a, bias)]):
+        assert tuple(int(x) for x in arithmetic.loihi_step(*integers, du, dv, threshold << 6)) == expected
+        assert tuple(int(x) for x in arithmetic.loihi_step_subtract(*integers, du, dv, threshold << 6)) == subtracted
+    for number in (np.int32, np.int64):
+        given_ = [number(x) for x in (u, v, a, bias, du, dv, threshold << 6)]
+        assert tuple(int(x) for x in COMPILED_STEPS[0](*given_)) == expected
+        assert tuple(int(x) for x in COMPILED_STEPS[1](*given_)) == subtracted
+
+
+@given(state=st.integers(-(1 << 50), 1 << 50), keep=st.integers(0, 4096))
+def test_decay_of_wide_integers(state: int, keep: int) -> None:
+    assert int(arithmetic.decay_toward_zero(np.int64(state), keep)) == truncated(state, keep)
 
 
 @FEW

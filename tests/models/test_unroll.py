@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import snntorch
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from snn_export.models.arithmetic import fires, integrate, reset_to_zero
+from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
-from snn_export.models.unroll import unroll
+from snn_export.models.neurons.recurrent import Recurrent
+from snn_export.models.residual import ResidualSum
+from snn_export.models.unroll import leaves, unroll
 
 
 def leaky(beta: float = 0.75, **settings: object) -> snntorch.Leaky:
@@ -146,3 +150,137 @@ def test_wrong_number_of_steps() -> None:
     with pytest.raises(UserError) as error:
         unroll(network(), torch.zeros(3, 1, 2, 6, 4), 4, constant=False)
     assert error.value.code == "SNX212"
+
+
+def stack(**layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
+
+
+def synaptic(**settings: object) -> snntorch.Synaptic:
+    return snntorch.Synaptic(alpha=0.5, beta=0.75, **({"reset_mechanism": "zero", "reset_delay": False} | settings))
+
+
+def test_paths_of_a_residual_sum_are_added_and_named() -> None:
+    """Against the same layers called one by one; the shortcut holds a neuron of its own."""
+    torch.manual_seed(0)
+    fc, lif = nn.Linear(3, 5), leaky(0.5, threshold=0.3)
+    main, short = (
+        stack(fc1=nn.Linear(5, 4), lif=leaky(threshold=0.2), fc2=nn.Linear(4, 6)),
+        stack(lif=leaky(0.25), fc=nn.Linear(5, 6)),
+    )
+    layers = stack(stem=stack(fc=fc, lif=lif), block=ResidualSum(main, short), readout=Integrator()).double().eval()
+    inputs = torch.randn(9, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = observed(layers, inputs, 9, constant=False)
+    assert list(seen) == ["stem.lif", "block.main.lif", "block.shortcut.lif", "readout"]
+    with torch.no_grad():
+        spikes = seen["stem.lif"][0]
+        hidden = observed(stack(fc=main[0], lif=main[1], out=Integrator()), spikes, 9, constant=False)["lif"][0]
+        assert torch.equal(hidden, seen["block.main.lif"][0])
+        currents = main[2](hidden) + short[1](seen["block.shortcut.lif"][0])
+    assert 0 < hidden.mean() < 1
+    torch.testing.assert_close(seen["readout"][1], currents.cumsum(0), rtol=0, atol=1e-12)
+
+
+def test_an_identity_shortcut_adds_the_spikes_and_a_constant_path_meets_one_in_time() -> None:
+    layers = stack(
+        block=ResidualSum(stack(lif=leaky(0.5, threshold=0.4))), outer=ResidualSum(stack(delay=Delay(1))), readout=Integrator()
+    )  # fmt: skip
+    inputs = torch.tensor([[0.3, 0.9]])
+    seen = observed(layers, inputs, 3, constant=True)
+    total = inputs + seen["block.main.lif"][0]
+    later = torch.cat([torch.zeros(1, 1, 2), total[:-1]])
+    torch.testing.assert_close(seen["readout"][1], (total + later).cumsum(0))
+
+
+def test_paths_that_do_not_fit_are_named() -> None:
+    layers = stack(block=ResidualSum(stack(fc=nn.Linear(3, 4))), readout=Integrator())
+    with pytest.raises(UserError, match="block") as error:
+        unroll(layers, torch.zeros(1, 3), 2, constant=True)
+    assert error.value.code == "SNX213"
+
+
+@pytest.mark.parametrize("wrong", [lambda: ResidualSum(nn.Linear(2, 2)), lambda: ResidualSum(nn.Sequential(), nn.ReLU())])
+def test_paths_of_another_type_are_refused(wrong: Callable[[], nn.Module]) -> None:
+    with pytest.raises(UserError) as error:
+        wrong()
+    assert error.value.code == "SNX210"
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_neuron_with_recurrent_weights_hears_its_spikes_a_step_later(constant: bool) -> None:
+    torch.manual_seed(1)
+    loop = Recurrent(synaptic(threshold=0.5), nn.Linear(4, 4)).double()
+    steps, inputs = 10, torch.randn(10, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    given = inputs[0] if constant else inputs
+    seen = observed(stack(loop=loop, readout=Integrator()), given, steps, constant=constant)["loop"]
+    current, membrane, fired = (torch.zeros(3, 4, dtype=torch.float64) for _ in range(3))
+    for step in range(steps):
+        x = given if constant else given[step]
+        with torch.no_grad():
+            current = integrate(current, 0.5, x + loop.weights(fired))
+        membrane = integrate(membrane, 0.75, current)
+        fired = fires(membrane, 0.5).double()
+        membrane = reset_to_zero(membrane, fired)
+        assert torch.equal(seen[0][step], fired)
+        torch.testing.assert_close(seen[1][step], membrane, rtol=0, atol=1e-12)
+    assert 0 < seen[0].mean() < 1
+
+
+@pytest.mark.parametrize("wrong", [lambda: Recurrent(leaky(), nn.ReLU()), lambda: Recurrent(nn.ReLU(), nn.Linear(1, 1))])
+def test_recurrent_joins_a_neuron_and_weights_only(wrong: Callable[[], nn.Module]) -> None:
+    with pytest.raises(UserError) as error:
+        wrong()
+    assert error.value.code == "SNX211"
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [synaptic(), snntorch.RLeaky(0.5, linear_features=3), snntorch.RSynaptic(0.5, 0.5, linear_features=3),
+     Recurrent(synaptic(), nn.Linear(3, 3))],
+)  # fmt: skip
+def test_no_state_stays_behind(neuron: nn.Module) -> None:
+    layers = stack(fc=nn.Linear(2, 3), n=neuron, readout=Integrator())
+    first = unroll(layers, torch.ones(4, 2), 3, constant=True)
+    first.sum().backward()
+    assert layers.fc.weight.grad.abs().sum() > 0
+    copy.deepcopy(layers)
+    assert torch.equal(unroll(layers, torch.ones(4, 2), 3, constant=True), first)
+
+
+def test_a_delay_per_feature_holds_spikes_back() -> None:
+    x = torch.arange(1.0, 13.0).reshape(4, 1, 3)
+    found = Delay([0, 2, 9])(x)
+    assert found[:, 0].tolist() == [[1, 0, 0], [4, 0, 0], [7, 2, 0], [10, 5, 0]]
+    assert torch.equal(Delay(0)(x), x)
+    assert Delay(1).state_dict()["steps"] == 1, "a checkpoint holds the delay"
+
+
+@pytest.mark.parametrize("steps", [-1, 63, 0.5, [1, 70], []])
+def test_a_delay_that_no_chip_holds(steps: object) -> None:
+    with pytest.raises(UserError) as error:
+        Delay(steps)
+    assert error.value.code == "SNX214"
+
+
+def test_all_findings_about_the_layers_come_at_once() -> None:
+    shared = leaky()
+    layers = stack(a=nn.MaxPool2d(2), b=stack(c=nn.ReLU(), d=leaky(init_hidden=True)), e=shared, f=shared, out=nn.Linear(1, 1))
+    with pytest.raises(UserError) as error:
+        unroll(layers, torch.zeros(1, 1, 2, 2), 2, constant=True)
+    found = [(item.code, item.where) for item in error.value.diagnostics]
+    assert found == [
+        ("SNX210", "layers.f"), ("SNX210", "layers.a"), ("SNX210", "layers.b.c"), ("SNX211", "layers.b.d"), ("SNX212", "layers"),
+    ]  # fmt: skip
+
+
+def test_layers_of_one_kind_may_run_themselves() -> None:
+    """Neurons with integers inside, for instance."""
+
+    class Counting(nn.Module):
+        def run_steps(self, currents: Tensor) -> tuple[Tensor, Tensor]:
+            return (currents > 0).to(currents.dtype), currents.cumsum(0)
+
+    layers = stack(n=Counting(), readout=Integrator())
+    seen = observed(layers, torch.tensor([[1.0, -1.0]]), 3, constant=True)
+    assert seen["readout"][1][-1].tolist() == [[3.0, 0.0]]
+    assert [name for name, _ in leaves(layers)] == ["n", "readout"]

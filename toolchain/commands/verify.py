@@ -10,7 +10,7 @@ from snn_export.commands.options import Format, config_options, format_option
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(path_type=Path), metavar="[NET.NIR]", required=False)
+@click.argument("path", type=click.Path(path_type=Path), metavar="[NET.NIR|NET.NET]", required=False)
 @config_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the report [default: project.output]."
@@ -27,8 +27,8 @@ def command(
 ) -> None:
     """Compare backends spike by spike, layer by layer, and check the gates.
 
-    With NET.NIR: verify that quantised deployment on the test samples of data.source, together with the earlier forms its
-    lineage names. Without: verify what `snn-export run` made, again.
+    With a file: verify that quantised deployment on the test samples of data.source, together with the earlier forms its
+    lineage names (a .net file of lava-dl names none). Without: verify what `snn-export run` made, again.
     """
     from snn_export.commands import pipeline_run
     from snn_export.commands.verdict import show_report

@@ -1,4 +1,4 @@
-"""Steps "export" and "quantize"."""
+"""Step "export", and the names by which a deployment knows its earlier forms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from snn_export import library
-from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.export import nir_io
 from snn_export.export.contract import FileReference
@@ -15,7 +14,7 @@ from snn_export.export.snntorch_reader import deployment_from_snntorch
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.student import SpikingStudent
 from snn_export.pipeline.data_source import dataset
-from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE, STUDENT_FILE
+from snn_export.pipeline.files import FLOAT_FILE, STUDENT_FILE
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.training.checkpoint import load_model
 
@@ -47,39 +46,6 @@ def export_float(context: Context) -> StepResult:
     nir_io.write(deployment, context.folder / FLOAT_FILE)
     passes = ", ".join(deployment.contract.lineage.passes)
     return StepResult(f"{len(deployment.layers)} populations; passes: {passes}")
-
-
-def quantize(context: Context) -> StepResult:
-    """Search scales and input levels on training samples, write the integer deployment."""
-    config, data = context.config, _data(context)
-    source = context.workspace.folder("export") / FLOAT_FILE
-    context.teller.line("searching scales on calibration data")
-    quantised = _quantised(nir_io.read(source), data, config)
-    checkpoint = context.workspace.folder("student") / STUDENT_FILE
-    quantised = with_files(quantised, context.workspace.folder("quantize"), {"student": checkpoint, "float": source})
-    nir_io.write(quantised, context.folder / QUANTISED_FILE)
-    held = quantised.contract.quantisation
-    scales = ", ".join(f"{name} {scale:.4g}" for name, scale in (held.scale if held else {}).items())
-    return StepResult(f"{config.quantize.weight_bits}-bit weights, {quantised.contract.encoder.bits}-bit input, scales: {scales}")
-
-
-def quantize_file(source: Path, target: Path, config: Config, base: Path) -> Path:
-    """Quantise a float deployment's file with training samples of the configured data; returns the file written."""
-    deployment = nir_io.read(source)
-    data = dataset(config.data.source, base, config.project.seed, config.data.validation)
-    quantised = relocated(_quantised(deployment, data, config), source.parent, target.parent)
-    return nir_io.write(with_files(quantised, target.parent, {"float": source}), target)
-
-
-def _quantised(deployment: Deployment, data: Dataset, config: Config) -> Deployment:
-    """Scales are chosen on training samples; inputs are held to the data set's declared range."""
-    return library.quantize(
-        deployment,
-        data.train.x[: config.quantize.calibration_samples],
-        config.quantize.target,
-        weight_bits=config.quantize.weight_bits,
-        input_range=(data.input_low, data.input_high),
-    )
 
 
 def with_files(deployment: Deployment, folder: Path, files: dict[str, Path]) -> Deployment:

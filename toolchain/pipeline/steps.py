@@ -94,7 +94,11 @@ def _student(config: Config, base: Path) -> dict[str, Any]:
 
 
 def _quantize(config: Config, base: Path) -> dict[str, Any]:
-    return {"data": _data(config, base), **config.quantize.model_dump()}
+    settings = {"data": _data(config, base), **config.quantize.model_dump()}
+    if not config.quantize.fine_tune_epochs:
+        return settings
+    training = config.training.model_dump(include={"recipe", "batch_size", "threads"})
+    return {**settings, "training": training}
 
 
 def _verify(config: Config, base: Path) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def _nothing(config: Config, base: Path) -> dict[str, Any]:
 
 _TRAINING = ("models", "data", "training", "pipeline.training")
 _EXPORTING = (*_TRAINING, "export", "library", "pipeline.deploying")
-_RUNNING = (*_EXPORTING, "hardware_sims", "calibration")
+_RUNNING = (*_EXPORTING, "hardware_sims", "calibration", "pipeline.quantising")
 _JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification")
 
 STEPS: tuple[Step, ...] = (
@@ -137,7 +141,7 @@ STEPS: tuple[Step, ...] = (
         "student", ("teacher",), "distil the spiking student", "snn_export.pipeline.training:train_student", _student, _TRAINING
     ),
     Step("export", ("student",), "fold, absorb, write NIR", "snn_export.pipeline.deploying:export_float", _data, _EXPORTING),
-    Step("quantize", ("export",), "search the integer grid", "snn_export.pipeline.deploying:quantize", _quantize, _RUNNING),
+    Step("quantize", ("export",), "search the integer grid", "snn_export.pipeline.quantising:quantize", _quantize, _RUNNING),
     Step(
         "verify",
         ("quantize", "student", "teacher"),

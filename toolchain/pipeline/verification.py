@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from snn_export import library
 from snn_export.config_schema import Config, to_toml
 from snn_export.data.dataset import Samples
 from snn_export.energy.cost_table import load_table
@@ -19,11 +21,21 @@ from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.registry import simulator, simulator_or_broken
 from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
+from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.students.student import SpikingStudent
 from snn_export.models.teachers.teacher import Teacher
 from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.deploying import load_student
-from snn_export.pipeline.files import FLOAT_FILE, QUANTISED_FILE, REPORT_FILE, STUDENT_FILE, TEACHER_FILE
+from snn_export.pipeline.files import (
+    FLOAT_FILE,
+    QUANTISED_FILE,
+    QUANTISED_STUDENT_FILE,
+    REPORT_FILE,
+    SEARCHED_FILE,
+    STUDENT_FILE,
+    TEACHER_FILE,
+    TRAINING_FILE,
+)
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.pipeline.training import read_summary
 from snn_export.reporting.json_file import write_report
@@ -31,6 +43,7 @@ from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSumm
 from snn_export.reporting.report import Rung as RungRecord
 from snn_export.training.checkpoint import load_model
 from snn_export.training.evaluate import predictions
+from snn_export.training.fine_tuning import load_quantised_student
 from snn_export.training.threads import use_threads
 from snn_export.verification import assemble
 from snn_export.verification.compare import Kind, Tolerance
@@ -43,18 +56,25 @@ from snn_export.verification.statistics import wilson_interval
 INTEGER = "loihi"
 """Backend whose arithmetic is the chip's: the rung every other integer backend is held against."""
 
+LEARNT = "quantised_student"
+"""Rung and backend of the module that was fine-tuned: it must agree with INTEGER bit for bit."""
+
 FORMS = ("student", "folded", "quantised")
 """Rungs that are forms of the network; all others are backends that run one of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """The forms of a network that were found. teacher, student and folded may be missing; absent says why."""
+    """The forms of a network that were found. teacher, student and folded may be missing; absent says why.
+
+    quantised_student: the module behind a network that was fine-tuned, None where it was not.
+    """
 
     quantised: Deployment
     folded: Deployment | None
     student: SpikingStudent | None
     teacher: Teacher | SpikingStudent | None = None
+    quantised_student: QuantisedStudent | None = None
     training: tuple[TrainingSummary, ...] = ()
     absent: tuple[CoverageItem, ...] = ()
 
@@ -68,13 +88,25 @@ def verify(context: Context) -> StepResult:
         folded=nir_io.read(folders["export"] / FLOAT_FILE),
         student=load_student(folders["student"] / STUDENT_FILE),
         teacher=load_model(folders["teacher"] / TEACHER_FILE),
-        training=(read_summary(folders["teacher"]), read_summary(folders["student"])),
+        quantised_student=_learnt(folders["quantize"]),
+        training=tuple(read_summary(folders[name]) for name in _trained(folders)),
     )
     report = verify_forms(forms, config, context.base, context.teller.line)
     write_report(report, context.folder / REPORT_FILE)
     broken = any(comparison.verdict in ("ERROR", "UNAVAILABLE") for comparison in report.comparisons)
     verdict = "PASS" if report.passed else f"FAIL, exit {report.exit_code}"
     return StepResult(f"{verdict}: {len(report.comparisons)} comparisons on {report.samples} samples", reusable=not broken)
+
+
+def _learnt(folder: Path) -> QuantisedStudent | None:
+    """The student that fine-tuning left, from its parameters and the deployment it started from; None where there is none."""
+    checkpoint = folder / QUANTISED_STUDENT_FILE
+    return load_quantised_student(checkpoint, nir_io.read(folder / SEARCHED_FILE)) if checkpoint.is_file() else None
+
+
+def _trained(folders: Mapping[str, Path]) -> tuple[str, ...]:
+    """Steps in which something was trained."""
+    return ("teacher", "student", *(["quantize"] if (folders["quantize"] / TRAINING_FILE).is_file() else []))
 
 
 def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -> Report:
@@ -155,7 +187,13 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
             "parameters on the integer grid, state still float64",
         )
     )
+    if forms.quantised_student is not None:
+        module = simulator(LEARNT, module=forms.quantised_student)
+        rungs.append(Rung(LEARNT, LEARNT, forms.quantised, module, module.capabilities().description))
+    taken = {rung.name for rung in rungs}
     for name in sorted(config.verify.backends, key=lambda name: name != INTEGER):
+        if name in taken:
+            continue  # the fine-tuned student stands for itself already
         settings = config.verify.backends[name]
         backend = _backend(name, settings.time_limit, progress)
         can = backend.capabilities()
@@ -247,13 +285,14 @@ def forms_beside(path: Path) -> Forms:
     Raises:
         UserError: SNX302 for a float deployment, SNX119 where a file is there but not the one the lineage names.
     """
-    quantised = nir_io.read(path)
+    quantised = library.load(path)
     if not quantised.quantised:
         raise UserError("SNX302", f"{path.name} is not on an integer grid", where=str(path), why="integer backends run integers",
                         fix=f"snn-export quantize {path.name}")  # fmt: skip
     files, absent = quantised.contract.lineage.files, []
     found: dict[str, Path] = {}
-    for role in ("student", "float"):
+    learnt = [role for role in ("searched", LEARNT) if role in files]
+    for role in ("student", "float", *learnt):
         file = path.parent / files[role].path if role in files else None
         if file is None or not file.is_file():
             where = "the lineage names none" if file is None else f"{files[role].path} is not there"
@@ -268,5 +307,8 @@ def forms_beside(path: Path) -> Forms:
         quantised=quantised,
         folded=nir_io.read(found["float"]) if "float" in found else None,
         student=load_student(found["student"]) if "student" in found else None,
+        quantised_student=load_quantised_student(found[LEARNT], nir_io.read(found["searched"]))
+        if {"searched", LEARNT} <= found.keys()
+        else None,
         absent=tuple(absent),
     )

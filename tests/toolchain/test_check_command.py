@@ -1,0 +1,97 @@
+"""``snn-export check`` from the outside: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from snn_export import cli
+from snn_export.export import nir_io
+from tests.networks import dense_net, quantised, read
+
+DT = 1e-3
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """A clean float file, a quantised one, one that subtracts, a foreign one, and none."""
+    ones = np.ones(3)
+    foreign = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array([2])), "fc": nir.Linear(np.ones((3, 2))), "output": nir.Output(np.array([3])),
+            "n": nir.LIF(ones * 4 * DT, ones, ones * 0, ones, ones * 0),
+        },
+        [("input", "fc"), ("fc", "n"), ("n", "output")],
+    )  # fmt: skip
+    nir.write(tmp_path / "foreign.nir", foreign)
+    return {
+        "float": nir_io.write(read(dense_net(), (4,)), tmp_path / "float.nir"),
+        "integers": nir_io.write(quantised(read(dense_net(), (4,))), tmp_path / "integers.nir"),
+        "subtracting": nir_io.write(read(dense_net(reset="subtract"), (4,)), tmp_path / "subtracting.nir"),
+        "foreign": tmp_path / "foreign.nir", "none": tmp_path / "none.nir",
+    }  # fmt: skip
+
+
+def check(*arguments: object) -> int:
+    return cli.main(["check", *map(str, arguments)])
+
+
+def test_clean_files_end_with_0(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["float"], files["integers"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("nothing stands in the way of loihi2") == 2
+
+
+def test_findings_end_with_3_and_name_code_place_and_fix(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["float"], files["subtracting"], "--target", "lava") == 3
+    out = capsys.readouterr().out
+    assert "float.nir: nothing stands in the way of lava" in out
+    assert "subtracting.nir: 2 findings for lava" in out
+    assert out.count("SNX203") == 2
+    assert 'reset_mechanism="zero"' in out
+
+
+def test_json_holds_every_finding(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["subtracting"], files["float"], "--target", "loihi1", "--format", "json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["target"], found["exit_code"]) == ("loihi1", 3)
+    first, second = found["files"]
+    assert [item["code"] for item in first["findings"]] == ["SNX203", "SNX203", "SNX247"]
+    assert [item["code"] for item in second["findings"]] == ["SNX247"]
+    assert set(first["findings"][0]) == {"code", "what", "where", "why", "fix", "severity"}
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["none"], files["subtracting"], "--target", "lava") == 2
+    out = capsys.readouterr().out
+    assert "SNX101" in out
+    assert "SNX203" in out
+
+
+def test_a_foreign_graph_is_checked_with_what_nir_cannot_say(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["foreign"]) == 2
+    assert "from_nir" in capsys.readouterr().out
+    assert check(files["foreign"], "--steps", 5, "--dt", DT) == 0
+    capsys.readouterr()
+    assert check(files["foreign"], "--steps", 5, "--dt", 1.0) == 3
+    assert "SNX266" in capsys.readouterr().out
+
+
+def test_a_check_needs_neither_torch_nor_snntorch(files: dict[str, Path]) -> None:
+    program = (
+        "import sys, snn_export\n"
+        "for name in sys.argv[1:]:\n"
+        "    for target in ('loihi2', 'lava'):\n"
+        "        snn_export.check(snn_export.load(name), target)\n"
+        "found = {'torch', 'snntorch'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    command = [sys.executable, "-P", "-c", program, str(files["float"]), str(files["integers"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
