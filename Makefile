@@ -18,7 +18,7 @@ SOURCES := $(shell find toolchain models export hardware_sims -name __pycache__ 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test lint install lava clean
+.PHONY: help demo test lint install lava netx clean
 help:
 	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
@@ -48,6 +48,9 @@ install: $(STAMPS)/installed
 lava: $(STAMPS)/installed
 	@$(BIN)/snn-export backends install lava
 
+netx: $(STAMPS)/installed
+	@$(BIN)/snn-export backends install netx
+
 demo: lava
 	@$(BIN)/snn-export run
 
@@ -57,8 +60,8 @@ lint: $(STAMPS)/installed
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy -p snn_export
 
-test: lava lint
-	@SNN_EXPORT_REQUIRE_LAVA=1 $(BIN)/python -m pytest
+test: lava netx lint
+	@SNN_EXPORT_REQUIRE_LAVA=1 SNN_EXPORT_REQUIRE_NETX=1 $(BIN)/python -m pytest
 
 clean:
 	@rm -rf $(VENV) $(STAMPS) build snn-export-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -37,6 +37,7 @@ class Layer:
 
     @property
     def convolution(self) -> bool:
+        """True for a convolution, False for a matrix."""
         return self.weight.ndim == 4
 
     def drive(self, x: torch.Tensor) -> torch.Tensor:

@@ -341,7 +341,7 @@ def conv_padding(node: nir.Conv1d | nir.Conv2d) -> tuple[tuple[int, int], ...]:
 
     ``same`` puts an odd rest at the end, as torch does.
     """
-    axes = node.weight.ndim - 2
+    axes = int(node.weight.ndim) - 2
     if isinstance(node.padding, str):
         if node.padding == "valid":
             return ((0, 0),) * axes

@@ -81,7 +81,7 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
     """Write a quantised deployment as a ``.net`` file; it appears complete or not at all.
 
     Raises:
-        UserError: SNX250 to SNX257 for what netx cannot run, all at once; SNX123 where it cannot be written there.
+        UserError: SNX203 and SNX250 to SNX257 for what netx cannot run, all at once; SNX123 where it cannot be written there.
     """
     target = Path(path)
     write_file(net_file(deployment), target)

@@ -181,12 +181,9 @@ def _resets(deployment: Deployment) -> Iterator[Diagnostic]:
 
 def _neuron(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
     spec, integers = deployment.contract.neurons[name], deployment.populations[name]
-    if spec.reset_finding(name) is not None:
-        yield Diagnostic(
-            "SNX256", f"{name} resets by {spec.reset!r}, {spec.reset_delay} steps late", name,
-            "netx's neuron is reset to zero in the step of its spike",
-            'train with Leaky(reset_mechanism="zero", reset_delay=False)',
-        )  # fmt: skip
+    finding = spec.reset_finding(name)
+    if finding is not None:
+        yield finding
     limits = {"du": (integers.du, DECAY_MAX), "dv": (integers.dv, DECAY_MAX), "threshold": (integers.threshold, THRESHOLD_MAX)}
     for what, (value, high) in limits.items():
         if not 0 <= value <= high:

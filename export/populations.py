@@ -52,7 +52,7 @@ def uniform_groups(node: nir.NIRNode, shape: Shape) -> list[NDArray[np.int64]]:
     """Indices of the neurons (flattened) that share all register constants, in order of their first neuron."""
     size = int(np.prod(shape))
     columns = [_filled(value, shape).ravel() for key, value in constants(node).items() if key in SHARED]
-    if not columns:
+    if all(np.all(column == column[:1]) for column in columns):
         return [np.arange(size)]
     _, first, member = np.unique(np.stack(columns), axis=1, return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -22,7 +22,9 @@ COMMANDS = {
     "run": LazyCommand("snn_export.commands.run:command", "Do everything: train, distil, export, quantize, verify, report."),
     "train": LazyCommand("snn_export.commands.train:command", "Train the teacher and distil the spiking student."),
     "quantize": LazyCommand("snn_export.commands.quantize:command", "Put a network on the integer grid of a chip."),
-    "export": LazyCommand("snn_export.commands.export:command", "Write the trained network as NIR with its contract beside it."),
+    "export": LazyCommand(
+        "snn_export.commands.export:command", "Write the trained network as NIR with its contract, or as lava-dl's HDF5."
+    ),
     "check": LazyCommand(
         "snn_export.commands.check:command", "Say whether networks can be expressed on a target, and all that stands in the way."
     ),

@@ -8,7 +8,6 @@ compares them.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -56,7 +55,7 @@ def narrowed(module: ModuleType, names: tuple[str, ...]) -> ModuleType:
     made = ModuleType(f"{module.__name__}_32_bit")
     made.__dict__.update({**vars(module), "_int32": np.int32})
     code = compile(tree, f"<{made.__name__}>", "exec", flags=__future__.annotations.compiler_flag)
-    exec(code, made.__dict__)  # our own source, read above
+    exec(code, made.__dict__)  # noqa: S102  our own source, read above
     return made
 
 
@@ -70,12 +69,12 @@ def _refuse_outside_kernels() -> Any:
     raise NotImplementedError("kernels call this compiled; elsewhere call models/arithmetic.py")
 
 
-def step_to_zero(u: Any, v: Any, a: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> Any:
+def step_to_zero(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> Any:
     """``arithmetic.loihi_step`` in the width of ``v``, for kernels only."""
     return _refuse_outside_kernels()
 
 
-def step_by_subtraction(u: Any, v: Any, a: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> Any:
+def step_by_subtraction(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> Any:
     """``arithmetic.loihi_step_subtract`` in the width of ``v``, for kernels only."""
     return _refuse_outside_kernels()
 
@@ -86,24 +85,28 @@ def step_without_filter(v: Any, a: Any, bias: Any, dv: Any, threshold: Any) -> A
 
 
 @overload(step_to_zero)
-def _step_to_zero(u, v, a, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
-    if v == types.int32:
-        return lambda u, v, a, bias, du, dv, threshold: narrow.loihi_step(u, v, a, bias, du, dv, threshold)
-    return lambda u, v, a, bias, du, dv, threshold: arithmetic.loihi_step(u, v, a, bias, du, dv, threshold)
+def _step_to_zero(u, v, synaptic_sum, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+    chosen = narrow.loihi_step if v == types.int32 else arithmetic.loihi_step
+
+    def step(u, v, synaptic_sum, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+        return chosen(u, v, synaptic_sum, bias, du, dv, threshold)
+
+    return step
 
 
 @overload(step_by_subtraction)
-def _step_by_subtraction(u, v, a, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
-    if v == types.int32:
-        return lambda u, v, a, bias, du, dv, threshold: narrow.loihi_step_subtract(u, v, a, bias, du, dv, threshold)
-    return lambda u, v, a, bias, du, dv, threshold: arithmetic.loihi_step_subtract(u, v, a, bias, du, dv, threshold)
+def _step_by_subtraction(u, v, synaptic_sum, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+    chosen = narrow.loihi_step_subtract if v == types.int32 else arithmetic.loihi_step_subtract
+
+    def step(u, v, synaptic_sum, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+        return chosen(u, v, synaptic_sum, bias, du, dv, threshold)
+
+    return step
 
 
 @overload(step_without_filter)
 def _step_without_filter(v, a, bias, dv, threshold):  # type: ignore[no-untyped-def]
-    if v == types.int32:
-        return _narrow_without_filter
-    return _wide_without_filter
+    return _narrow_without_filter if v == types.int32 else _wide_without_filter
 
 
 def _narrow_without_filter(v, a, bias, dv, threshold):  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import nir
 import numpy as np
@@ -45,7 +46,7 @@ class FanOut:
 
     first: NDArray[np.int32]
     runs: NDArray[np.int32]
-    weights: NDArray[np.int16] | NDArray[np.int32]
+    weights: NDArray[Any]
     delays: NDArray[np.int32]
     synapses: int
 
@@ -73,7 +74,7 @@ class Uniform:
     places: NDArray[np.int32]
     rows: int
     lanes: int
-    weights: NDArray[np.int16] | NDArray[np.int32]
+    weights: NDArray[Any]
 
 
 def uniform(table: FanOut, block: int) -> Uniform:

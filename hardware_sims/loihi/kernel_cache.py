@@ -6,7 +6,7 @@ of the equations and the kernels, and the versions of numba, llvmlite and Python
 looked at.
 
 The files are pickles, and reading a pickle runs code: the folder is made with mode 0700 and is used only where it belongs to
-this user and nobody else can write to it. Where it cannot be used, kernels are compiled at every start, as if there were no cache.
+this user and nobody else can write to it. Where it cannot be used, kernels are compiled at every start.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc]  # numba is untyped
 
 
 class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_Locator,)
+    _locator_classes = [_Locator]  # noqa: RUF012  numba declares it so
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]

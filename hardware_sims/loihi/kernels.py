@@ -242,7 +242,7 @@ def advance(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """A population without a loop, over all steps of a chunk.
 
-    Args:
+    Arrays and numbers:
         spikes: (T, B, sources) uint8, what drives the population, or empty.
         sources: neurons of the source, 0 for none.
         first, runs, weights: its fan-out, see ``fan_out.py``; ``runs`` holds the places of a uniform one where rows > 0.
@@ -301,7 +301,7 @@ def deliver(  # type: ignore[no-untyped-def]
 ):
     """Add what spikes bring to sums in memory, later by each run's delay.
 
-    Args:
+    Arrays and numbers:
         spikes: (T, B, sources) uint8.
         sources: neurons of the source.
         first, runs, delays, weights: its fan-out, see ``fan_out.py``.
@@ -331,7 +331,7 @@ def advance_together(  # type: ignore[no-untyped-def]
 
     Arrays of several populations lie one after the other; ``*_at[p]`` is where population p begins.
 
-    Args:
+    Arrays and numbers:
         sizes: (P,) neurons.
         drive_at, state_at, fired_at: begins of (T + D, B, N), (B, N) and (T, B, N).
         source_at: first row of its neurons in ``first``.

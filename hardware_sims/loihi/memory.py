@@ -30,7 +30,10 @@ def at_cache_line(array: Array) -> Array:
 
 
 class Buffers:
-    """Arrays of one thread that are used again for every chunk: fresh memory costs a page fault per 4 KiB, as much as the work itself."""
+    """Arrays of one thread that are used again for every chunk.
+
+    Fresh memory costs a page fault per 4 KiB, as much as the work itself.
+    """
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], Array] = {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import nir
 import numpy as np
@@ -176,7 +177,7 @@ def compile_deployment(deployment: Deployment) -> Program:
     for names in deployment.stages:
         together = deployment.is_recurrent(names)
         bounds = {name: _largest_sum(deployment, name, [s for _, s in wires[name]]) for name in names}
-        number = np.dtype(np.int32 if max(bounds.values()) < FLOAT32_EXACT else np.int64)
+        number: np.dtype[Any] = np.dtype(np.int32 if max(bounds.values()) < FLOAT32_EXACT else np.int64)
         outer = tuple(tuple(s for wire, s in wires[name] if not (together and wire.source in names)) for name in names)
         inner = {
             source_name: tuple(
@@ -217,7 +218,7 @@ def _largest_sum(deployment: Deployment, name: str, wires: list[Synapses]) -> in
     return constant + sum(sum_bound(wire.node, wire.weight, wire.largest) for wire in wires)
 
 
-def _population(deployment: Deployment, name: str, order: Indices, number: np.dtype[np.signedinteger]) -> Population:
+def _population(deployment: Deployment, name: str, order: Indices, number: np.dtype[Any]) -> Population:
     spec, integers = deployment.contract.neurons[name], deployment.populations[name]
     host = any(step in deployment.host_synapses for connection in deployment.connections[name] for step in connection.path)
     mode = MODE_ZERO

@@ -195,8 +195,9 @@ class _Job:
                     self.readout.store(activity, samples, steps.start == 0)
             self._report((samples.stop - samples.start) * (steps.stop - steps.start))
         with self.lock:
-            for recorder in (*self.layers.values(), self.readout):
+            for recorder in self.layers.values():
                 recorder.finish(run.states, samples)
+            self.readout.finish(run.states, samples)
 
     def _report(self, sample_steps: int) -> None:
         if self.progress is not None:

@@ -87,7 +87,7 @@ def _help(queue: list[Task], work: Callable[[Iterator[Task]], None]) -> None:
 
 @contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
-    """torch's thread count for the time of a run."""
+    """Thread count of torch for the time of a run."""
     before = torch.get_num_threads()
     if before == threads:
         yield

@@ -377,7 +377,7 @@ UNWRITABLE: dict[str, tuple[Callable[[], Deployment], str]] = {
     "lowest weight a power of two": (lambda: plan(dense(weight=np.diag([-64, -2, 0]))), "SNX253"),
     "bias of the current on maps": (lambda: with_current_bias(shape=(2, 2, 2)), "SNX257"),
     "bias of the current behind a high threshold": (lambda: with_current_bias(threshold=4095), "SNX257"),
-    "subtracting reset": (lambda: with_spec(reset="subtract"), "SNX256"),
+    "subtracting reset": (lambda: with_spec(reset="subtract"), "SNX203"),
     "reset at another step": (lambda: with_spec(reset_interval=4, reset_offset=1), "SNX256"),
 }
 
@@ -389,6 +389,40 @@ def test_what_the_format_cannot_hold_is_refused(name: str, tmp_path: Path) -> No
         snn_export.save(make(), tmp_path / "out.net")
     assert codes(caught.value) == [code]
     assert not list(tmp_path.iterdir())
+
+
+def delayed(deployment: Deployment, source: str, target: str, steps: int) -> Deployment:
+    """The deployment with a Delay node on one edge."""
+    nodes = {**deployment.graph.nodes, "wait": nir.Delay(np.full(deployment.shapes[source], steps * 1e-3))}
+    edges = [edge for edge in deployment.graph.edges if edge != (source, target)] + [(source, "wait"), ("wait", target)]
+    return deployment.replace(graph=nir.NIRGraph(nodes, edges, type_check=False))
+
+
+def test_delays_that_netx_does_not_have_are_refused(tmp_path: Path) -> None:
+    loop = NetLayer("dense_rec", (3,), np.diag([254, -256, 2]), np.diag([254, -256, 2]), neuron=NetNeuron(4096, 5, 9))
+    recurrent = as_deployment(NetFile((loop,), 4), tmp_path)
+    kernel = plan(LayerPlan("a", even(np.random.default_rng(0), (2, 2, 2, 2))), shape=(2, 5, 5))
+    for wrong in (
+        delayed(recurrent, "dense_rec0.weight", "dense_rec0", 2),
+        delayed(kernel, "a.weight", "a", 1),
+        delayed(plan(dense()), "a.weight", "a", 63),
+    ):
+        with pytest.raises(UserError) as caught:
+            snn_export.save(wrong, tmp_path / "out.net")
+        assert codes(caught.value) == ["SNX254"]
+    with h5py.File(snn_export.save(delayed(plan(dense()), "input", "a.weight", 62), tmp_path / "out.net")) as file:
+        assert file["layer/0/delay"][()].tolist() == [62] * 3
+
+
+def test_a_host_that_does_more_than_scale_is_refused(tmp_path: Path) -> None:
+    found = plan(dense(), dense("b", "a"))
+    encoder = replace(found.contract.encoder, kind="bias")
+    hosted = found.replace(
+        contract=found.contract.model_copy(update={"encoder": encoder}), synapses={"b.weight": found.synapses["b.weight"]}
+    )
+    with pytest.raises(UserError) as caught:
+        snn_export.save(hosted, tmp_path / "out.net")
+    assert codes(caught.value) == ["SNX255"]
 
 
 def test_refusals_of_several_layers_come_together(tmp_path: Path) -> None:

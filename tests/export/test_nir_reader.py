@@ -229,3 +229,21 @@ def test_what_snntorch_makes_of_its_own_neurons(kind: str) -> None:
     hidden, out = (layer for layer in deployment.layers)
     np.testing.assert_array_equal(found[hidden].spikes, expected["n"].spikes)
     np.testing.assert_array_equal(found[out].spikes, expected["out"].spikes)
+
+
+def test_a_nested_convolution_that_is_not_square_is_read(tmp_path: Path) -> None:
+    """nir 1.0.8 infers a wrong shape for it and would refuse the file."""
+    conv = nir.Conv2d((8, 6), np.ones((4, 2, 3, 2)), 1, (0, 0), 1, 1, np.zeros(4))
+    inner = nir.NIRGraph(
+        {"input": nir.Input(np.array([2, 8, 6])), "c": conv, "output": nir.Output(np.array([4, 6, 5]))},
+        [("input", "c"), ("c", "output")], type_check=False,
+    )  # fmt: skip
+    outer = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array([2, 8, 6])), "m": inner, "n": nir.I(np.array([1 / DT])),
+            "output": nir.Output(np.array([4, 6, 5])),
+        },
+        [("input", "m"), ("m", "n"), ("n", "output")], type_check=False,
+    )  # fmt: skip
+    nir.write(tmp_path / "nested.nir", outer)
+    assert deployment_from_nir(tmp_path / "nested.nir", steps=2, dt=DT).shapes["n"] == (4, 6, 5)

@@ -59,6 +59,7 @@ def test_random_networks_agree_bit_for_bit(seeds: list[int], low: int) -> None:
     networks = [
         random_network(np.random.default_rng(seed), f"n{index}", KINDS[index % len(KINDS)]) for index, seed in enumerate(seeds)
     ]
+    networks.append((LayerPlan("wraps", np.full((1, 40), 2), du=50, current_bias=np.full(1, 60_000)),))
     common = {"steps": 8, "low": low, "high": 15, "events": True}
     deployment = deployment_from(Plan(SMALL.input, tuple(layer for network in networks for layer in network), **common))
     inputs = random_inputs(np.random.default_rng(seeds), deployment, 2)

@@ -16,7 +16,6 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.loihi import rules
 from snn_export.hardware_sims.loihi.simulator import LoihiSimulator
 from snn_export.hardware_sims.trace import Record, Trace
-from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
 from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, even, random_inputs, random_neuron
 from tests.networks import conv_deployment

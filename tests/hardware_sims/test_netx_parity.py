@@ -6,6 +6,7 @@ What runs is a ``.net`` file: netx loads what ``export/netx_io.py`` wrote.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from snn_export.export import interpreter, netx_io
 from snn_export.export.deployment import Deployment
-from snn_export.export.netx_layers import NetFile
+from snn_export.export.netx_layers import NetFile, NetLayer, NetNeuron
 from snn_export.hardware_sims.loihi.simulator import LoihiSimulator
 from snn_export.hardware_sims.netx.simulator import NetxSimulator, Program
 from snn_export.hardware_sims.simulator import BackendError
@@ -115,6 +116,16 @@ def test_netx_own_reset_does_not_separate_a_recurrent_network(tmp_path: Path) ->
     inputs = np.ones((deployment.contract.steps, SAMPLES, *deployment.input_shape))
     assert differences(deployment, inputs, netx(deployment, inputs)) == {}
     assert differences(deployment, inputs, netx(deployment, inputs, separation="reset")) != {}
+
+
+def test_a_bias_does_not_act_before_the_first_input_can_arrive(tmp_path: Path) -> None:
+    """A neuron that fires by its bias alone would hear itself, and be heard late, from steps before its first one."""
+    weight, bias = np.diag([254, -256, 100, 2]), np.array([90, 95, 100, 105])
+    layer = NetLayer("dense_rec", (4,), weight, weight[::-1].copy(), bias=bias, neuron=NetNeuron(900, 700, 80))
+    last = NetLayer("dense", (4,), weight, delay=np.array([3, 0, 1, 2]), bias=bias, neuron=NetNeuron(4096, 900, 85))
+    deployment = as_deployment(NetFile((layer, replace(layer), last), 8), tmp_path)
+    inputs = inputs_for(np.random.default_rng(0), deployment)
+    assert differences(deployment, inputs, netx(deployment, inputs)) == {}
 
 
 def test_intels_oxford_network_runs_as_recorded() -> None:

@@ -31,11 +31,17 @@ INTEGER_FUNCTIONS: dict[str, tuple[Callable[..., object], tuple[st.SearchStrateg
     "reset_to_zero": (arithmetic.reset_to_zero, (states, st.integers(0, 1))),
 }
 COMPILED = {name: njit(function) for name, (function, _) in INTEGER_FUNCTIONS.items()}
-COMPILED_STEPS = (
-    njit(lambda u, v, a, bias, du, dv, threshold: equations.step_to_zero(u, v, a, bias, du, dv, threshold)),
-    njit(lambda u, v, a, bias, du, dv, threshold: equations.step_by_subtraction(u, v, a, bias, du, dv, threshold)),
-)
-"""As the kernels of the simulator compile them: in 32 bits where the state has 32."""
+
+
+@njit
+def compiled_step(u, v, a, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+    """As the kernels of the simulator compile it: in 32 bits where the state has 32."""
+    return equations.step_to_zero(u, v, a, bias, du, dv, threshold)
+
+
+@njit
+def compiled_step_subtract(u, v, a, bias, du, dv, threshold):  # type: ignore[no-untyped-def]
+    return equations.step_by_subtraction(u, v, a, bias, du, dv, threshold)
 
 
 def truncated(state: int, keep: int) -> int:
@@ -88,8 +94,8 @@ def test_a_step_is_its_parts_in_both_widths_and_with_both_resets(
         assert tuple(int(x) for x in arithmetic.loihi_step_subtract(*integers, du, dv, threshold << 6)) == subtracted
     for number in (np.int32, np.int64):
         given_ = [number(x) for x in (u, v, a, bias, du, dv, threshold << 6)]
-        assert tuple(int(x) for x in COMPILED_STEPS[0](*given_)) == expected
-        assert tuple(int(x) for x in COMPILED_STEPS[1](*given_)) == subtracted
+        assert tuple(int(x) for x in compiled_step(*given_)) == expected
+        assert tuple(int(x) for x in compiled_step_subtract(*given_)) == subtracted
 
 
 @given(state=st.integers(-(1 << 50), 1 << 50), keep=st.integers(0, 4096))

@@ -270,13 +270,15 @@ def test_backends_are_listed_with_the_reason_for_an_absence(
     done = snn_export("backends", "list", "--format", "json", cwd=tmp_path, SNN_EXPORT_ENVS=str(tmp_path))
     found = {item["name"]: item for item in json.loads(done.stdout)}
     assert done.returncode == 0
-    assert found.keys() == {"student", "reference", "loihi", "lava"}
+    assert found.keys() == {"student", "quantised_student", "reference", "loihi", "lava", "netx"}
     assert (found["loihi"]["state"], found["loihi"]["arithmetic"]) == ("available", "loihi_integer")
-    assert (found["lava"]["state"], found["lava"]["fix"]) == ("unavailable", "snn-export backends install lava")
+    for name in ("lava", "netx"):
+        assert (found[name]["state"], found[name]["fix"]) == ("unavailable", f"snn-export backends install {name}")
+        assert "MB" in found[name]["reason"]
     monkeypatch.setenv("SNN_EXPORT_ENVS", str(tmp_path))
     assert cli.main(["backends", "list"]) == 0
     assert "snn-export backends install lava" in capsys.readouterr().out
-    assert cli.main(["backends", "install", "netx"]) == 4
+    assert cli.main(["backends", "install", "loihi"]) == 4, "it has no environment of its own"
 
 
 def test_a_broken_plug_in_is_listed_with_its_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def command(
     as_float: bool,
     file_format: Literal["nir", "net"] | None,
 ) -> None:
-    """Write the trained network as NIR with its contract beside it, or for lava-dl's netx.
+    """Write the trained network as NIR with its contract, or as lava-dl's HDF5.
 
     Trains and quantizes first where that was not done yet. OUT.NIR gets the integer network, or the float one with --float.
     OUT.NET is read by lava.lib.dl.netx; quantize with quantize.bias_exponent = 6 for it, the one exponent that netx has.

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
 from snn_export import library
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.export import nir_io
 from snn_export.export.deployment import Deployment
+from snn_export.models.students.student import SpikingStudent
+from snn_export.models.teachers.teacher import Teacher
 from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.deploying import load_student, relocated, with_files
 from snn_export.pipeline.files import (
@@ -142,7 +142,7 @@ def _fine_tuned(
     data: Dataset,
     config: Config,
     recipe: Recipe,
-    teacher: nn.Module | None,
+    teacher: Teacher | SpikingStudent | None,
     checkpoint_dir: Path | None,
     progress: ProgressCallback,
 ) -> FineTuned:
@@ -170,7 +170,7 @@ def _settings(config: Config) -> TrainingSettings:
     )
 
 
-def _lesson(source: Path, deployment: Deployment, config: Config) -> tuple[Recipe, nn.Module | None]:
+def _lesson(source: Path, deployment: Deployment, config: Config) -> tuple[Recipe, Teacher | SpikingStudent | None]:
     """Recipe and teacher for a file.
 
     It has no teacher of its own: the float student it was read from takes the place, where its lineage still finds it. Without
