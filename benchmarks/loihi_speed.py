@@ -130,7 +130,7 @@ def measure(network: Network, steps: int, batch: int, threads: int, repeats: int
 def sizes_of(network: Network, quick: bool) -> list[tuple[int, int]]:
     """(T, B) to measure: batch 1, and batches among which the best is found."""
     if network.name == "VGG-9":
-        return [(8, 1), (16, 8)] if quick else [(8, 1), (32, 1), (16, 8), (16, 32)]
+        return [(8, 1), (32, 4)] if quick else [(8, 1), (32, 1), (32, 8), (32, 16)]
     sizes = [(8, 1), (100, 1), (100, 32)]
     return sizes if quick else [*sizes, (1000, 1), (100, 8), (100, 128), (32, 512)]
 

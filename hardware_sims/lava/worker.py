@@ -194,7 +194,7 @@ def connect(connection: dict[str, Any], arrays: Any, index: int, source: Any, ta
 
 
 def _sparse(values: Any, arrays: Any, index: int, shape: tuple[int, int]) -> Any:
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
 
     return csr_matrix((values, (arrays[f"row_{index}"], arrays[f"column_{index}"])), shape, values.dtype)
 

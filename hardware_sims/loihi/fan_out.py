@@ -23,7 +23,7 @@ from snn_export.hardware_sims.loihi.memory import at_cache_line
 SPARSE_BELOW = 0.25
 """A matrix with fewer non-zero weights than this is stored by its non-zero stretches."""
 
-LONG_RUN = 256
+LONG_RUN = 64
 """Weights per run from which the length of the next run is no longer worth foreseeing."""
 
 PADDING_LIMIT = 3
