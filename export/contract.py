@@ -26,7 +26,7 @@ class Quantisation(BaseModel):
 
     target: Literal["loihi1", "loihi2"]
     weight_bits: int = Field(ge=1, le=8)
-    weight_rounding: Literal["nearest_even_integer"] = "nearest_even_integer"
+    weight_rounding: Literal["nearest_on_grid"] = "nearest_on_grid"
     decay_rounding: Literal["toward_zero"] = "toward_zero"
     current_overflow: Literal["wrap_24_bit"] = "wrap_24_bit"
     membrane_overflow: Literal["saturate_24_bit"] = "saturate_24_bit"
