@@ -23,7 +23,7 @@ from snn_export.export.graph import Connection, delay_steps, weight_array
 from snn_export.export.linear import apply
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
-from snn_export.models.spec import NeuronSpec
+from snn_export.models.spec import SAME_STEP_RESET, NeuronSpec
 
 Array = NDArray[Any]
 Numbers = Literal["float64", "int64"]
@@ -276,7 +276,7 @@ def _float_step(deployment: Deployment, name: str) -> Step:
             f"{name} resets {spec.reset_delay} step late",
             where=name,
             why="the canonical neuron and Loihi reset in the step of the spike",
-            fix='use Leaky(reset_mechanism="zero", reset_delay=False); snnTorch\'s default is a late reset by subtraction',
+            fix=SAME_STEP_RESET,
         )
     current_gain, membrane_gain = input_gains(deployment, name)
     leak = membrane_bias(deployment, name)

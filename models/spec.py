@@ -17,6 +17,10 @@ from snn_export.models.arithmetic import DECAY_MAX, DECAY_ONE, FULL_CURRENT_DECA
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 Reset = Literal["zero", "subtract", "none"]
+SAME_STEP_RESET = (
+    'train with Leaky or Synaptic(reset_mechanism="zero", reset_delay=False); snnTorch\'s RSynaptic resets late whatever it is told: '
+    "Recurrent(Synaptic(...), nn.Linear(n, n)) of snn_export.models.neurons.recurrent does not"
+)
 LEVEL_LIMIT = 1 << 24
 """Graded spikes carry at most 24 bits."""
 
@@ -101,7 +105,7 @@ class NeuronSpec:
         return Diagnostic(
             "SNX203", f"{population} resets by {self.reset!r}" + (f", {self.reset_delay} step late" if self.reset_delay else ""),
             where=population, why="Loihi 1 and Lava reset to zero in the step of the spike, nothing else",
-            fix='train with Leaky(reset_mechanism="zero", reset_delay=False)',
+            fix=SAME_STEP_RESET,
         )  # fmt: skip
 
     @property
