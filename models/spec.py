@@ -18,8 +18,8 @@ from snn_export.models.diagnostics import Diagnostic, UserError
 
 Reset = Literal["zero", "subtract", "none"]
 SAME_STEP_RESET = (
-    'train with Leaky or Synaptic(reset_mechanism="zero", reset_delay=False); snnTorch\'s RSynaptic resets late whatever it is told: '
-    "Recurrent(Synaptic(...), nn.Linear(n, n)) of snn_export.models.neurons.recurrent does not"
+    'train with Leaky or Synaptic(reset_mechanism="zero", reset_delay=False); RSynaptic resets late whatever it is told: use '
+    "Recurrent(Synaptic(...), nn.Linear(n, n)) of snn_export.models.neurons.recurrent in its place"
 )
 LEVEL_LIMIT = 1 << 24
 """Graded spikes carry at most 24 bits."""
