@@ -99,13 +99,19 @@ def read(path: Path, seed: int) -> list[dict[str, Any]]:
     """Finished chunks of this seed and this code; a line that was cut off in the middle is none."""
     found, current = [], code()
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            item = json.loads(line)
-        except ValueError:
-            continue
-        if item["seed"] == seed and item["code"] == current:
+        item = _parsed(line)
+        if item.get("seed") == seed and item.get("code") == current:
             found.append(item)
     return found
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """One chunk; nothing for a line that was cut off when the run was killed."""
+    try:
+        item: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return item
 
 
 def append(path: Path, item: dict[str, Any]) -> None:

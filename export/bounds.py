@@ -157,6 +157,25 @@ def _largest(values: Array) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(values)), values.shape)) if values.size else ()
 
 
+def memory_findings(deployment: Deployment, population: str) -> list[Diagnostic]:
+    """SNX328 where a neuron without memory (NIR's Threshold) would keep a rest: its decay of 4095/4096 forgets |v| < 4096."""
+    spec, held = deployment.contract.neurons.get(population), population in deployment.populations
+    if spec is None or not spec.memoryless or not held:
+        return []
+    found = population_bounds(deployment, population)
+    if found.membrane <= found.membrane_limit:
+        return []
+    return [
+        Diagnostic(
+            "SNX328",
+            f"the membrane of {population} can reach {found.membrane:,}, and a neuron without memory forgets less than 4,096",
+            where=population,
+            why="the largest decay a register holds is 4095 of 4096: of a larger membrane a rest is left for the next step",
+            fix="use a smaller scale or fewer inputs, or a LIF neuron that keeps its membrane",
+        )
+    ]
+
+
 def all_bounds(deployment: Deployment) -> dict[str, PopulationBounds]:
     """Bounds of every population."""
     return {name: population_bounds(deployment, name) for name in deployment.layers}

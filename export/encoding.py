@@ -11,11 +11,22 @@ from snn_export.export.deployment import Deployment, not_quantised
 from snn_export.export.gains import input_gains
 from snn_export.export.linear import apply
 from snn_export.models.arithmetic import BIAS_MANTISSA_MAX, BIAS_MANTISSA_MIN, shift_mantissa, state_units
-from snn_export.models.diagnostics import UserError
+from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.spec import EncoderSpec
 
 CONSTANT_KINDS = ("direct", "rate", "bias")
 """Encoders that take one value per feature and sample, and make the time axis themselves."""
+
+
+def graded_input_finding(what: str) -> Diagnostic:
+    """SNX247: an input that needs graded spikes, on a chip without them. what: the input, "direct input" for instance."""
+    return Diagnostic(
+        "SNX247",
+        f"{what} needs graded input spikes",
+        where="contract.encoder",
+        why="Loihi 1 has binary spikes only",
+        fix="choose target loihi2, encode the input as spikes, or let the host compute the first layer (input_as_bias)",
+    )
 
 
 def signal(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[np.float64]:

@@ -184,6 +184,7 @@ def connections(graph: nir.NIRGraph) -> dict[str, tuple[Connection, ...]]:
         before[target].append(source)
 
     def paths_back(name: str, path: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+        """Sources from which ``path`` is reached through ``name``, each with its whole path."""
         if is_population(graph.nodes[name]) or isinstance(graph.nodes[name], nir.Input):
             return [(name, path)]
         if name in path:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse
 from snn_export.export.gains import input_gains, threshold_array
 from snn_export.export.graph import SPIKING_TYPES, replace_nodes
+from snn_export.export.populations import with_constants
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, shift_mantissa
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
@@ -96,7 +97,7 @@ def nodes_on_grid(
         level = encoder.gain if graded and encoder.gain is not None else 1.0
         weight = shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent) * level / grid.scale / gain
         bias = np.zeros(len(weight))
-        if synapse.bias_mantissa is not None and not _filtered(deployment, population):
+        if synapse.bias_mantissa is not None and not is_filtered(deployment, population):
             bias = shift_mantissa(synapse.bias_mantissa.astype(np.int64), grid.bias_exponent) * grid.unit / gain
         if synapse.current_bias is not None:
             bias = bias + synapse.current_bias.astype(np.int64) / grid.scale / gain
@@ -106,14 +107,14 @@ def nodes_on_grid(
         changes: dict[str, Any] = {}
         if deployment.contract.neurons[name].spiking:
             changes["threshold"] = grid.threshold / grid.scale
-        if _filtered(deployment, name) and np.any(placed.bias(name)):
+        if is_filtered(deployment, name) and np.any(placed.bias(name)):
             changes["v_leak"] = placed.bias(name) * grid.unit / (1.0 - deployment.contract.neurons[name].beta)
-        nodes[name] = _with_constants(deployment.graph.nodes[name], **changes)
+        nodes[name] = _placed(deployment.graph.nodes[name], **changes)
     return nodes
 
 
-def _filtered(deployment: Deployment, population: str) -> bool:
-    """True where the current has a synaptic filter: a bias on the membrane is then not the bias of a weight node."""
+def is_filtered(deployment: Deployment, population: str) -> bool:
+    """True where a synaptic filter stands in front of the membrane: the bias of a weight node then enters the current."""
     return isinstance(deployment.graph.nodes[population], nir.CubaLIF | nir.CubaLI)
 
 
@@ -136,19 +137,15 @@ def with_parameters(node: nir.NIRNode, weight: NDArray[Any], bias: NDArray[Any] 
     )
 
 
-def _with_constants(node: nir.NIRNode, threshold: float | None = None, v_leak: NDArray[np.float64] | None = None) -> nir.NIRNode:
+def _placed(node: nir.NIRNode, threshold: float | None = None, v_leak: NDArray[np.float64] | None = None) -> nir.NIRNode:
     """A copy of a population with another threshold and, for one with a synaptic filter, another rest."""
-    if isinstance(node, nir.Threshold):
-        return nir.Threshold(threshold=np.full_like(node.threshold, threshold, np.float64))
-    fields = {key: getattr(node, key) for key in _CONSTANTS if hasattr(node, key)}
+    changes: dict[str, NDArray[np.float64]] = {}
     if threshold is not None:
-        fields["v_threshold"] = np.full_like(node.v_threshold, threshold, np.float64)
+        key = "threshold" if isinstance(node, nir.Threshold) else "v_threshold"
+        changes[key] = np.full_like(getattr(node, key), threshold, np.float64)
     if isinstance(node, nir.CubaLIF | nir.CubaLI):
-        fields["v_leak"] = np.zeros_like(node.v_leak, np.float64) if v_leak is None else v_leak
-    return type(node)(**fields)
-
-
-_CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
+        changes["v_leak"] = np.zeros_like(node.v_leak, np.float64) if v_leak is None else v_leak
+    return with_constants(node, **changes)
 
 
 def on_grid(

@@ -143,6 +143,7 @@ class _Reader:
         self.path, self.ignore, self.findings = path, ignore, list[Diagnostic]()
 
     def file(self, stream: h5py.File) -> NetFile:
+        """All layers, and what ``simulation`` says; what is wrong with single fields is kept in ``findings``."""
         groups = stream.get("layer")
         count = len(groups) if isinstance(groups, h5py.Group) else 0
         if not count or set(groups) != {str(index) for index in range(count)} or count > MAX_LAYERS:
@@ -157,6 +158,7 @@ class _Reader:
         return NetFile(layers, steps, notes)
 
     def layer(self, index: int, group: Any) -> NetLayer:
+        """The group ``layer/<index>``; an empty flatten stands for a type that is refused."""
         where = f"layer/{index}"
         kind = self.text(where, group, "type")
         if kind not in RUNS:
@@ -196,6 +198,7 @@ class _Reader:
         return NetLayer(kind, (rows,), weight, recurrent, bias, delay, neuron)
 
     def neuron(self, where: str, group: h5py.Group) -> NetNeuron:
+        """The group ``neuron`` of a layer; fields that netx does not read must say what netx does anyway."""
         kind = self.text(where, group, "type")
         if kind not in NEURONS:
             self.refuse(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from snn_export.export.nested import flattened
 from snn_export.export.populations import broadcast, constant_findings, constants, with_constants
 from snn_export.export.splitting import split
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, tau_from_integer
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutRule, ReadoutSpec, Reset
 
 GRID_TOLERANCE = 1e-6
@@ -118,25 +118,17 @@ def findings(graph: nir.NIRGraph, *, steps: int, dt: float, round_decays: bool =
     except UserError as error:
         return [*error.diagnostics, *_neurons(graph, dt, round_decays)]
     found += [*_types(flat), *_neurons(flat, dt, round_decays)]
-    found += _asked(lambda: input_node(flat)) + _asked(lambda: output_node(flat))
+    found += diagnostics_of(lambda: input_node(flat)) + diagnostics_of(lambda: output_node(flat))
     if not found:
-        found += _asked(lambda: connections(flat))
+        found += diagnostics_of(lambda: connections(flat))
     if any(item.code in ("SNX104", "SNX201", "SNX204", "SNX205") for item in found):
         return found  # without edges, types, an input and an output there are no shapes to look at
     found += _readout(flat)
-    mismatched = _asked(lambda: shapes(flat))
-    found += mismatched + _asked(lambda: latencies(flat, dt))
+    mismatched = diagnostics_of(lambda: shapes(flat))
+    found += mismatched + diagnostics_of(lambda: latencies(flat, dt))
     if not found:
-        found += _asked(lambda: split(_normalised(flat, dt), dt))
+        found += diagnostics_of(lambda: split(_normalised(flat, dt), dt))
     return found
-
-
-def _asked(question: Callable[[], Any]) -> list[Diagnostic]:
-    try:
-        question()
-    except UserError as error:
-        return list(error.diagnostics)
-    return []
 
 
 def _types(graph: nir.NIRGraph) -> Iterator[Diagnostic]:

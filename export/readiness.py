@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import nir
 import numpy as np
 
-from snn_export.export import grid
+from snn_export.export import encoding, grid
 from snn_export.export.chains import chain_of, explicit, rewired, weight_of
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import (
@@ -35,14 +35,12 @@ from snn_export.export.passes.pass_ import with_graph
 from snn_export.export.passes.portable_form import PortableForm
 from snn_export.export.populations import constant_findings
 from snn_export.export.splitting import split, uneven_readouts
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.diagnostics import Diagnostic, diagnostics_of
+from snn_export.models.weight_grid import DELAY_MAX
 
 CheckTarget = Literal["loihi1", "loihi2", "loihi", "lava", "netx"]
 PROGRAMMABLE = ("loihi2", "loihi")
 """Targets whose neurons may be programs of their own, which reset by subtraction."""
-
-DELAY_MAX = 62
-"""Steps a synapse can delay."""
 
 
 def findings(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Diagnostic]:
@@ -58,21 +56,14 @@ def findings(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Dia
     found = [*_neurons(deployment, target), *input_findings(deployment, target)]
     graph, mended = _mended(deployment.graph, deployment.contract.dt)
     found += mended
-    broken = [*_asked(lambda: connections(graph)), *_asked(lambda: input_node(graph)), *_asked(lambda: output_node(graph))]
-    broken = broken or _asked(lambda: shapes(graph))
+    read: tuple[Callable[[nir.NIRGraph], object], ...] = (connections, input_node, output_node)
+    broken = [item for question in read for item in diagnostics_of(partial(question, graph))]
+    broken = broken or diagnostics_of(lambda: shapes(graph))
     unknown = any(item.code == "SNX201" for item in mended)
     found += [item for item in broken if not (unknown and item.code == "SNX206")]  # what an unknown node makes is unknown
     if not broken:
         found += _paths(deployment.replace(graph=graph))
     return list({(item.code, item.where): item for item in found}.values())
-
-
-def _asked(question: Callable[[], Any]) -> list[Diagnostic]:
-    try:
-        question()
-    except UserError as error:
-        return list(error.diagnostics)
-    return []
 
 
 def _neurons(deployment: Deployment, target: CheckTarget) -> Iterator[Diagnostic]:
@@ -86,7 +77,7 @@ def _neurons(deployment: Deployment, target: CheckTarget) -> Iterator[Diagnostic
             continue
         yield from constant_findings(name, node)
         alone = deployment.contract.model_copy(update={"neurons": {name: spec}})
-        yield from _asked(partial(grid.check_decays, deployment.replace(contract=alone)))
+        yield from diagnostics_of(partial(grid.check_decays, deployment.replace(contract=alone)))
 
 
 def input_findings(deployment: Deployment, target: CheckTarget) -> Iterator[Diagnostic]:
@@ -94,13 +85,7 @@ def input_findings(deployment: Deployment, target: CheckTarget) -> Iterator[Diag
     encoder = deployment.contract.encoder
     graded = encoder.kind == "direct" if encoder.gain is None else encoder.kind != "bias" and not encoder.binary
     if target == "loihi1" and graded:
-        yield Diagnostic(
-            "SNX247",
-            f"{encoder.kind} input needs graded input spikes",
-            where="contract.encoder",
-            why="Loihi 1 has binary spikes only",
-            fix="choose target loihi2, encode the input as spikes, or let the host compute the first layer (input_as_bias)",
-        )
+        yield encoding.graded_input_finding(f"{encoder.kind} input")
 
 
 def _mended(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, list[Diagnostic]]:
@@ -112,7 +97,7 @@ def _mended(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, list[Diagnost
         if not isinstance(node, known) and not is_population(node):
             found += unsupported(name, node).diagnostics
             nodes[name] = nir.Scale(np.ones(1))
-        elif isinstance(node, nir.Delay) and (wrong := _asked(partial(delay_steps, name, node, dt))):
+        elif isinstance(node, nir.Delay) and (wrong := diagnostics_of(partial(delay_steps, name, node, dt))):
             found += wrong
             steps = np.maximum(np.rint(np.nan_to_num(np.asarray(node.delay, np.float64)) / dt), 0)
             nodes[name] = nir.Delay(steps * dt)
@@ -122,15 +107,15 @@ def _mended(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, list[Diagnost
 def _paths(deployment: Deployment) -> list[Diagnostic]:
     """What stands between populations: loops, chains without an exact form, waits, neurons that differ."""
     dt = deployment.contract.dt
-    slow = _asked(lambda: latencies(deployment.graph, dt))
+    slow = diagnostics_of(lambda: latencies(deployment.graph, dt))
     graph = explicit(deployment.graph, deployment.shapes)
     made = shapes(graph)
     found = list(uneven_readouts(graph, made))
     chained = [c for incoming in connections(graph).values() for c in incoming]
-    long = [item for c in chained for item in _asked(partial(_as_one, graph, made, dt, c))]
+    long = [item for c in chained for item in diagnostics_of(partial(_as_one, graph, made, dt, c))]
     if not long:
         composed = deployment.replace(graph=rewired(graph, made, dt, {})[0], fold_magnitude={})
-        found += _asked(lambda: split(composed.graph, dt)) + _asked(lambda: PortableForm()(composed))
+        found += diagnostics_of(lambda: split(composed.graph, dt)) + diagnostics_of(lambda: PortableForm()(composed))
         if not slow:
             found += _waits(with_graph(composed, composed.graph))
     return slow + long + found

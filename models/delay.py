@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_export.models.diagnostics import UserError
-
-DELAY_MAX = 62
-"""Steps. Loihi delays a spike by up to 62 of them, beyond the step every synapse takes."""
+from snn_export.models.weight_grid import DELAY_MAX
 
 
 class Delay(nn.Module):

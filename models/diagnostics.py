@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -83,3 +84,12 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (UserError.from_diagnostics, (self.diagnostics,))
+
+
+def diagnostics_of(question: Callable[[], object]) -> list[Diagnostic]:
+    """Findings of the UserError that a call ends in; none where it returns. For rules that report everything at once."""
+    try:
+        question()
+    except UserError as error:
+        return list(error.diagnostics)
+    return []

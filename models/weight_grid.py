@@ -25,6 +25,12 @@ Signs = Literal["mixed", "excitatory", "inhibitory"]
 
 WEIGHT_BITS = 8
 WEIGHT_EXPONENT_MAX = 7
+SINGLE_SIGN_MAX = 255
+"""Largest size of a weight in a layer whose weights have one sign."""
+
+DELAY_MAX = 62
+"""Steps a synapse can hold a spike back, beyond the one that every synapse takes. Lava's own delays end at 63, netx's at 62."""
+
 _REACH = 1 << WEIGHT_BITS
 
 

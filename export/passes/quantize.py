@@ -23,12 +23,12 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 
-from snn_export.export import bounds, grid
+from snn_export.export import bounds, encoding, grid
 from snn_export.export.contract import Quantisation
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import weight_array
 from snn_export.export.passes.pass_ import Exactness
-from snn_export.export.passes.rounding import GridRules, InputRange, integers, is_filtered, scale_limits
+from snn_export.export.passes.rounding import GridRules, InputRange, integers, scale_limits
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
@@ -40,6 +40,9 @@ Score = Callable[[Deployment], float]
 MAX_INPUT_BITS = 8
 NETX_BIAS_EXPONENT = 6
 """lava-dl's netx shifts every bias by this much."""
+
+CLIPPING = (1.25, 1.6, 2.0, 2.5)
+"""Factors by which a scale may pass what the largest weight allows, which is then clipped."""
 
 
 @final
@@ -167,10 +170,6 @@ class Quantize:
         return quantised.replace(contract=quantised.contract.model_copy(update={"quantisation": stated}))
 
 
-CLIPPING = (1.25, 1.6, 2.0, 2.5)
-"""Factors by which a scale may pass what the largest weight allows, which is then clipped."""
-
-
 def _vanishes(deployment: Deployment, quantised: Deployment, population: str) -> bool:
     """True where all weights of a connection, or the threshold, were rounded to zero: that is another network."""
     spiking = deployment.contract.neurons[population].spiking
@@ -214,18 +213,12 @@ def _check_ready(deployment: Deployment, target: Target, seen: InputRange) -> No
     encoder = deployment.contract.encoder
     graded = encoder.kind == "direct" or (encoder.kind == "events" and (seen.low < 0 or seen.high > 1))
     if target == "loihi1" and graded:
-        raise UserError(
-            "SNX247",
-            f"{encoder.kind} input in {seen.low:g}..{seen.high:g} needs graded input spikes",
-            where="contract.encoder",
-            why="Loihi 1 has binary spikes only",
-            fix="choose target loihi2, encode the input as spikes, or let the host compute the first layer (input_as_bias)",
-        )
+        raise UserError.from_diagnostics((encoding.graded_input_finding(f"{encoder.kind} input in {seen.low:g}..{seen.high:g}"),))
     for name, spec in deployment.contract.neurons.items():
         finding = spec.reset_finding(name)
         if finding is not None and not (spec.microcode and target == "loihi2"):
             raise UserError.from_diagnostics((finding,))
-        if is_filtered(deployment, name) and np.any(deployment.graph.nodes[name].v_leak):
+        if grid.is_filtered(deployment, name) and np.any(deployment.graph.nodes[name].v_leak):
             raise UserError(
                 "SNX201",
                 f"v_leak of {name} is not zero",

@@ -97,7 +97,7 @@ def integers(
     for population in deployment.layers:
         scale, spec = scales[population], deployment.contract.neurons[population]
         layers = list(_layers(deployment, encoder, population, rules))
-        filtered = is_filtered(deployment, population)
+        filtered = grid.is_filtered(deployment, population)
         exponent = _bias_exponent(deployment, population, layers, scale, rules)
         unclipped = min(scale, _weight_limit(layers))
         for layer in layers:
@@ -109,11 +109,6 @@ def integers(
             threshold = round(grid.threshold_of(deployment.graph.nodes[population]) * scale)
         populations[population] = IntegerPopulation(threshold, spec.du, spec.decay_register, scale, exponent)
     return synapses, populations
-
-
-def is_filtered(deployment: Deployment, population: str) -> bool:
-    """True where a synaptic filter stands in front of the membrane: a bias then enters the current."""
-    return isinstance(deployment.graph.nodes[population], nir.CubaLIF | nir.CubaLI)
 
 
 def _layers(deployment: Deployment, encoder: EncoderSpec, population: str, rules: GridRules) -> Iterator[_Layer]:
@@ -145,7 +140,7 @@ def _weight_exponent(layer: _Layer, scale: float) -> int:
 
 def _largest_bias(deployment: Deployment, population: str, layers: list[_Layer], rules: GridRules) -> float:
     """Largest bias onto the membrane, real units: of the layers together, and of what a host computes from the input."""
-    total = 0.0 if is_filtered(deployment, population) else sum(_size(layer.bias) for layer in layers)
+    total = 0.0 if grid.is_filtered(deployment, population) else sum(_size(layer.bias) for layer in layers)
     return total + _largest_host_drive(deployment, population, rules.input_range)
 
 

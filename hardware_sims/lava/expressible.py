@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import nir
 import numpy as np
 
-from snn_export.export.bounds import population_bounds
+from snn_export.export.bounds import memory_findings
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import CONV_TYPES, Connection, latencies
 from snn_export.export.wiring import Wire, weight_node
@@ -29,19 +29,13 @@ from snn_export.models.arithmetic import (
     WEIGHT_MIN,
 )
 from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX, WEIGHT_EXPONENT_MAX
 
 CONV_SUM_LIMIT = 1 << 23
 """Lava's Conv wraps its sum at 24 bits before it leaves the synapse."""
 
 REGISTER_LIMIT = 1 << 31
 """Lava holds u and v in 32-bit integers and wraps u only once per step."""
-
-WEIGHT_EXPONENT_MAX = 7
-SINGLE_SIGN_MAX = 255
-"""Largest weight of a layer whose weights have one sign."""
-
-DELAY_MAX = 62
-"""Steps a synapse can delay. Lava's own delays end at 63, those of lava-dl's networks at 62; so do a Delay's in ``models``."""
 
 ENTRIES_MAX = 1 << 26
 """Entries of a matrix that a convolution is written out as; more would not fit into memory several times over."""
@@ -68,7 +62,7 @@ def findings(deployment: Deployment) -> list[Diagnostic]:
                 population += _connection(deployment, connection)
         found += population
         if whole and not population:  # what follows computes with the integers
-            found += [*_biases(deployment, name), *_sums(deployment, name), *_memory(deployment, name)]
+            found += [*_biases(deployment, name), *_sums(deployment, name), *memory_findings(deployment, name)]
     if not found:
         found = [item for wires in deployment.wires.values() for wire in wires for item in _wire(deployment, wire)]
     return list({(item.code, item.where): item for item in found}.values())
@@ -236,21 +230,6 @@ def _sums(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
             name,
             "Lava wraps u once per step and holds it in 32 bits, so it would leave the chip's 24 bits and overflow",
             "use fewer input bits or a smaller scale",
-        )
-
-
-def _memory(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
-    """A neuron without memory (NIR's Threshold) has the decay 4095 of 4096, which forgets all of a membrane below 4096."""
-    if not deployment.contract.neurons[name].memoryless:
-        return
-    found = population_bounds(deployment, name)
-    if found.membrane > found.membrane_limit:
-        yield Diagnostic(
-            "SNX328",
-            f"the membrane of {name} can reach {found.membrane:,}, and a neuron without memory forgets less than 4,096",
-            name,
-            "the largest decay a register holds is 4095 of 4096: of a larger membrane a rest is left for the next step",
-            "use a smaller scale or fewer inputs, or a LIF neuron that keeps its membrane",
         )
 
 

@@ -1,7 +1,8 @@
 """Synaptic sums as dense products: torch's convolutions and matrix products, exact.
 
 Floating point adds integers exactly, in any order, while no partial sum can reach 2^24 (float32) or 2^53 (float64). The bound
-comes from the weights and the declared range of the input: sum |w| x_max. A layer runs in the narrower type that it allows.
+comes from the weights and the declared range of the input: sum |w| x_max. A layer runs in the narrower type that it allows;
+``rules.py`` refuses one that neither can hold.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from snn_export.export.graph import Shape, conv_padding, per_axis
 from snn_export.hardware_sims.loihi.fan_out import Ends, inverse, storage_order
 
 FLOAT32_EXACT = 1 << 24
-FLOAT64_EXACT = 1 << 53
 
 
 def sum_bound(node: nir.NIRNode, weight: NDArray[np.int64], largest: int) -> int:
@@ -47,11 +47,6 @@ class DenseDrive:
     channels_last: bool = False
     gather: torch.Tensor | None = None
     scatter: torch.Tensor | None = None
-
-    @property
-    def multiplications(self) -> int:
-        """Weights of the node as stored; a rough measure of what one step costs."""
-        return self.weight.numel()
 
     def in_float64(self) -> DenseDrive:
         """The same drive in double precision."""

@@ -153,7 +153,7 @@ class Run:
         biases, begins = [self._bias(population) for population in populations], _begins(sizes)
         rows = np.array([len(bias) // p.size for bias, p in zip(biases, populations, strict=True)], np.int64)
         registers = np.stack([population.registers for population in populations])
-        registers[:, 3] = np.maximum(registers[:, 3], kernels.MODE_ZERO)
+        registers[:, kernels.MODE] = np.maximum(registers[:, kernels.MODE], kernels.MODE_ZERO)
         self._joint[key] = _Joint(begins, registers, u, v, counts, np.concatenate(biases), rows)
         for index, population in enumerate(populations):
             part = slice(begins[index], begins[index] + sizes[index])
@@ -202,10 +202,10 @@ class Run:
             drive, drive_steps = self._gathered(population, wires, steps, 0), steps
         activity, state = self._blank((population,), steps), self.states[population.name]
         registers, bias = population.registers, state.bias
-        if registers[3] == kernels.MODE_FAST:
+        if registers[kernels.MODE] == kernels.MODE_FAST:
             if activity.current.size:
                 registers = registers.copy()
-                registers[3] = kernels.MODE_ZERO
+                registers[kernels.MODE] = kernels.MODE_ZERO
             else:
                 bias = population.bias
         state.overflows += int(

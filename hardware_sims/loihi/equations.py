@@ -66,7 +66,7 @@ for _name in INTEGER_EQUATIONS:
 
 
 def _refuse_outside_kernels() -> Any:
-    raise NotImplementedError("kernels call this compiled; elsewhere call models/arithmetic.py")
+    raise TypeError("kernels call this compiled; elsewhere call models/arithmetic.py")
 
 
 def step_to_zero(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> Any:
@@ -80,7 +80,10 @@ def step_by_subtraction(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, d
 
 
 def step_without_filter(v: Any, a: Any, bias: Any, dv: Any, threshold: Any) -> Any:
-    """(v, spike) of a neuron with du = 4095, reset to zero, whose u and v are proven to stay in 24 bits, for kernels only."""
+    """(v, spike) of a neuron with du = 4095, reset to zero, whose u and v are proven to stay in 24 bits, for kernels only.
+
+    Such a neuron keeps nothing of its current, so there is no u to carry: any number of 24 bits may stand for it.
+    """
     return _refuse_outside_kernels()
 
 

@@ -20,12 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-
 from snn_export.hardware_sims.environments import cache_folder
 from snn_export.models import arithmetic
 
-_SOURCES = ("equations.py", "kernels.py", "kernel_cache.py")
+_SOURCES = ("equations.py", "kernels.py", "kernel_cache.py", "numba_cache.py")
 
 
 @cache
@@ -61,53 +59,18 @@ def _ours_alone(path: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-class _Locator(_CacheLocator):  # type: ignore[misc]  # numba is untyped
-    """numba's question where a function's files lie, answered with :func:`folder`."""
-
-    def __init__(self, name: str, path: Path) -> None:
-        self._name, self._path = name, path
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
-        del py_file
-        found = folder()
-        return None if found is None else cls(py_func.__name__, found)
-
-    def get_cache_path(self) -> str:
-        return str(self._path)
-
-    def get_source_stamp(self) -> str:
-        return key()
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-
-class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]  # noqa: RUF012  numba declares it so
-
-
-class _KernelCache(FunctionCache):  # type: ignore[misc]
-    """numba's cache with our folder; a file that cannot be read counts as none, one that cannot be written is left out."""
-
-    _impl_class = _Implementation
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a damaged pickle may raise anything; compiling anew replaces it
-            self.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError:  # a full or read-only disk costs time at the next start, nothing else
-            self.disable()
-
-
 def remembered(kernel: Any) -> Any:
-    """A kernel of numba's ``njit`` that is loaded from disk where it was compiled before."""
-    if folder() is not None:
-        kernel._cache = _KernelCache(kernel.py_func)
+    """A kernel of numba's ``njit`` that is loaded from disk where it was compiled before.
+
+    numba has no public way to say where its files lie. Where a version of it does not have the parts that ``numba_cache.py``
+    builds on, kernels are compiled at every start: slower, and the same.
+    """
+    if folder() is None:
+        return kernel
+    try:
+        from snn_export.hardware_sims.loihi.numba_cache import KernelCache
+
+        kernel._cache = KernelCache(kernel.py_func)
+    except (ImportError, AttributeError, TypeError):
+        return kernel
     return kernel

@@ -25,6 +25,9 @@ from snn_export.hardware_sims.loihi.equations import step_by_subtraction, step_t
 LANES = 16
 """Weights added at once; runs of weights are cut into pieces of this size."""
 
+MODE = 3
+"""Where the mode stands among a population's registers."""
+
 MODE_FAST, MODE_ZERO, MODE_SUBTRACT = 0, 1, 2
 """Neuron without filter, reset to zero, proven to overflow nowhere; any neuron reset to zero; reset by subtraction."""
 
@@ -91,6 +94,7 @@ def _add_lanes(typingctx, sums, at, weights, start):  # type: ignore[no-untyped-
     """sums[at : at + LANES] += weights[start : start + LANES], the weights widened to the sums' integers."""
 
     def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        """Two vector loads, one addition, one store; arrays are aligned to their elements only."""
         pointers = []
         for position in (0, 2):
             array = context.make_array(signature.args[position])(context, builder, arguments[position])

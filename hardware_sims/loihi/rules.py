@@ -8,22 +8,18 @@ from dataclasses import replace
 import nir
 import numpy as np
 
-from snn_export.export.bounds import population_bounds
+from snn_export.export.bounds import memory_findings
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import SYNAPSE_TYPES, latencies
 from snn_export.export.interpreter import programmable
 from snn_export.export.wiring import weight_node
 from snn_export.models import arithmetic
 from snn_export.models.arithmetic import shift_mantissa
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
+from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX
 
 SUM_LIMIT = 1 << 53
-
-DELAY_LIMIT = 62
-"""Steps a synapse can hold a spike back, beyond the one that every synapse takes."""
-
-SINGLE_SIGN_LIMIT = 255
-"""Largest size of a weight in a connection whose weights have one sign."""
+"""Up to here float64 adds integers exactly."""
 
 Rule = Callable[[Deployment], Iterator[Diagnostic]]
 
@@ -47,13 +43,7 @@ def graph_is_readable(deployment: Deployment) -> Iterator[Diagnostic]:
         lambda: deployment.connections,
         lambda: latencies(deployment.graph, deployment.contract.dt),
     )
-    found: dict[Diagnostic, None] = {}
-    for question in asked:
-        try:
-            question()
-        except UserError as error:
-            found.update(dict.fromkeys(error.diagnostics))
-    yield from found
+    yield from dict.fromkeys(finding for question in asked for finding in diagnostics_of(question))
 
 
 def connections_are_single_layers(deployment: Deployment) -> Iterator[Diagnostic]:
@@ -77,12 +67,12 @@ def delays_fit(deployment: Deployment) -> Iterator[Diagnostic]:
     for incoming in deployment.wires.values():
         for wire in incoming:
             longest = wire.most + deployment.latency_gap(wire)
-            if longest > DELAY_LIMIT:
+            if longest > DELAY_MAX:
                 yield Diagnostic(
                     "SNX327",
                     f"spikes on {wire.weight} wait {longest} steps",
                     where=wire.weight,
-                    why=f"a synapse delays by up to {DELAY_LIMIT} steps; a path that is shorter than another one waits too",
+                    why=f"a synapse delays by up to {DELAY_MAX} steps; a path shorter than another one waits too",
                     fix="shorten the Delay nodes, or lead the signal through a relay population",
                 )
 
@@ -102,18 +92,8 @@ def resets_are_known(deployment: Deployment) -> Iterator[Diagnostic]:
 
 def thresholds_without_memory_forget(deployment: Deployment) -> Iterator[Diagnostic]:
     """A neuron without memory (NIR's Threshold) leaves nothing behind in a register that can only almost forget."""
-    for name, spec in deployment.contract.neurons.items():
-        if not spec.memoryless or name not in deployment.populations:
-            continue
-        found = population_bounds(deployment, name)
-        if found.membrane > found.membrane_limit:
-            yield Diagnostic(
-                "SNX328",
-                f"the membrane of {name} can reach {found.membrane:,}, and a neuron without memory forgets less than 4,096",
-                where=name,
-                why="the largest decay a register holds is 4095 of 4096: of a larger membrane a rest is left for the next step",
-                fix="use a smaller scale or fewer inputs, or a LIF neuron that keeps its membrane",
-            )
+    for name in deployment.contract.neurons:
+        yield from memory_findings(deployment, name)
 
 
 def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
@@ -159,7 +139,7 @@ def _weights_fit(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
     low, high = int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))
     mixed = synapse.sign_mode == "mixed"
     odd = mixed and bool(np.any(synapse.weight & 1))
-    least, most = (arithmetic.WEIGHT_MIN, arithmetic.WEIGHT_MAX) if mixed else (-SINGLE_SIGN_LIMIT, SINGLE_SIGN_LIMIT)
+    least, most = (arithmetic.WEIGHT_MIN, arithmetic.WEIGHT_MAX) if mixed else (-SINGLE_SIGN_MAX, SINGLE_SIGN_MAX)
     if low < least or high > most or odd:
         yield Diagnostic(
             "SNX304",

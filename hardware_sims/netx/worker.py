@@ -13,7 +13,7 @@ Request folder
         of spikes, current, membrane)
     ``arrays.npz``: ``input`` (1 or T, B, *input_shape) int32 levels; ``host`` (B, *shape) int32, what a host adds to the bias
         mantissas of the first population, only where that is an input layer with neurons; ``weight_<p>`` and ``recurrent_<p>``
-        in torch's layout, ``bias_<p>``: what the file means, checked against what Lava computes with
+        in torch's layout: what the file means, checked against what Lava computes with
 
 Trace folder (written as ``TRACE.partial`` and renamed when complete)
     ``<p>.spikes.npy`` uint8, ``<p>.current.npy`` and ``<p>.membrane.npy`` int32: (B, T, *shape), local time, u and v after the

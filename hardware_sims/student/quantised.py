@@ -34,7 +34,7 @@ def student_from_deployment(deployment: Deployment, spike_grad: SpikeGradient | 
     Raises:
         UserError: SNX302 for a float deployment, SNX313 for one that may overflow.
     """
-    return QuantisedStudent(student_plan(deployment), encoder_of(deployment), spike_grad)
+    return QuantisedStudent(student_plan(deployment), Encoder(deployment), spike_grad)
 
 
 def student_plan(deployment: Deployment) -> StudentPlan:
@@ -63,13 +63,8 @@ def student_plan(deployment: Deployment) -> StudentPlan:
     )
 
 
-def encoder_of(deployment: Deployment) -> Encoder:
-    """How inputs in real units reach the network: by the functions that every simulator calls."""
-    return Encoder(deployment)
-
-
 class Encoder:
-    """Inputs, (B, *shape) or (T, B, *shape) in real units, to levels and host biases."""
+    """Inputs, (B, *shape) or (T, B, *shape) in real units, to levels and host biases, by what every simulator calls."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment

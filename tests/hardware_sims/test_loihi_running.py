@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import njit
 
 from snn_export.export import interpreter
 from snn_export.hardware_sims.loihi import engine, kernel_cache
@@ -208,31 +209,55 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), int(trac
 """
 
 
-def started(cache: Path) -> tuple[int, int, int]:
-    """Kernels found, kernels compiled and spikes of a run in a new process."""
+SMALLEST = """
+import numpy as np
+from snn_export.hardware_sims.loihi import kernels
+out = np.empty(4, np.uint8)
+kernels.levels_as_bytes(np.array([0.2, 0.6, 1.0, -3.0]), 1.0, 0, 1, out)
+stats = kernels.levels_as_bytes.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), int(out.sum()))
+"""
+
+
+def started(cache: Path, script: str) -> tuple[int, int, int]:
+    """Kernels found, kernels compiled and what they computed, in a new process."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run(
-        [sys.executable, "-c", CACHED.format(root=str(ROOT))], capture_output=True, text=True, check=False, timeout=300,
-        env=environment,
-    )  # fmt: skip
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
     assert done.returncode == 0, done.stderr
-    hits, misses, spikes = map(int, done.stdout.split())
-    return hits, misses, spikes
+    hits, misses, result = map(int, done.stdout.split())
+    return hits, misses, result
 
 
 def test_kernels_are_compiled_once(tmp_path: Path) -> None:
-    first, second = started(tmp_path), started(tmp_path)
+    first, second = (started(tmp_path, CACHED.format(root=str(ROOT))) for _ in range(2))
     assert first[:2] == (0, 1)
     assert second[:2] == (1, 0)
+    assert first[2] == second[2] > 0
+
+
+def test_kernels_that_may_be_wrong_are_compiled_anew(tmp_path: Path) -> None:
+    """A file that was cut off, and a folder that others can write to; with the smallest kernel, for time's sake."""
+    assert started(tmp_path, SMALLEST) == (0, 1, 2)
+    assert started(tmp_path, SMALLEST) == (1, 0, 2)
     folder = tmp_path / "snn-export" / "kernels" / kernel_cache.key()
     assert folder.stat().st_mode & 0o777 == 0o700
     for file in folder.glob("*.nbc"):
         file.write_bytes(file.read_bytes()[:100])
-    damaged = started(tmp_path)
-    assert damaged[2] == first[2] == second[2] > 0
-    assert damaged[1] == 1
+    assert started(tmp_path, SMALLEST) == (0, 1, 2)
     folder.chmod(0o777)  # anyone could have put code there
-    assert started(tmp_path)[::2] == (0, first[2])
+    assert started(tmp_path, SMALLEST)[::2] == (0, 2)
+
+
+def test_a_numba_with_other_internals_costs_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "snn_export.hardware_sims.loihi.numba_cache", None)
+    monkeypatch.setattr(kernel_cache, "folder", lambda: ROOT)
+    kernel = njit(lambda x: x + 1)
+    before = kernel._cache
+    assert kernel_cache.remembered(kernel) is kernel
+    assert kernel._cache is before
+    assert kernel(1) == 2
 
 
 def test_the_cache_is_keyed_by_the_equations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

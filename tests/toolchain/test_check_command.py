@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nir
 import numpy as np
 import pytest
 
 from snn_export import cli
-from snn_export.export import nir_io
+from snn_export.commands.check import TARGETS
+from snn_export.export import nir_io, readiness
 from tests.networks import dense_net, quantised, read
 
 DT = 1e-3
@@ -40,6 +42,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def check(*arguments: object) -> int:
     return cli.main(["check", *map(str, arguments)])
+
+
+def test_the_command_knows_the_targets_of_the_library() -> None:
+    """The command lists them itself, so that --help imports nothing."""
+    assert get_args(readiness.CheckTarget) == TARGETS
 
 
 def test_clean_files_end_with_0(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,11 +169,11 @@ def test_zero_test_samples_exit_5(tmp_path: Path) -> None:
 def test_required_lava_is_absent(finished_run: FinishedRun, tmp_path: Path) -> None:
     """Exit 4 with the command that mends it; an optional one is skipped and listed."""
     root = finished_run.copy(tmp_path)
-    nowhere = {"SNN_EXPORT_ENVS": str(tmp_path / "none")}
-    done = snn_export("verify", "--set", "verify.backends.lava.required=true", cwd=root, **nowhere)
+    nowhere, few = {"SNN_EXPORT_ENVS": str(tmp_path / "none")}, ("--set", "verify.samples=24")
+    done = snn_export("verify", *few, "--set", "verify.backends.lava.required=true", cwd=root, **nowhere)
     assert done.returncode == 4, done.stderr
     assert "snn-export backends install lava" in re.sub(r"\s+", " ", done.stdout)
-    done = snn_export("verify", *NO_LAVA, cwd=root, **nowhere)
+    done = snn_export("verify", *few, *NO_LAVA, cwd=root, **nowhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" in done.stdout
 
