@@ -43,7 +43,7 @@ from snn_export.hardware_sims.loihi.simulator import LoihiSimulator
 
 Times = dict[str, list[float]]
 REPEATS, QUICK_REPEATS = 20, 7
-LONGEST = 20.0
+LONGEST = 90.0
 """Seconds after which a group of interleaved runs ends early, though not before three rounds."""
 
 

@@ -26,8 +26,8 @@ def _networks(result: dict[str, Any]) -> list[str]:
         f"{result['threads']} threads; microseconds per sample and step, median (minimum); ratios of medians, and (of minima).",
         "bare = the convolutions and products alone, in the faster of two memory layouts.",
         "",
-        "| network | T | B | Lava / ours | ours / bare | snnTorch / ours | Norse / ours | ours | bare | Lava | fire | bits off |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+        "| network | T | B | Lava / ours | ours / bare | snnTorch / ours | Norse / ours | ours | bare | Lava | runs | fire | bits off |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for network in result["networks"]:
         lava = network["lava"]
@@ -39,7 +39,8 @@ def _networks(result: dict[str, Any]) -> list[str]:
             cells = [
                 network["name"], f"{size['steps']}", f"{size['batch']}",
                 _ratio(lava, ours) if lava else "-", _ratio(ours, plain), _ratio(times["snnTorch"], ours),
-                _ratio(times["Norse"], ours), _time(ours), _time(plain), _time(lava) if lava else "-", rates, f"{wrong}",
+                _ratio(times["Norse"], ours), _time(ours), _time(plain), _time(lava) if lava else "-", f"{ours['runs']}", rates,
+                f"{wrong}",
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Networks, and MiB that one run adds to a process (T = 100, B = 32; VGG-9: T = 16, B = 8):", ""]

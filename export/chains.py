@@ -371,7 +371,7 @@ def no_weights(connection: Connection) -> UserError:
     """The finding about a connection without a weight node."""
     return UserError(
         "SNX209", f"nothing with weights stands between {connection.source} and {connection.target}", where=connection.target,
-        why="a chip connection is exactly one weight layer", fix="run the pass explicit_weights first",
+        why="a chip connection is exactly one weight layer", fix="run the pass insert_weights first",
     )  # fmt: skip
 
 

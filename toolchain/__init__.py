@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snn_export.library import from_snntorch as from_snntorch
     from snn_export.library import load as load
     from snn_export.library import quantize as quantize
+    from snn_export.library import reset_periodically as reset_periodically
     from snn_export.library import save as save
     from snn_export.library import simulate as simulate
     from snn_export.library import sweep_bits as sweep_bits
@@ -39,6 +40,7 @@ _WHERE = {
     "from_nir": "library",
     "check": "library",
     "quantize": "library",
+    "reset_periodically": "library",
     "fine_tune": "library",
     "sweep_bits": "library",
     "simulate": "library",
@@ -52,7 +54,8 @@ _WHERE = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of use
-    "load", "save", "from_snntorch", "from_nir", "check", "quantize", "fine_tune", "sweep_bits", "simulate", "verify",
+    "load", "save", "from_snntorch", "from_nir", "reset_periodically", "check", "quantize", "fine_tune", "sweep_bits", "simulate",
+    "verify",
     "Deployment", "ExecutionContract", "Trace", "Report", "UserError", "BackendError",
 ]  # fmt: skip
 

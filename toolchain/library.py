@@ -118,6 +118,8 @@ def from_snntorch(
     steps: int,
     calibration_inputs: NDArray[Any],
     *,
+    rule: ReadoutRule | None = None,
+    encoder: EncoderSpec | None = None,
     round_decays: bool = False,
 ) -> Deployment:
     """Read a trained snnTorch ``nn.Sequential`` into a float deployment in portable form.
@@ -130,7 +132,10 @@ def from_snntorch(
             final :class:`snn_export.models.neurons.integrator.Integrator`.
         input_shape: one sample, (channels, rows, columns) or (features,).
         steps: T.
-        calibration_inputs: (B, *input_shape), a few dozen samples.
+        calibration_inputs: (B, *input_shape), or (T, B, *input_shape) for events; a few dozen samples.
+        rule: how the last population is read out; default: its last membrane, or its spike counts where it spikes.
+        encoder: how an input becomes T steps: ``EncoderSpec("direct")`` by default, ``"events"``, or
+            ``EncoderSpec("rate", full_scale=1.0, seed=0)`` (:class:`snn_export.models.spec.EncoderSpec`).
         round_decays: accept a beta that is not a multiple of 1/4096 and take the nearest.
 
     Raises:
@@ -139,7 +144,8 @@ def from_snntorch(
     """
     from snn_export.export.snntorch_reader import deployment_from_snntorch
 
-    return prepared(deployment_from_snntorch(layers, input_shape, steps, round_decays=round_decays), calibration_inputs)
+    read = deployment_from_snntorch(layers, input_shape, steps, rule=rule, encoder=encoder, round_decays=round_decays)
+    return prepared(read, calibration_inputs)
 
 
 def prepared(deployment: Deployment, calibration_inputs: NDArray[Any]) -> Deployment:
@@ -154,13 +160,13 @@ def prepared(deployment: Deployment, calibration_inputs: NDArray[Any]) -> Deploy
     from snn_export.export.passes.absorb_average_pooling import AbsorbAveragePooling
     from snn_export.export.passes.balance_latency import BalanceLatency
     from snn_export.export.passes.compose_linear import ComposeLinear
-    from snn_export.export.passes.explicit_weights import ExplicitWeights
+    from snn_export.export.passes.insert_weights import InsertWeights
     from snn_export.export.passes.pass_ import run_passes
     from snn_export.export.passes.portable_form import PortableForm
     from snn_export.export.passes.split_populations import SplitPopulations
 
     passes = (
-        AbsorbAveragePooling(), ExplicitWeights(), ComposeLinear(), SplitPopulations(), PortableForm(), BalanceLatency(),
+        AbsorbAveragePooling(), InsertWeights(), ComposeLinear(), SplitPopulations(), PortableForm(), BalanceLatency(),
     )  # fmt: skip
     return run_passes(deployment, passes, calibration_inputs)
 
@@ -237,6 +243,22 @@ def quantize(
     low, high = input_range or (float(np.min(calibration_inputs)), float(np.max(calibration_inputs)))
     step = Quantize(target, spike_score(ready, calibration_inputs), InputRange(low, high), weight_bits, bias_exponent)
     return run_passes(ready, (step,), calibration_inputs)
+
+
+def reset_periodically(deployment: Deployment, interval: int, offsets: Mapping[str, int] | None = None) -> Deployment:
+    """Clear u and v of every population each ``interval`` steps, as Lava's LIFReset does; this changes the network.
+
+    Args:
+        deployment: float or quantised.
+        interval: steps between two resets.
+        offsets: by population, the first step that starts from zero again; default 0.
+
+    Raises:
+        UserError: SNX109 for numbers that do not fit, or a population that does not exist.
+    """
+    from snn_export.export.passes.reset_periodically import ResetPeriodically
+
+    return ResetPeriodically(interval, offsets or {})(deployment)
 
 
 def with_input_as_bias(deployment: Deployment) -> Deployment:

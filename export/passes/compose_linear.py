@@ -30,7 +30,7 @@ class ComposeLinear:
 
         Raises:
             UserError: SNX260 for a chain whose exact form is too large a matrix, SNX264 for a delay per feature inside a chain,
-                SNX209 for a connection without weights (run ``explicit_weights`` before).
+                SNX209 for a connection without weights (run ``insert_weights`` before).
         """
         graph, magnitudes = rewired(deployment.graph, deployment.shapes, deployment.contract.dt, deployment.fold_magnitude)
         if graph is deployment.graph:

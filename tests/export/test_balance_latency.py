@@ -11,7 +11,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import CONV_TYPES
 from snn_export.export.passes.balance_latency import BalanceLatency
 from snn_export.export.passes.compose_linear import ComposeLinear
-from snn_export.export.passes.explicit_weights import ExplicitWeights
+from snn_export.export.passes.insert_weights import InsertWeights
 from snn_export.export.passes.pass_ import run_passes
 from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
 from snn_export.hardware_sims.student.simulator import StudentSimulator
@@ -45,7 +45,7 @@ def two_shortcuts() -> nn.Sequential:
 
 
 def prepared(layers: nn.Sequential, shape: tuple[int, ...]) -> Deployment:
-    return ComposeLinear()(ExplicitWeights()(read(layers, shape)))
+    return ComposeLinear()(InsertWeights()(read(layers, shape)))
 
 
 def test_relays_repeat_spikes_until_no_convolution_waits() -> None:

@@ -15,14 +15,14 @@ from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import Edge, latencies, shapes
 from snn_export.export.passes.compose_linear import ComposeLinear
-from snn_export.export.passes.explicit_weights import ExplicitWeights
+from snn_export.export.passes.insert_weights import InsertWeights
 from snn_export.export.passes.pass_ import compare_exactly, run_passes
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 from tests.networks import read, residual_net, uniform
 
 DT = 1e-3
-PASSES = (ExplicitWeights(), ComposeLinear())
+PASSES = (InsertWeights(), ComposeLinear())
 
 
 def lif(shape: tuple[int, ...], dv: int = 600, threshold: float = 0.4) -> nir.LIF:
@@ -212,7 +212,7 @@ def test_a_matrix_beyond_the_limit_is_refused_by_name(monkeypatch: pytest.Monkey
 
 def test_nothing_to_do_gives_the_same_deployment_back() -> None:
     before = composed(read(residual_net(), (2, 8, 6)))
-    assert ComposeLinear()(ExplicitWeights()(before)) is before
+    assert ComposeLinear()(InsertWeights()(before)) is before
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -203,10 +203,14 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
 
 
 def _backend(name: str, time_limit: float, progress: Progress) -> Simulator:
-    """A configured backend; those that run as a worker get their time limit and report their steps."""
-    if name not in environments.BUILT_IN:
-        return simulator_or_broken(name)
-    return simulator(name, time_limit=time_limit, progress=lambda done, total: progress(f"{name}: step {done} of {total}"))
+    """A configured backend; those that run as a worker get their time limit, and those that can tell report their steps."""
+
+    def tell(done: int, total: int) -> None:
+        progress(f"{name}: step {done} of {total}")
+
+    if name in environments.BUILT_IN:
+        return simulator(name, time_limit=time_limit, progress=tell)
+    return simulator(name, progress=tell) if name == INTEGER else simulator_or_broken(name)
 
 
 def _links(rungs: list[Rung], config: Config) -> list[Link]:

@@ -13,13 +13,13 @@ from snn_export.export.passes.pass_ import Exactness, with_graph
 
 
 @final
-class ExplicitWeights:
+class InsertWeights:
     """Put a Scale of ones before the target of every connection that has no weight and no pooling.
 
     Where flattens or delays stand on the way, the Scale comes first: behind the source, in the source's shape.
     """
 
-    name: ClassVar[str] = "explicit_weights"
+    name: ClassVar[str] = "insert_weights"
     exactness: ClassVar[Exactness] = "EXACT"
 
     def __call__(self, deployment: Deployment) -> Deployment:

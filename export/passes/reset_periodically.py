@@ -17,7 +17,7 @@ from snn_export.models.diagnostics import UserError
 
 @final
 @dataclass(frozen=True)
-class PeriodicReset:
+class ResetPeriodically:
     """Give populations a periodic reset; it changes the network, and bounds become tighter with it.
 
     Attributes:
@@ -27,7 +27,7 @@ class PeriodicReset:
 
     interval: int
     offsets: Mapping[str, int]
-    name: ClassVar[str] = "periodic_reset"
+    name: ClassVar[str] = "reset_periodically"
     exactness: ClassVar[Exactness] = "APPROXIMATE"
 
     def __call__(self, deployment: Deployment) -> Deployment:
@@ -36,7 +36,7 @@ class PeriodicReset:
         if unknown or self.interval < 1:
             raise UserError(
                 "SNX109", f"a reset every {self.interval} steps" + (f" of {unknown[0]}" if unknown else ""),
-                where="PeriodicReset", why=f"the populations are {', '.join(deployment.layers)}, and an interval is 1 or more",
+                where="reset_periodically", why=f"the populations are {', '.join(deployment.layers)}; an interval is 1 or more",
                 fix="name populations of the network and a positive interval",
             )  # fmt: skip
         neurons = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snn_export.export import interpreter
-from snn_export.export.passes.periodic_reset import PeriodicReset
+from snn_export.export.passes.reset_periodically import ResetPeriodically
 from snn_export.models.diagnostics import UserError
 from tests.builders import LayerPlan, Plan, deployment_from
 
@@ -14,7 +14,7 @@ from tests.builders import LayerPlan, Plan, deployment_from
 def test_every_interval_starts_from_zero() -> None:
     rng = np.random.default_rng(0)
     layer = LayerPlan("n", 2 * rng.integers(-100, 100, (5, 4)), threshold=300, dv=300, du=900)
-    deployment = PeriodicReset(4, {"n": 1})(deployment_from(Plan((4,), (layer,), 9, 0, 1, events=True)))
+    deployment = ResetPeriodically(4, {"n": 1})(deployment_from(Plan((4,), (layer,), 9, 0, 1, events=True)))
     first = rng.integers(0, 2, (9, 2, 4)).astype(float)
     second = first.copy()
     second[:5] = rng.integers(0, 2, (5, 2, 4))
@@ -29,5 +29,5 @@ def test_every_interval_starts_from_zero() -> None:
 def test_a_reset_that_makes_no_sense_is_refused(interval: int, offsets: dict[str, int]) -> None:
     deployment = deployment_from(Plan((4,), (LayerPlan("n", np.ones((2, 4)) * 2),), 5))
     with pytest.raises(UserError) as caught:
-        PeriodicReset(interval, offsets)(deployment)
+        ResetPeriodically(interval, offsets)(deployment)
     assert caught.value.code == "SNX109"
