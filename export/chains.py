@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import nir
@@ -326,14 +326,14 @@ def _built(
     name = _free(step.name, chain.connection, taken)
     path: dict[str, nir.NIRNode] = {}
     if np.any(chain.before):
-        path[_fresh(f"{name}.delay", taken)] = nir.Delay(np.broadcast_to(chain.before, source) * dt)
+        path[fresh(f"{name}.delay", taken)] = nir.Delay(np.broadcast_to(chain.before, source) * dt)
     if isinstance(step.node, nir.Affine | nir.Linear) and len(source) > 1:
-        path[_fresh(f"{name}.flatten", taken)] = nir.Flatten({"input": np.array(source)}, start_dim=0, end_dim=-1)
+        path[fresh(f"{name}.flatten", taken)] = nir.Flatten({"input": np.array(source)}, start_dim=0, end_dim=-1)
     path[name] = nir.Scale(np.broadcast_to(step.node.scale, source).copy()) if isinstance(step.node, nir.Scale) else step.node
     if np.any(chain.after):
-        path[_fresh(f"{name}.arrival", taken)] = nir.Delay(np.asarray(chain.after).reshape(step.made) * dt)
+        path[fresh(f"{name}.arrival", taken)] = nir.Delay(np.asarray(chain.after).reshape(step.made) * dt)
     if isinstance(step.node, CONV_TYPES) and len(target) == 1:
-        path[_fresh(f"{name}.maps", taken)] = nir.Flatten({"input": np.array(step.made)}, start_dim=0, end_dim=-1)
+        path[fresh(f"{name}.maps", taken)] = nir.Flatten({"input": np.array(step.made)}, start_dim=0, end_dim=-1)
     if not np.any(chain.magnitude):
         return path, {}
     magnitude = (
@@ -348,13 +348,21 @@ def _free(name: str, connection: Connection, taken: set[str]) -> str:
     if claimed not in taken:
         taken.add(claimed)
         return name
-    return _fresh(f"{name}.{connection.source}.{connection.target}", taken)
+    return fresh(f"{name}.{connection.source}.{connection.target}", taken)
 
 
-def _fresh(name: str, taken: set[str]) -> str:
-    free, count = name, 2
+def fresh(name: str, taken: set[str]) -> str:
+    """A name that no node has, the given one where it is free; it is added to ``taken``."""
+    free, number = name, 2
     while free in taken:
-        free, count = f"{name}.{count}", count + 1
+        free, number = f"{name}.{number}", number + 1
+    taken.add(free)
+    return free
+
+
+def numbered(stem: str, taken: set[str]) -> str:
+    """The first of ``stem1``, ``stem2``, ... that no node has; it is added to ``taken``."""
+    free = next(name for name in (f"{stem}{number}" for number in count(1)) if name not in taken)
     taken.add(free)
     return free
 

@@ -46,7 +46,8 @@ class FileReference(BaseModel):
 class Lineage(BaseModel):
     """Where a deployment came from: passes it went through, and the files of its earlier forms.
 
-    files: by role: "student" the trained module's checkpoint, "float" the deployment before quantisation.
+    files: by role: "student" the trained module's checkpoint, "float" the deployment before quantisation; of a fine-tuned one
+        "quantised_student", the parameters behind it, and "searched", the deployment they started from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -34,6 +34,8 @@ SYNAPSE_TYPES = (nir.Affine, nir.Linear, nir.Conv1d, nir.Conv2d, nir.Scale)
 """Nodes that hold weights; each is one layer of synapses on a chip (a Scale is a diagonal one)."""
 POOL_TYPES = (nir.AvgPool2d, nir.SumPool2d)
 CONV_TYPES = (nir.Conv1d, nir.Conv2d)
+PATH_LIMIT = 100_000
+"""Nodes on all connections together, counted once per connection: a bound on time for graphs of parallel linear nodes."""
 DELAY_TOLERANCE = 1e-6
 """Part of a step up to which a delay counts as a whole number of steps (it is stored in seconds)."""
 
@@ -176,15 +178,27 @@ def connections(graph: nir.NIRGraph) -> dict[str, tuple[Connection, ...]]:
     bias is counted once (on the first).
 
     Raises:
-        UserError: SNX104 as :func:`topological_order`, SNX204 for a loop without a population in it.
+        UserError: SNX104 as :func:`topological_order`, SNX204 for a loop without a population in it, SNX218 for too many ways.
     """
     closing = loop_edges(graph)
     before: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in graph.edges:
         before[target].append(source)
 
+    places = 0
+
     def paths_back(name: str, path: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
         """Sources from which ``path`` is reached through ``name``, each with its whole path."""
+        nonlocal places
+        places += 1
+        if places > PATH_LIMIT:
+            raise UserError(
+                "SNX218",
+                f"more than {PATH_LIMIT:,} nodes stand on the ways between populations",
+                where=name,
+                why="every way through nodes without state is a connection of its own, and parallel ones multiply",
+                fix="join parallel linear nodes into one before writing the graph, or put neurons between them",
+            )
         if is_population(graph.nodes[name]) or isinstance(graph.nodes[name], nir.Input):
             return [(name, path)]
         if name in path:
@@ -299,7 +313,8 @@ def _population_shape(name: str, node: nir.NIRNode, given: Shape) -> Shape:
     parameter = np.asarray(population_parameter(node))
     if parameter.size not in (1, int(np.prod(given))):
         raise _mismatch(name, f"it has {parameter.size} neurons and an input of shape {given}")
-    return tuple(parameter.shape) if parameter.size > 1 else given
+    several = parameter.size > 1 or parameter.ndim > 1
+    return tuple(parameter.shape) if several and parameter.size == np.prod(given) else given
 
 
 def population_parameter(node: nir.NIRNode) -> Any:

@@ -77,10 +77,13 @@ def convolution(window: Window, bias: Array) -> nir.NIRNode | None:
 
 def composed(first: Window, then: Window) -> Window | None:
     """``then`` after ``first`` as one window; None where that would not be exact, for the reason in the module's docstring."""
-    for axis, (_, after) in enumerate(then.padding):
-        # The window behind the last one must start behind the image. As windows fit, (made - 1) s + k <= given + 2 p, so then
-        # k <= s + p: the window before the first one ends before the image too.
-        if after and first.made[axis] * first.stride[axis] - first.padding[axis][0] < first.given[axis]:
+    for axis, (before, after) in enumerate(then.padding):
+        # Where `then` reads zeros, the composed kernel reads on through `first`: the nearest window behind the last one must
+        # start behind the image, and the nearest before the first one must end before it.
+        step, front = first.stride[axis], first.padding[axis][0]
+        if after and first.made[axis] * step - front < first.given[axis]:
+            return None
+        if before and first.kernel.shape[2 + axis] > step + front:
             return None
     a, b, groups, inputs = _joined_groups(first, then)
     sizes = tuple((k_b - 1) * step + k_a for k_a, k_b, step in zip(a.shape[2:], b.shape[2:], first.stride, strict=True))

@@ -348,7 +348,9 @@ def _without_integers(name: str) -> Diagnostic:
 
 
 def _changed(name: str, what: str, why: str) -> Diagnostic:
-    return Diagnostic("SNX253", what, name, why, "quantise again with another scale or weight exponent 0")
+    return Diagnostic(
+        "SNX253", what, name, why, "quantise with bias_exponent=6 (quantize.bias_exponent): no weight exponents then"
+    )
 
 
 def _delayed(link: Link, what: str, fix: str) -> Diagnostic:

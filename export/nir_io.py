@@ -25,7 +25,9 @@ from snn_export.export import grid, hdf5_guard
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
 from snn_export.export.graph import SYNAPSE_TYPES, latencies, weight_array
+from snn_export.export.well_formed import malformed
 from snn_export.models.diagnostics import UserError
+from snn_export.models.weight_grid import WEIGHT_EXPONENT_MAX, WEIGHT_EXPONENT_MIN
 
 _Number = TypeVar("_Number", int, float)
 _Integer = TypeVar("_Integer", np.int16, np.int32)
@@ -252,6 +254,8 @@ def _scalar(value: Any, kind: type[_Number]) -> _Number:
 
 def _check_structure(path: Path, deployment: Deployment) -> None:
     """The graph can be walked, its numbers are numbers, and contract and integers name its nodes."""
+    for item in malformed(deployment.graph):
+        raise _unreadable(path, item.what)
     layers = set(deployment.layers)
     _ = deployment.shapes, deployment.connections
     for name, node in deployment.graph.nodes.items():
@@ -289,8 +293,9 @@ def _check_integers(path: Path, deployment: Deployment) -> None:
         for bias in (synapse.bias_mantissa, synapse.current_bias):
             if bias is not None and (bias.shape != synapse.weight.shape[:1] or isinstance(node, nir.Linear | nir.Scale)):
                 raise _unreadable(path, f"the integer bias of {name} does not fit its node")
-        if not -8 <= synapse.weight_exponent <= 7:
-            raise _unreadable(path, f"the weight exponent of {name} is {synapse.weight_exponent}, the chip holds -8..7")
+        if not WEIGHT_EXPONENT_MIN <= synapse.weight_exponent <= WEIGHT_EXPONENT_MAX:
+            limits = f"{WEIGHT_EXPONENT_MIN}..{WEIGHT_EXPONENT_MAX}"
+            raise _unreadable(path, f"the weight exponent of {name} is {synapse.weight_exponent}, the chip holds {limits}")
     scales = {name: population.scale for name, population in deployment.populations.items()}
     if not all(0 < scale < float("inf") for scale in scales.values()):
         raise _unreadable(path, "a scale is not a positive number")

@@ -37,6 +37,7 @@ from snn_export.export.graph import (
 from snn_export.export.nested import flattened
 from snn_export.export.populations import broadcast, constant_findings, constants, with_constants
 from snn_export.export.splitting import split
+from snn_export.export.well_formed import malformed
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, tau_from_integer
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutRule, ReadoutSpec, Reset
@@ -78,10 +79,10 @@ def deployment_from_nir(
         A deployment whose populations are uniform; ``snn_export.quantize`` brings it to portable form.
 
     Raises:
-        UserError: SNX101 an unreadable file; all of these at once: SNX109 steps or dt, SNX201 a node type, SNX204 a loop without
-            a neuron, SNX205 not one input and one output, SNX206 shapes, SNX207, SNX248, SNX249 delays, SNX241 a decay off the
-            grid, SNX261 a population that cannot be split, SNX262 neuron constants, SNX263 a nested graph, SNX265 no readout,
-            SNX266 a time constant that dt cannot follow.
+        UserError: SNX101 an unreadable file, SNX129 numbers that cannot be; all of these at once: SNX109 steps or dt, SNX201 a
+            node type, SNX204 a loop without a neuron, SNX205 not one input and one output, SNX206 shapes, SNX207, SNX248, SNX249
+            delays, SNX218 too many ways, SNX241 a decay off the grid, SNX261 a population that cannot be split, SNX262 neuron
+            constants, SNX263 a nested graph, SNX265 no readout, SNX266 a time constant that dt cannot follow.
     """
     graph = source if isinstance(source, nir.NIRGraph) else nir_io.read_graph(Path(source))
     found = findings(graph, steps=steps, dt=dt, round_decays=round_decays)
@@ -113,6 +114,8 @@ def findings(graph: nir.NIRGraph, *, steps: int, dt: float, round_decays: bool =
             "pass steps >= 1 and dt > 0, in the unit of the file's time constants",
         ))  # fmt: skip
         return found
+    if wrong := malformed(graph):
+        return wrong
     try:
         flat = flattened(graph)
     except UserError as error:

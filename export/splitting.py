@@ -15,7 +15,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.chains import MATRIX_LIMIT, Chain, Step, chain_of, explicit, rewired, weight_of
+from snn_export.export.chains import MATRIX_LIMIT, Chain, Step, chain_of, explicit, fresh, numbered, rewired, weight_of
 from snn_export.export.graph import CONV_TYPES, Connection, Edge, Shape, connections, is_population, shapes, weight_array
 from snn_export.export.linear_maps import matrix
 from snn_export.export.populations import constants, uniform_groups, with_constants
@@ -53,7 +53,8 @@ def split(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, dict[str, tuple
     explicit_graph = explicit(graph, found)
     plain, _ = rewired(explicit_graph, shapes(explicit_graph), dt, {})
     found = shapes(plain)
-    parts = {name: _parts(name, found[name], groups.get(name)) for name, node in plain.nodes.items() if _stays(node)}
+    taken = {*graph.nodes, *plain.nodes}
+    parts = {name: _parts(name, found[name], groups.get(name), taken) for name, node in plain.nodes.items() if _stays(node)}
     nodes: dict[str, nir.NIRNode] = {}
     for name, some in parts.items():
         for part in some:
@@ -70,7 +71,7 @@ def split(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, dict[str, tuple
                 nodes |= {name: plain.nodes[name] for name in connection.path}
                 placed.append((order, list(pairwise(links))))
                 continue
-            for path, source, target in _cut(plain, found, dt, connection, parts):
+            for path, source, target in _cut(plain, found, dt, connection, parts, taken):
                 nodes |= path
                 placed.append((order, list(pairwise((source, *path, target)))))
     # Edges keep their order, which decides where a loop is closed.
@@ -111,19 +112,18 @@ def _stays(node: nir.NIRNode) -> bool:
     return is_population(node) or isinstance(node, nir.Input | nir.Output)
 
 
-def _parts(name: str, shape: Shape, groups: list[Array] | None) -> list[_Part]:
-    """Parts of a population; one that holds everything where it is not split."""
+def _parts(name: str, shape: Shape, groups: list[Array] | None, taken: set[str]) -> list[_Part]:
+    """Parts of a population, under names that are not ``taken`` yet; one that holds everything where it is not split."""
     if groups is None or len(groups) == 1:
         size = int(np.prod(shape))
         return [_Part(name, np.arange(size), shape, np.arange(shape[0]) if shape else None)]
     positions = int(np.prod(shape[1:]))
     whole = len(shape) > 1 and all(_whole_channels(index, positions) for index in groups)
     found = []
-    for number, index in enumerate(groups, 1):
+    for index in groups:
         channels = index[::positions] // positions if whole else None
-        found.append(
-            _Part(f"{name}.part{number}", index, (len(index) // positions, *shape[1:]) if whole else (len(index),), channels)
-        )
+        made = (len(index) // positions, *shape[1:]) if whole else (len(index),)
+        found.append(_Part(numbered(f"{name}.part", taken), index, made, channels))
     return found
 
 
@@ -138,7 +138,12 @@ def _constants_of(node: nir.NIRNode, part: _Part) -> nir.NIRNode:
 
 
 def _cut(
-    graph: nir.NIRGraph, found: Mapping[str, Shape], dt: float, connection: Connection, parts: Mapping[str, list[_Part]]
+    graph: nir.NIRGraph,
+    found: Mapping[str, Shape],
+    dt: float,
+    connection: Connection,
+    parts: Mapping[str, list[_Part]],
+    taken: set[str],
 ) -> Iterator[tuple[dict[str, nir.NIRNode], str, str]]:
     """The blocks of one connection: the nodes of a path, its source and its target."""
     chain = chain_of(graph, found, dt, connection, set(), {})
@@ -163,16 +168,16 @@ def _cut(
         if silent and (connection.recurrent or any(np.any(weight_array(blocks[other, target])) for other in sources)):
             continue  # nothing flows here, and the target is connected otherwise
         ends = ((source, sources), (target, targets))
-        name = ".".join((weights.name, *(part.name.rpartition(".")[2] for part, some in ends if len(some) > 1)))
+        name = fresh(".".join((weights.name, *(part.name.rpartition(".")[2] for part, some in ends if len(some) > 1))), taken)
         path: dict[str, nir.NIRNode] = {}
         if np.any(before[source.index]):
-            path[f"{name}.delay"] = nir.Delay(before[source.index].reshape(source.shape) * dt)
+            path[fresh(f"{name}.delay", taken)] = nir.Delay(before[source.index].reshape(source.shape) * dt)
         if isinstance(node, nir.Affine | nir.Linear) and len(source.shape) > 1:
-            path[f"{name}.flatten"] = nir.Flatten({"input": np.array(source.shape)}, 0, -1)
+            path[fresh(f"{name}.flatten", taken)] = nir.Flatten({"input": np.array(source.shape)}, 0, -1)
         path[name] = node
         if np.any(after[target.index]):
             arrives = target.shape if isinstance(node, CONV_TYPES) else (len(target.index),)
-            path[f"{name}.arrival"] = nir.Delay(after[target.index].reshape(arrives) * dt)
+            path[fresh(f"{name}.arrival", taken)] = nir.Delay(after[target.index].reshape(arrives) * dt)
         yield path, source.name, target.name
 
 

@@ -39,6 +39,9 @@ STATE_MAX = (1 << 23) - 1
 CURRENT_MAX = 1 << 23
 """u may hold +2^23 itself (Lava wraps strictly above it); v stops at STATE_MAX."""
 
+FLOAT32_EXACT = 1 << 24
+"""Below this float32 adds whole numbers exactly, in any order, as long as no partial sum reaches it."""
+
 THRESHOLD_MAX = (1 << 17) - 1
 WEIGHT_MIN, WEIGHT_MAX = -256, 254
 """The even integers a mixed-sign 8-bit synapse holds."""
@@ -165,7 +168,7 @@ def loihi_integrate(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: A
         dv: membrane decay, 0..4095.
 
     Returns:
-        u, v before any reset, where u wrapped, where v saturated. int64, or int32 where |a| < 2^24.
+        u, v before any reset, where u wrapped, where v saturated. int64, or int32 where 64 |a| + |u| + 2^24 < 2^31.
     """
     wide_u = loihi_current(u, du, synaptic_sum)
     new_u = wrap_current(wide_u)

@@ -24,7 +24,9 @@ from snn_export.models.diagnostics import UserError
 Signs = Literal["mixed", "excitatory", "inhibitory"]
 
 WEIGHT_BITS = 8
-WEIGHT_EXPONENT_MAX = 7
+WEIGHT_EXPONENT_MIN, WEIGHT_EXPONENT_MAX = -8, 7
+"""What a chip's synapse holds; Lava shifts up only."""
+
 SINGLE_SIGN_MAX = 255
 """Largest size of a weight in a layer whose weights have one sign."""
 

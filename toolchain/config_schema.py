@@ -62,7 +62,7 @@ class QuantizeConfig(_Section):
 
     target: Literal["loihi1", "loihi2"] = Field("loihi2", description="chip")
     weight_bits: int = Field(8, ge=1, le=8, description="bits per weight, sign included")
-    bias_exponent: int | None = Field(None, ge=0, le=7, description="one for all biases; lava-dl's netx needs 6")
+    bias_exponent: int | None = Field(None, ge=0, le=7, description="one for all biases; 6 is for lava-dl's netx")
     input_as_bias: bool = Field(False, description="the host computes the first layer, for chips without graded spikes")
     calibration_samples: int = Field(128, ge=1, description="training samples that choose the scales")
     fine_tune_epochs: int = Field(0, ge=0, description="passes over the training samples on the chip's integers; 0: none")

@@ -223,8 +223,10 @@ def quantize(
         calibration_inputs: (B, *shape) or (T, B, *shape), real units; training data, not test data.
         target: "loihi1" or "loihi2".
         weight_bits: 1 to 8, sign included where a layer has weights of both signs.
-        input_range: declared (low, high) of inputs; default: what the calibration inputs span. Values beyond are clipped.
-        bias_exponent: 0 to 7, one for all biases; 6 where lava-dl's netx is to run the network. None: each population its own.
+        input_range: declared (low, high) of inputs; default: what the calibration inputs span. Values beyond are clipped;
+            with ``input_as_bias`` one that needs a larger bias than the chip holds is refused when it is run (SNX308).
+        bias_exponent: 0 to 7, one for all biases; 6 where lava-dl's netx is to run the network (no weight exponents
+            then). None: each population its own.
         input_as_bias: the host computes the weight layers behind the input, and the chip gets their result as a bias per neuron
             and sample: for chips without graded input spikes.
 
@@ -311,7 +313,7 @@ def fine_tune(
         progress: called with :class:`snn_export.training.loop.Progress`.
 
     Raises:
-        UserError: SNX302, SNX310 to SNX313, SNX315; see :mod:`snn_export.training.fine_tuning`.
+        UserError: SNX302, SNX310 to SNX313, SNX315, SNX317; see :mod:`snn_export.training.fine_tuning`.
     """
     from snn_export.data.dataset import DEFAULT_VALIDATION, Samples, stratified_split
     from snn_export.training.fine_tuning import fine_tune_deployment

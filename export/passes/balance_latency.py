@@ -13,6 +13,7 @@ from typing import ClassVar, final
 import nir
 import numpy as np
 
+from snn_export.export.chains import fresh, numbered
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import CONV_TYPES, is_population
 from snn_export.export.linear_maps import synapse_count, window_of
@@ -88,16 +89,17 @@ def _with_relays(deployment: Deployment, source: str, wires: list[Wire]) -> Depl
     nodes, edges, neurons = dict(graph.nodes), list(graph.edges), dict(contract.neurons)
     origin = dict(contract.origin)
     gaps = {wire.connection.path[0]: deployment.latency_gap(wire) for wire in wires}
-    last, chain = source, [source]
-    for step in range(1, max(gaps.values()) + 1):
-        relay = f"{source}.relay{step}"
-        nodes[f"{relay}.weight"] = nir.Scale(np.ones(shape))
+    last, chain, taken = source, [source], set(nodes)
+    for _ in range(max(gaps.values())):
+        relay = numbered(f"{source}.relay", taken)
+        weight = fresh(f"{relay}.weight", taken)
+        nodes[weight] = nir.Scale(np.ones(shape))
         nodes[relay] = nir.IF(
             r=np.full(shape, 1.0 / contract.dt), v_threshold=np.full(shape, RELAY_THRESHOLD), v_reset=np.zeros(shape)
         )
         neurons[relay] = NeuronSpec(0)
         origin[relay] = origin.get(source, source)
-        edges += [(last, f"{relay}.weight"), (f"{relay}.weight", relay)]
+        edges += [(last, weight), (weight, relay)]
         last = relay
         chain.append(relay)
     edges = [(chain[gaps[end]], end) if start == source and end in gaps else (start, end) for start, end in edges]

@@ -28,7 +28,7 @@ from snn_export.export.contract import Quantisation
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import weight_array
 from snn_export.export.passes.pass_ import Exactness
-from snn_export.export.passes.rounding import GridRules, InputRange, integers, scale_limits
+from snn_export.export.passes.rounding import NETX_BIAS_EXPONENT, GridRules, InputRange, integers, scale_limits
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
@@ -38,8 +38,6 @@ Target = Literal["loihi1", "loihi2"]
 Score = Callable[[Deployment], float]
 
 MAX_INPUT_BITS = 8
-NETX_BIAS_EXPONENT = 6
-"""lava-dl's netx shifts every bias by this much."""
 
 CLIPPING = (1.25, 1.6, 2.0, 2.5)
 """Factors by which a scale may pass what the largest weight allows, which is then clipped."""
@@ -56,7 +54,7 @@ class Quantize:
         score: how far a quantised candidate is from the float network on calibration data; smaller is better.
         input_range: declared range of real inputs.
         weight_bits: 1..8, sign included where a layer has weights of both signs; one bit then holds -256 and 0.
-        bias_exponent: one exponent for all biases (6 for lava-dl's netx); None: one per population.
+        bias_exponent: one exponent for all biases; None: one per population. 6 is for lava-dl's netx: no weight exponents either.
     """
 
     target: Target

@@ -39,13 +39,26 @@ class InputRange:
     high: float
 
 
+NETX_BIAS_EXPONENT = 6
+"""lava-dl's netx shifts every bias by this much."""
+
+
 @dataclass(frozen=True)
 class GridRules:
-    """What the integers must obey. bias_exponent: fixed for all populations (netx reads every bias as << 6), or None: free."""
+    """What the integers must obey.
+
+    bias_exponent: fixed for all populations, or None: free. 6 is netx's, which reads every bias as << 6; its files have no place
+    for a weight exponent either, so then there are none.
+    """
 
     weight_bits: int
     bias_exponent: int | None
     input_range: InputRange
+
+    @property
+    def weight_exponents(self) -> bool:
+        """True where layers may have weight exponents."""
+        return self.bias_exponent != NETX_BIAS_EXPONENT
 
     @property
     def largest_bias_exponent(self) -> int:
@@ -120,7 +133,8 @@ def _layers(deployment: Deployment, encoder: EncoderSpec, population: str, rules
             weight, bias = np.asarray(weight_array(node), np.float64) * gain / level, getattr(node, "bias", None)
             yield _Layer(
                 name, weight, None if bias is None else np.asarray(bias, np.float64) * gain,
-                weight_grid(rules.weight_bits, signs_of(weight)), not isinstance(node, CONV_TYPES),
+                weight_grid(rules.weight_bits, signs_of(weight)),
+                rules.weight_exponents and not isinstance(node, CONV_TYPES),
             )  # fmt: skip
 
 

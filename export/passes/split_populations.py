@@ -13,7 +13,8 @@ from snn_export.export.splitting import split
 class SplitPopulations:
     """One population per set of neurons with equal decays and threshold; see :mod:`snn_export.export.splitting`.
 
-    Parts are named ``name.part1``, ``name.part2``, ...; the contract's origin still names the whole.
+    Parts are named ``name.part1``, ``name.part2``, ..., numbers that other nodes have left out; the contract's origin still
+    names the whole.
     """
 
     name: ClassVar[str] = "split_populations"

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from snn_export.export.graph import Shape, conv_padding, per_axis
 from snn_export.hardware_sims.loihi.fan_out import Ends, inverse, storage_order
-
-FLOAT32_EXACT = 1 << 24
+from snn_export.models.arithmetic import FLOAT32_EXACT
 
 
 def sum_bound(node: nir.NIRNode, weight: NDArray[np.int64], largest: int) -> int:

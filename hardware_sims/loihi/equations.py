@@ -3,8 +3,8 @@
 Numba promotes every integer operation to 64 bits, which halves what a vector unit does at once. :func:`narrowed` takes the
 source of the same functions and wraps each of their operations into ``int32(...)``; LLVM then sees 32-bit arithmetic
 throughout. Nothing is written twice: change an equation, and both forms change. They are equal where every intermediate
-value fits 32 bits, which holds for synaptic sums below 2^24 (u < 2^23, a << 6 < 2^30); ``tests/models/test_arithmetic.py``
-compares them.
+value fits 32 bits. A bound of the synaptic sum alone does not give that, because u wraps once per step only and may grow from
+step to step: ``program.py`` bounds u itself and chooses the width by it. ``tests/models/test_arithmetic.py`` compares them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,18 @@ INTEGER_EQUATIONS = (
 
 
 class _Narrow(ast.NodeTransformer):
-    """Wraps every arithmetic operation into a cast."""
+    """Wraps every arithmetic operation into a cast; the methods' names are ast's."""
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # the method's name is ast's
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         return ast.Call(ast.Name("_int32", ast.Load()), [node], [])
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return node if isinstance(node.op, ast.Not) else ast.Call(ast.Name("_int32", ast.Load()), [node], [])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        raise TypeError(f"line {node.lineno}: an assignment such as += would stay in 64 bits; write x = x + y")
 
 
 def narrowed(module: ModuleType, names: tuple[str, ...]) -> ModuleType:

@@ -42,7 +42,8 @@ def folder() -> Path | None:
     base = cache_folder() / "kernels"
     chosen = base / key()
     try:
-        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (*reversed(chosen.parents), chosen):  # mkdir(parents=True) would leave the mode of parents to the umask
+            path.mkdir(mode=0o700, exist_ok=True)
         for path in (base, chosen):
             if not _ours_alone(path):
                 return None

@@ -16,11 +16,13 @@ from snn_export.export.bounds import population_bounds
 from snn_export.export.deployment import Deployment, integer_parameters
 from snn_export.export.graph import Shape
 from snn_export.export.wiring import Delays, Wire
-from snn_export.hardware_sims.loihi.drives import FLOAT32_EXACT, DenseDrive, dense_drive, sum_bound
+from snn_export.hardware_sims.loihi.drives import DenseDrive, dense_drive, sum_bound
 from snn_export.hardware_sims.loihi.fan_out import Ends, FanOut, Indices, Uniform, fan_out, storage_order, uniform
 from snn_export.hardware_sims.loihi.kernels import LANES, MODE_FAST, MODE_SUBTRACT, MODE_ZERO
 from snn_export.hardware_sims.loihi.memory import at_cache_line
-from snn_export.models.arithmetic import FULL_CURRENT_DECAY, STATE_SHIFT
+from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, STATE_SHIFT, STATE_WRAP
+
+INT32_LIMIT = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ class Population:
 
     Attributes:
         order: logical index of the neuron stored at each position.
-        number: int32 where no synaptic sum reaches 2^24, else int64: the width of its state and arithmetic.
+        number: int32 where neither a sum nor u or v before wrap and saturation can leave it, else int64: the width of its
+            state and arithmetic.
         registers: du, dv, threshold (membrane units), mode, reset interval, reset offset; dtype ``number``.
         constant: (N,) added to every synaptic sum; empty where all are 0.
         bias: (N,) membrane units; empty where all are 0.
@@ -176,8 +179,8 @@ def compile_deployment(deployment: Deployment) -> Program:
     stages = []
     for names in deployment.stages:
         together = deployment.is_recurrent(names)
-        bounds = {name: _largest_sum(deployment, name, [s for _, s in wires[name]]) for name in names}
-        number: np.dtype[Any] = np.dtype(np.int32 if max(bounds.values()) < FLOAT32_EXACT else np.int64)
+        narrow = all(_fits_int32(deployment, name, [s for _, s in wires[name]]) for name in names)
+        number: np.dtype[Any] = np.dtype(np.int32 if narrow else np.int64)
         outer = tuple(tuple(s for wire, s in wires[name] if not (together and wire.source in names)) for name in names)
         inner = {
             source_name: tuple(
@@ -216,6 +219,21 @@ def _largest_sum(deployment: Deployment, name: str, wires: list[Synapses]) -> in
     """Bound of every partial sum of a population: all weights, the inputs' range and the constant."""
     constant = int(np.abs(deployment.current_bias(name)).max(initial=0))
     return constant + sum(sum_bound(wire.node, wire.weight, wire.largest) for wire in wires)
+
+
+def _fits_int32(deployment: Deployment, name: str, wires: list[Synapses]) -> bool:
+    """True where a population's arithmetic stays inside int32 in every step, whatever the input is.
+
+    u wraps once per step and may leave 24 bits for good: it grows to 64 |a| (1 - alpha^T) / (1 - alpha). A wrap makes no |u|
+    larger, so this bounds it before and after. v before it saturates is at most 2^23 + |u| + |bias|, and a bias has 13 bits,
+    shifted by 7 at most; that, the decay's rounding and the wrap itself fit into another 2^24.
+    """
+    total = _largest_sum(deployment, name, wires)
+    held = min(deployment.contract.steps, -(-DECAY_ONE // (deployment.populations[name].du + 1)))
+    if (total << STATE_SHIFT) * held + STATE_WRAP < INT32_LIMIT:
+        return True
+    # The exact fan-in and the signs of the input may still allow it; they take longer to ask.
+    return max(total, population_bounds(deployment, name).current) + STATE_WRAP < INT32_LIMIT
 
 
 def _population(deployment: Deployment, name: str, order: Indices, number: np.dtype[Any]) -> Population:

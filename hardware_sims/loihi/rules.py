@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from snn_export.export.bounds import memory_findings
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
@@ -16,7 +17,7 @@ from snn_export.export.wiring import weight_node
 from snn_export.models import arithmetic
 from snn_export.models.arithmetic import shift_mantissa
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
-from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX
+from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX, WEIGHT_EXPONENT_MAX, WEIGHT_EXPONENT_MIN
 
 SUM_LIMIT = 1 << 53
 """Up to here float64 adds integers exactly."""
@@ -110,20 +111,19 @@ def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
                 yield _out_of_range(name, what, value, low, high)
     for name, synapse in deployment.synapses.items():
         yield from _weights_fit(name, synapse)
-        if synapse.weight_exponent < 0 and np.any(synapse.weight & ((1 << -synapse.weight_exponent) - 1)):
+        exponent = synapse.weight_exponent
+        if not WEIGHT_EXPONENT_MIN <= exponent <= WEIGHT_EXPONENT_MAX:
+            yield _out_of_range(name, "weight exponent", exponent, WEIGHT_EXPONENT_MIN, WEIGHT_EXPONENT_MAX)
+        elif exponent < 0 and np.any(synapse.weight & ((1 << -exponent) - 1)):
             yield Diagnostic(
                 "SNX304",
-                f"the weight exponent of {name} is {synapse.weight_exponent} and shifts bits out of its weights",
+                f"the weight exponent of {name} is {exponent} and shifts bits out of its weights",
                 where=name,
                 why="the chip shifts the sum of the weights, which keeps what the single weights lose",
                 fix="quantise the network again; its weight exponent is 0",
             )
-        if synapse.bias_mantissa is not None and synapse.bias_mantissa.size:
-            low, high = int(synapse.bias_mantissa.min()), int(synapse.bias_mantissa.max())
-            if low < arithmetic.BIAS_MANTISSA_MIN or high > arithmetic.BIAS_MANTISSA_MAX:
-                worst = low if low < arithmetic.BIAS_MANTISSA_MIN else high
-                yield _out_of_range(name, "bias mantissa", worst, arithmetic.BIAS_MANTISSA_MIN, arithmetic.BIAS_MANTISSA_MAX)
-
+        if synapse.bias_mantissa is not None:
+            yield from _mantissas_fit(name, "bias mantissa", synapse.bias_mantissa)
         if synapse.current_bias is not None and np.any(synapse.current_bias & 1):
             yield Diagnostic(
                 "SNX304",
@@ -132,6 +132,22 @@ def integers_fit(deployment: Deployment) -> Iterator[Diagnostic]:
                 why="they are carried by sources that fire in every step, over synapses of both signs, which hold even weights",
                 fix="quantise the network again",
             )
+
+
+def bias_sums_fit(deployment: Deployment) -> Iterator[Diagnostic]:
+    """A neuron has one bias register, for the sum of the biases of all its connections."""
+    for name, population in deployment.populations.items():
+        biased = sum(deployment.synapses[wire.weight].bias_mantissa is not None for wire in deployment.wires[name])
+        if biased > 1 and 0 <= population.bias_exponent <= arithmetic.BIAS_EXPONENT_MAX:
+            mantissas = deployment.bias(name) >> population.bias_exponent
+            yield from _mantissas_fit(name, f"sum of the bias mantissas of {biased} connections", mantissas)
+
+
+def _mantissas_fit(name: str, what: str, mantissas: NDArray[np.signedinteger]) -> Iterator[Diagnostic]:
+    low, high = int(mantissas.min(initial=0)), int(mantissas.max(initial=0))
+    if low < arithmetic.BIAS_MANTISSA_MIN or high > arithmetic.BIAS_MANTISSA_MAX:
+        worst = low if low < arithmetic.BIAS_MANTISSA_MIN else high
+        yield _out_of_range(name, what, worst, arithmetic.BIAS_MANTISSA_MIN, arithmetic.BIAS_MANTISSA_MAX)
 
 
 def _weights_fit(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
@@ -163,7 +179,7 @@ def _out_of_range(name: str, what: str, value: int, low: int, high: int) -> Diag
 def sums_are_exact(deployment: Deployment) -> Iterator[Diagnostic]:
     """No synaptic sum can reach 2^53, from the weights and the declared range of the input.
 
-    Up to there a sum is exact in float64; below 2^24 the simulator takes float32 and 32-bit neurons.
+    Up to there a sum is exact in float64; below 2^24 the simulator takes float32.
     """
     encoder = deployment.contract.encoder
     for incoming in deployment.wires.values():
@@ -193,7 +209,7 @@ RULES: tuple[Rule, ...] = (
 )
 """Asked of every graph that can be read."""
 
-RULES_OF_WIRES: tuple[Rule, ...] = (delays_fit, thresholds_without_memory_forget, sums_are_exact)
+RULES_OF_WIRES: tuple[Rule, ...] = (delays_fit, bias_sums_fit, thresholds_without_memory_forget, sums_are_exact)
 """Asked where every connection is one wire and has its integers."""
 
 

@@ -104,13 +104,14 @@ class Clock:
 
     def __init__(self, request: dict[str, Any], latency: int) -> None:
         self.steps, self.samples, self.latency = request["steps"], request["samples"], latency
-        self.period, self.clears = request["period"], request["separation"] == "clear"
+        self.period: int = request["period"]
+        self.clears = request["separation"] == "clear"
 
     def at(self, lava_step: int) -> tuple[int, int]:
         """(sample, local step) of a Lava step, which counts from 1; local steps below 0 and from T on are nobody's."""
+        if not self.clears:  # samples overlap: several may be passing through a network that is deeper than they are long
+            return divmod(lava_step - 1 - self.latency, self.period)
         sample, step = divmod(lava_step - 1, self.period)
-        if not self.clears and step < self.latency:  # samples overlap: the end of the last one is still passing through
-            return sample - 1, step - self.latency + self.period
         return sample, step - self.latency
 
 

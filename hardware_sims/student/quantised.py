@@ -7,6 +7,7 @@ from dataclasses import replace
 import nir
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from snn_export.export import bounds, encoding, grid
@@ -18,7 +19,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integer_lif import SpikeGradient
 from snn_export.models.quantised.plan import BiasPlan, DriveLimits, Geometry, LayerPlan, PopulationPlan, StudentPlan, WirePlan
 from snn_export.models.quantised.student import EncodedInput, LayerIntegers, QuantisedStudent
-from snn_export.models.weight_grid import weight_grid
+from snn_export.models.weight_grid import WeightGrid, weight_grid
 
 CURRENT_BIAS_LIMIT = 1 << 17
 """Beyond this a constant current alone would wrap u."""
@@ -32,7 +33,8 @@ def student_from_deployment(deployment: Deployment, spike_grad: SpikeGradient | 
         spike_grad: a surrogate of ``snntorch.surrogate``; default fast sigmoid.
 
     Raises:
-        UserError: SNX302 for a float deployment, SNX313 for one that may overflow.
+        UserError: SNX302 for a float deployment, SNX313 for one that may overflow, SNX317 for weights that a
+            negative exponent cuts off.
     """
     return QuantisedStudent(student_plan(deployment), Encoder(deployment), spike_grad)
 
@@ -106,10 +108,28 @@ def _layer_plan(deployment: Deployment, wire: Wire) -> LayerPlan:
     chosen = weight_grid(bits, synapse.sign_mode if np.any(weight) else "mixed")
     if np.any(weight % chosen.step) or weight.min(initial=0) < chosen.low or weight.max(initial=0) > chosen.high:
         chosen = weight_grid(8, chosen.signs)  # made elsewhere: what eight bits hold is what the chip holds
+    chosen = _whole(chosen, wire.weight, synapse.weight_exponent, weight)
     return LayerPlan(
         wire.weight, _geometry(deployment, wire, node), chosen, synapse.weight_exponent, level / population.scale, weight,
         _bias_plans(deployment, wire),
     )  # fmt: skip
+
+
+def _whole(grid: WeightGrid, name: str, exponent: int, weight: NDArray[np.int64]) -> WeightGrid:
+    """The integers of a grid that a negative exponent leaves whole: all of its own, or every second, fourth, ... of them.
+
+    Raises:
+        UserError: SNX317 where a weight of today is none of them.
+    """
+    step = max(grid.step, 1 << max(0, -exponent))
+    cut = int(np.count_nonzero(weight % step))
+    if cut:
+        raise UserError(
+            "SNX317", f"{cut} weights of {name} are cut off by its exponent {exponent}, so the network cannot be fine-tuned",
+            where=name, why=f"{exponent} drops bits of every weight that is no multiple of {step}: no step of training sees them",
+            fix=f"make the weights of {name} multiples of {step}, or quantise the float network again",
+        )  # fmt: skip
+    return replace(grid, step=step, low=-(-grid.low // step) * step, high=grid.high // step * step)
 
 
 def _geometry(deployment: Deployment, wire: Wire, node: nir.NIRNode) -> Geometry:

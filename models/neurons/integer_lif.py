@@ -1,11 +1,12 @@
 """snnTorch-style neurons that compute on Loihi's integers and learn through them.
 
-    forward    the integer step of ``models/arithmetic.py``, called here on int32 tensors: bit for bit what the chip does
+    forward    the integer step of ``models/arithmetic.py``, called here on int64 tensors: bit for bit what the chip does
     backward   the canonical float neuron at the same state: du/du' = alpha, dv/dv' = beta, du/da = 64, dv/du = 1, truncation,
                wrap and saturation passed through; spikes through a surrogate of ``snntorch.surrogate``
 
 State and synaptic sums travel as floats that hold whole numbers, in the chip's units: a membrane of 1.0 in real units is 64 S
-on a population's scale S. float32 holds every 24-bit state exactly. The surrogate sees (v - theta) / theta, so that its
+on a population's scale S. float32 holds every 24-bit state exactly; a current that a single wrap leaves outside 24 bits may need
+float64. The surrogate sees (v - theta) / theta, so that its
 slope means the same on every scale.
 
 Straight-through gradients: Bengio, Leonard and Courville, arXiv 1308.3432, 2013; surrogate: Zenke and Ganguli, SuperSpike, 2018.
@@ -145,7 +146,7 @@ class _Integrate(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, u: Tensor, v: Tensor, bias: Tensor, du: int, dv: int) -> tuple[Tensor, Tensor]:
         """U and v before any reset, as floats."""
         ctx.alpha, ctx.beta = arithmetic.alpha_from_integer(du), arithmetic.decay_from_integer(dv)
-        whole_u, whole_v, whole_a, whole_bias = (value.to(torch.int32) for value in (u, v, a, bias))
+        whole_u, whole_v, whole_a, whole_bias = (value.to(torch.int64) for value in (u, v, a, bias))
         new_u, new_v, _, _ = arithmetic.loihi_integrate(whole_u, whole_v, whole_a, whole_bias, du, dv)
         return new_u.to(a.dtype), new_v.to(a.dtype)
 

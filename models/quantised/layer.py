@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snn_export.models.arithmetic import FLOAT32_EXACT
 from snn_export.models.quantised.plan import BiasPlan, Geometry, LayerPlan
 from snn_export.models.weight_grid import WeightGrid
 
@@ -17,18 +18,20 @@ from snn_export.models.weight_grid import WeightGrid
 class QuantisedLayer(nn.Module):
     """Weights and bias as real numbers, rounded to a chip's grid whenever they are used.
 
-    forward    w_int = clip(step round(w / (unit step)), low, high),  acts as w_int << exponent
+    forward    w_int = clip(step round(w / (unit step)), low, high),  acts as w_int 2^exponent
     backward   straight through; what lies outside the range feels only the pull back into it
 
-    Shapes: inputs (N, *input_shape) to (N, *output_shape), whole numbers as floats; sums are exact in float32 below 2^24, which
-    the population's limits guarantee. The bias is no part of :meth:`apply`: it belongs to the neuron.
+    Shapes: inputs (N, *input_shape) to (N, *output_shape), whole numbers as floats. Sums are exact where no partial sum reaches
+    2^24 in float32, 2^53 in float64; :func:`exact_type` chooses. The bias is no part of :meth:`apply_weight`: it belongs to the
+    neuron.
     """
 
     def __init__(self, plan: LayerPlan) -> None:
         """Start exactly on the integers of ``plan``."""
         super().__init__()
         self._plan = plan
-        self._unit = plan.unit * (1 << plan.exponent)
+        self._factor = 2.0**plan.exponent
+        self._unit = plan.unit * self._factor
         self.weight = nn.Parameter(torch.from_numpy(plan.weight * self._unit).to(torch.float32))
         self.biases = nn.ParameterList(torch.from_numpy(bias.values * bias.unit).to(torch.float32) for bias in plan.biases)
 
@@ -57,10 +60,10 @@ class QuantisedLayer(nn.Module):
         return tuple(_snap(real, plan.unit, plan.step, plan.low, plan.high) for plan, real in found)
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Synaptic sums (N, *output_shape) of x (N, *features) with integer weights, exponent included."""
+        """Synaptic sums (N, *output_shape) of x (N, *features) with integer weights, exponent included; dtype of the weight."""
         geometry = self.geometry
-        x = x.reshape(len(x), *geometry.input_shape)
-        shifted = weight * float(1 << self._plan.exponent)
+        x = x.reshape(len(x), *geometry.input_shape).to(weight.dtype)
+        shifted = weight * self._factor
         if geometry.kind == "dense":
             return functional.linear(x, shifted)
         if geometry.kind == "scale":
@@ -70,6 +73,12 @@ class QuantisedLayer(nn.Module):
         convolve: Any = functional.conv1d if len(geometry.stride) == 1 else functional.conv2d
         result: Tensor = convolve(x, shifted, None, geometry.stride, 0, geometry.dilation, geometry.groups)
         return result
+
+    def sum_bound(self, weight: Tensor, largest: int) -> float:
+        """Largest |partial sum| of any output for inputs in -largest..largest, with the integer weights of the moment."""
+        sizes = weight.detach().abs().double() * self._factor
+        reach = sizes if self.geometry.kind == "scale" else sizes.reshape(len(sizes), -1).sum(dim=1)
+        return float(reach.max()) * largest if reach.numel() else 0.0
 
     def spread_bias(self, bias: Tensor) -> Tensor:
         """A bias (out,) as it acts on every output, (*output_shape)."""
@@ -91,6 +100,11 @@ class QuantisedLayer(nn.Module):
         return ", ".join(
             [plan.name, str(plan.geometry), str(plan.grid), f"exponent={plan.exponent}, unit={plan.unit!r}", *biases]
         )
+
+
+def exact_type(bound: float) -> torch.dtype:
+    """The narrower type that adds whole numbers exactly while no partial sum exceeds ``bound``."""
+    return torch.float32 if bound < FLOAT32_EXACT else torch.float64
 
 
 def as_integers(values: Tensor) -> NDArray[np.int64]:

@@ -59,8 +59,8 @@ class LayerPlan:
         name: of the layer.
         geometry: see :class:`Geometry`.
         grid: integers its weights may take, before ``exponent``.
-        exponent: weights count ``w << exponent``.
-        unit: real value of ``w << exponent`` = 1: effect on the membrane of one step, of an input of 1.0 in real units.
+        exponent: weights count w 2^exponent; a negative one needs a grid on which that is a whole number.
+        unit: real value of w 2^exponent = 1: effect on the membrane of one step, of an input of 1.0 in real units.
         weight: the integers to start from, shape of the weight.
         biases: none, one, or one onto each.
     """

@@ -52,7 +52,7 @@ def _factors(population: PopulationPlan, layers: Mapping[str, QuantisedLayer], i
     for wire in population.wires:
         layer = layers[wire.layer]
         ones = torch.ones(1, *layer.geometry.input_shape)
-        weight = integers[wire.layer].weight
+        weight = integers[wire.layer].weight.double()  # one sign alone can reach beyond what float32 holds
         rise = layer.apply_weight(ones, weight.clamp(min=0))[0].reshape(shape)
         fall = layer.apply_weight(ones, weight.clamp(max=0))[0].reshape(shape)
         high += rise * wire.high + fall * wire.low

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_export.models.arithmetic import state_units
 from snn_export.models.delay import Delay
 from snn_export.models.neurons.integer_lif import IntegerSynaptic, SpikeGradient
-from snn_export.models.quantised.layer import QuantisedLayer, as_integers
+from snn_export.models.quantised.layer import QuantisedLayer, as_integers, exact_type
 from snn_export.models.quantised.plan import Delays, Onto, PopulationPlan, StudentPlan, WirePlan
 from snn_export.models.quantised.safety import Integers, safe_integers
 
@@ -104,7 +104,7 @@ class QuantisedStudent(nn.Module):
 
     def _run(self, encoded: EncodedInput, observe: Observer | None) -> dict[str, _History]:
         plan = self._plan
-        signals: dict[str, Tensor] = {plan.input_name: encoded.levels.to(torch.float32)}
+        signals: dict[str, Tensor] = {plan.input_name: encoded.levels}
         found: dict[str, _History] = {}
         for stage in plan.stages:
             members = [self._member(name, stage, signals, encoded) for name in stage]
@@ -119,10 +119,10 @@ class QuantisedStudent(nn.Module):
         return found
 
     def _member(self, name: str, stage: Sequence[str], signals: Mapping[str, Tensor], encoded: EncodedInput) -> _Member:
-        """A population with everything from outside its stage already summed."""
+        """A population with everything from outside its stage already summed, in a type that holds every partial sum."""
         plan, integers = self._plan.populations[name], self._integers(name)
-        batch = encoded.levels.shape[1]
-        outside, bias, loops = torch.zeros(1, batch, *plan.shape), torch.zeros(plan.shape), []
+        batch, number = encoded.levels.shape[1], exact_type(self._sum_bound(plan, integers))
+        outside, bias, loops = torch.zeros(1, batch, *plan.shape, dtype=number), torch.zeros(plan.shape), []
         for layer_name, values in integers.items():
             layer = self._layer(layer_name)
             for kind, value in zip(layer.bias_plans, values.biases, strict=True):
@@ -132,7 +132,7 @@ class QuantisedStudent(nn.Module):
                 else:
                     bias = bias + spread * float(1 << plan.bias_exponent)
         for wire in plan.wires:
-            layer, weight = self._layer(wire.layer), integers[wire.layer].weight
+            layer, weight = self._layer(wire.layer), integers[wire.layer].weight.to(number)
             if wire.source in stage:
                 loops.append(_Loop(wire, layer, weight))
             else:
@@ -140,6 +140,17 @@ class QuantisedStudent(nn.Module):
                 outside = outside + sums.reshape(len(sums), batch, *plan.shape)
         host = encoded.host.get(name)
         return _Member(plan, self._neurons[name], outside, bias if host is None else bias + host.to(bias.dtype), loops)
+
+    def _sum_bound(self, population: PopulationPlan, integers: Mapping[str, Integers]) -> float:
+        """Largest |partial sum| in front of a population, all wires and currents added in any order."""
+        bound = 0.0
+        for wire in population.wires:
+            largest = max(abs(wire.low), abs(wire.high))
+            bound += self._layer(wire.layer).sum_bound(integers[wire.layer].weight, largest)
+        for name, values in integers.items():
+            plans = zip(self._layer(name).bias_plans, values.biases, strict=True)
+            bound += sum(float(bias.detach().abs().max()) for plan, bias in plans if plan.onto == "current" and bias.numel())
+        return bound
 
     def extra_repr(self) -> str:
         """What decides its behaviour beside the parameters."""
@@ -181,7 +192,8 @@ class _Member:
             a = a if arrived is None else a + arrived.reshape(a.shape)
         if self.plan.neuron.resets_at(t):
             self._u, self._v = self._neuron.init_synaptic()
-        spikes, self._u, self._v = self._neuron(a, self._u, self._v, self._bias)
+        # What is left when all is added fits: the population's limits keep it far below 2^24.
+        spikes, self._u, self._v = self._neuron(a.to(torch.float32), self._u, self._v, self._bias)
         self.spikes.append(spikes)
         self._currents.append(self._u)
         self._membranes.append(self._v)

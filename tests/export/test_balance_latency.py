@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nir
 import numpy as np
 import pytest
 from torch import nn
@@ -60,6 +61,33 @@ def test_relays_repeat_spikes_until_no_convolution_waits() -> None:
     assert found["lif"].spikes.any()
     np.testing.assert_array_equal(found["lif.relay2"].spikes, found["lif"].spikes)
     assert not found["lif.relay2"].membrane.any()
+
+
+def renamed(deployment: Deployment, old: str, new: str) -> Deployment:
+    """The same network with another name for a population."""
+    change = lambda name: new if name == old else name
+    graph, contract = deployment.graph, deployment.contract
+    nodes = {change(name): node for name, node in graph.nodes.items()}
+    edges = [(change(a), change(b)) for a, b in graph.edges]
+    update = {
+        "neurons": {change(name): spec for name, spec in contract.neurons.items()},
+        "latency": {change(name): steps for name, steps in contract.latency.items()},
+        "origin": {change(name): change(origin) for name, origin in contract.origin.items()},
+    }
+    return deployment.replace(
+        graph=nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False), contract=contract.model_copy(update=update)
+    )
+
+
+def test_a_relay_takes_no_name_that_is_taken() -> None:
+    inputs = uniform(np.random.default_rng(0), 8, 2, 6, 7, high=2.0)
+    before = renamed(prepared(two_shortcuts(), (2, 6, 7)), "outer.main.lif2", "lif.relay1")
+    after = run_passes(before, [BalanceLatency(neuron_bytes=1)], inputs)
+    assert set(before.layers) < set(after.layers)
+    assert set(after.layers) - set(before.layers) == {"lif.relay2", "lif.relay3"}
+    np.testing.assert_array_equal(
+        interpreter.run(after, inputs)["lif.relay1"].spikes, interpreter.run(before, inputs)["lif.relay1"].spikes
+    )
 
 
 def test_a_relay_is_matched_with_the_layer_it_repeats() -> None:

@@ -59,6 +59,31 @@ def test_parts_do_what_the_whole_did(case: str) -> None:
     assert SplitPopulations()(after) is after
 
 
+def test_a_part_takes_no_name_that_is_taken() -> None:
+    """Neither that of a population (lif2 is called lif1.part2 here) nor that of a weight node."""
+    before = of("dense")
+    change = {"lif2": "lif1.part2", "fc3": "fc1.part1"}
+    rename = lambda name: change.get(name, name)
+    assert set(change) < set(before.graph.nodes)
+    graph, contract = before.graph, before.contract
+    nodes = {rename(name): node for name, node in graph.nodes.items()}
+    edges = [(rename(a), rename(b)) for a, b in graph.edges]
+    update = {
+        "neurons": {rename(name): spec for name, spec in contract.neurons.items()},
+        "latency": {rename(name): steps for name, steps in contract.latency.items()},
+        "origin": {rename(name): rename(origin) for name, origin in contract.origin.items()},
+    }
+    before = before.replace(
+        graph=nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False), contract=contract.model_copy(update=update)
+    )
+    inputs = uniform(np.random.default_rng(0), 12, 4, low=-0.5, high=2.0)
+    after = run_passes(before, [SplitPopulations()], inputs)
+    parts = [name for name, origin in after.contract.origin.items() if origin == "lif1"]
+    assert parts == ["lif1.part1", "lif1.part3", "lif1.part4"]
+    assert set(before.layers) - {"lif1"} <= set(after.layers)
+    assert compare_exactly(before, after, inputs).fault is None
+
+
 def test_maps_stay_maps_and_convolutions_stay_convolutions() -> None:
     after = SplitPopulations()(of("channels"))
     assert after.shapes["lif1.part1"] == (2, *of("channels").shapes["lif1"][1:])

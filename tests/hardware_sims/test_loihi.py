@@ -22,7 +22,7 @@ from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
 from snn_export.hardware_sims.trace import Record, Trace, read_out
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import ReadoutSpec
-from tests.builders import LayerPlan, Plan, deployment_from, random_dense, random_inputs
+from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, random_dense, random_inputs
 from tests.networks import conv_deployment, conv_net, dense_net, quantised, read, uniform
 
 EVERYTHING: tuple[Record, ...] = ("spikes", "membrane", "current")
@@ -129,23 +129,23 @@ def test_unknown_record_is_refused() -> None:
 
 
 def test_overflows_of_a_network_made_to_wrap_are_counted() -> None:
-    """a = 254 << 9 in each step: u = 2^16 * 127 wraps nothing once, twice it does; the count is known by hand."""
-    layer = LayerPlan("n", np.full((1, 1), 254), du=0, dv=0, weight_exponent=9)
-    deployment = deployment_from(Plan((1,), (layer,), steps=3, low=0, high=1))
-    trace = simulated(deployment, np.ones((2, 1)))
+    """a = 4 * (254 << 7) in each step: u = 2^16 * 127 wraps nothing once, twice it does; the count is known by hand."""
+    layer = LayerPlan("n", np.full((1, 1), 254), du=0, dv=0, weight_exponent=7)
+    deployment = deployment_from(Plan((1,), (layer,), steps=3, low=0, high=4))
+    trace = simulated(deployment, np.full((2, 1), 4.0))
     first = (254 << 9) << 6
     second = (first * 4095 >> 12) + first - (1 << 24)
     assert trace.layers["n"].current[:2, 0, 0].tolist() == [first, second]
     assert first < 1 << 23 < second + (1 << 24)
-    assert assert_bit_identical(deployment, np.ones((2, 1))) == trace.layers["n"].overflows > 0
+    assert assert_bit_identical(deployment, np.full((2, 1), 4.0)) == trace.layers["n"].overflows > 0
     quiet = simulated(deployment, np.zeros((2, 1)))
     assert quiet.layers["n"].overflows == 0
 
 
 def test_saturation_counts_too() -> None:
-    layer = LayerPlan("n", np.full((1, 1), -256), du=4095, dv=0, weight_exponent=8)
-    deployment = deployment_from(Plan((1,), (layer,), steps=4))
-    trace = simulated(deployment, np.ones((1, 1)))
+    layer = LayerPlan("n", np.full((1, 1), -256), du=4095, dv=0, weight_exponent=7)
+    deployment = deployment_from(Plan((1,), (layer,), steps=4, high=2))
+    trace = simulated(deployment, np.full((1, 1), 2.0))
     assert trace.layers["n"].membrane[:, 0, 0].tolist() == [-(1 << 22), -(1 << 23) + 1, -(1 << 23) + 1, -(1 << 23) + 1]
     assert trace.layers["n"].overflows == 3
 
@@ -173,14 +173,57 @@ def test_refusal_lists_everything_at_once() -> None:
 
 
 def test_sums_beyond_float32_run_in_float64_and_only_those_beyond_that_are_refused() -> None:
-    for level, code in ((257, []), (259, []), (1 << 24, []), ((1 << 24) - 1, [])):
-        layer = LayerPlan("a", np.full((1, 1), 254), weight_exponent=8)
+    layer = LayerPlan("a", np.full((1, 1), 254), weight_exponent=7)
+    for level in (515, 517, 1 << 24, (1 << 24) - 1):
         deployment = deployment_from(Plan((1,), (layer,), high=level))
-        assert [d.code for d in LoihiSimulator().check(deployment)] == code
+        assert LoihiSimulator().check(deployment) == []
         assert_bit_identical(deployment, np.full((2, 1), float(level)))
-    assert 254 * 256 * 257 < 1 << 24 < 254 * 256 * 259
-    wide = deployment_from(Plan((1,), (LayerPlan("a", np.full((1, 1), 254), weight_exponent=22),), high=1 << 24))
+    assert 254 * 128 * 515 < 1 << 24 < 254 * 128 * 517
+    wide = deployment_from(Plan((17_000,), (replace(layer, weight=np.full((1, 17_000), 254)),), high=1 << 24))
     assert [d.code for d in LoihiSimulator().check(wide)] == ["SNX305"]
+
+
+@pytest.mark.parametrize("level", [255, -255])
+def test_a_current_that_wraps_too_little_leaves_32_bits_as_in_64(level: int) -> None:
+    """u wraps once per step: with du = 1 it grows by 64 * 254 * 128 * 255 - 2^24 in each, and passes 2^31 in the fifth."""
+    layer = LayerPlan("n", np.full((1, 1), 254), weight_exponent=7, du=1, dv=0)
+    deployment = deployment_from(Plan((1,), (layer,), steps=10, low=-255, high=255))
+    inputs = np.full((2, 1), float(level))
+    assert np.abs(simulated(deployment, inputs).layers["n"].current).max() > 1 << 31
+    assert assert_bit_identical(deployment, inputs) > 0
+
+
+def widths(layer: LayerPlan, steps: int, low: int = 0, high: int = 15) -> set[Any]:
+    program = LoihiSimulator().compile(deployment_from(Plan((2,), (layer,), steps=steps, low=low, high=high)))
+    return {population.number for population in program.populations}
+
+
+def test_the_narrowest_safe_width_is_chosen() -> None:
+    """From the bound of u over all steps; where that is too coarse, from the signs the input really has."""
+    weight = np.array([[254, -256]])
+    assert widths(LayerPlan("n", weight, weight_exponent=7, du=1), steps=3) == {np.dtype(np.int32)}
+    assert widths(LayerPlan("n", weight, weight_exponent=7, du=1), steps=3, high=255) == {np.dtype(np.int32)}
+    assert widths(LayerPlan("n", weight, weight_exponent=7, du=1), steps=50, high=255) == {np.dtype(np.int64)}
+    assert widths(LayerPlan("n", weight, weight_exponent=7, du=4095), steps=50, high=255) == {np.dtype(np.int32)}
+    one_sign, both = (12 * 64 * 60 * (weights << 7) for weights in (256, 254 + 256))
+    assert one_sign + (1 << 24) < 1 << 31 < both
+    assert widths(LayerPlan("n", weight, weight_exponent=7, du=0), steps=12, high=60) == {np.dtype(np.int32)}
+
+
+def test_biases_of_all_connections_must_fit_their_one_register() -> None:
+    weight = np.full((1, 1), 2)
+    for mantissa, codes in ((2047, []), (2048, [("SNX304", "n")]), (-2048, []), (-2049, [("SNX304", "n")])):
+        bias = np.full(1, mantissa)
+        layer = LayerPlan("n", weight, bias=bias, bias_exponent=3, more=(SynapsePlan(weight, bias=bias),))
+        found = LoihiSimulator().check(deployment_from(Plan((1,), (layer,), steps=3)))
+        assert [(d.code, d.where) for d in found] == codes
+
+
+@pytest.mark.parametrize(("exponent", "fits"), [(-9, False), (-8, True), (7, True), (8, False), (20, False)])
+def test_weight_exponents_outside_the_chips_range_are_refused(exponent: int, fits: bool) -> None:
+    layer = LayerPlan("n", np.full((1, 1), -256), weight_exponent=exponent)
+    found = LoihiSimulator().check(deployment_from(Plan((1,), (layer,), steps=3)))
+    assert [(d.code, d.where) for d in found] == ([] if fits else [("SNX304", "n.weight")])
 
 
 def test_negative_weight_exponent_is_refused_where_it_would_round() -> None:

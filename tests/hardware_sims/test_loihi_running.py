@@ -250,6 +250,21 @@ def test_kernels_that_may_be_wrong_are_compiled_anew(tmp_path: Path) -> None:
     assert started(tmp_path, SMALLEST)[::2] == (0, 2)
 
 
+def test_folders_of_the_cache_are_ours_alone_under_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A umask of 002, the default of many systems, must not make a parent that the group can write to: it would be refused."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kernel_cache.folder.cache_clear()
+    before = os.umask(0o002)
+    try:
+        found = kernel_cache.folder()
+    finally:
+        os.umask(before)
+        kernel_cache.folder.cache_clear()
+    kernels = tmp_path / "cache" / "snn-export" / "kernels"
+    assert found == kernels / kernel_cache.key()
+    assert {path.stat().st_mode & 0o777 for path in (kernels.parents[1], kernels.parent, kernels, found)} == {0o700}
+
+
 def test_a_numba_with_other_internals_costs_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "snn_export.hardware_sims.loihi.numba_cache", None)
     monkeypatch.setattr(kernel_cache, "folder", lambda: ROOT)

@@ -110,6 +110,19 @@ def test_samples_do_not_hear_each_other(tmp_path: Path) -> None:
         assert differences(deployment, inputs, netx(deployment, inputs, **options)) == {}
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("wish", "seed"), [("dense", 5), ("mixed", 1)])
+def test_samples_shorter_than_the_network_is_deep(wish: str, seed: int, steps: int, tmp_path: Path) -> None:
+    """Several samples are on their way through the layers at once; none of their steps may be lost."""
+    deployment = as_deployment(random_net(np.random.default_rng(seed), replace(WISHES[wish], steps=steps)), tmp_path)
+    assert max(deployment.contract.latency.values()) > steps
+    inputs = inputs_for(np.random.default_rng(0), deployment)
+    wanted = interpreter.run(deployment, inputs, "int64")
+    assert all(layer.current.any() for layer in wanted.values())
+    for separation in ("reset", "clear"):
+        assert differences(deployment, inputs, netx(deployment, inputs, separation=separation)) == {}
+
+
 def test_netx_own_reset_does_not_separate_a_recurrent_network(tmp_path: Path) -> None:
     """Why the worker clears what is in flight: with netx's reset alone, a sample begins with the last one's spikes."""
     deployment = as_deployment(random_net(np.random.default_rng(5), WISHES["recurrent with delays"]), tmp_path)

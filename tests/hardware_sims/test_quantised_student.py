@@ -25,7 +25,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.quantised import safety
 from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.spec import EncoderSpec, NeuronSpec
-from tests.builders import LayerPlan, Plan, deployment_from, even, random_inputs
+from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, even, random_inputs
 from tests.lava_networks import KINDS, SMALL, random_network
 from tests.networks import conv_net, dense_net, quantised, read
 
@@ -174,6 +174,67 @@ def test_logits_are_what_the_readout_ranks() -> None:
     logits = student_from_deployment(deployment)(torch.tensor(inputs)).detach().numpy()
     expected = interpreter.run(deployment, inputs, "int64")["readout"].membrane[-1] * deployment.populations["readout"].unit / 8
     np.testing.assert_allclose(logits, expected, rtol=1e-6)
+
+
+def negative_exponent(rng: Generator, step: int, exponent: int) -> Deployment:
+    """A network whose first layer stores multiples of ``step`` and acts with w 2^exponent."""
+    weight = step * rng.integers(-(254 // step), 254 // step + 1, (6, 9))
+    layers = (
+        LayerPlan("hidden", weight, dv=500, threshold=90, weight_exponent=exponent),
+        LayerPlan("out", even(rng, (4, 6)), "hidden", dv=300, threshold=200, weight_exponent=-1),
+    )
+    return deployment_from(Plan((9,), layers, steps=10, high=3))
+
+
+@pytest.mark.parametrize(("step", "exponent"), [(2, -1), (4, -2), (8, -2)])
+def test_negative_exponents_that_leave_weights_whole(step: int, exponent: int) -> None:
+    rng = np.random.default_rng(0)
+    deployment = negative_exponent(rng, step, exponent)
+    student = student_from_deployment(deployment)
+    assert assert_equal(student, deployment, rng) > 0
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    learnt = deployment_from_student(student, deployment)
+    assert np.any(learnt.synapses["hidden.weight"].weight != deployment.synapses["hidden.weight"].weight)
+    assert not np.any(learnt.synapses["hidden.weight"].weight % (1 << -exponent)), "and stay whole"
+    assert_equal(student, learnt, rng)
+
+
+def test_negative_exponents_that_cut_weights_off_are_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        student_from_deployment(negative_exponent(np.random.default_rng(0), 2, -2))
+    assert caught.value.code == "SNX317"
+    assert caught.value.diagnostics[0].where == "hidden.weight"
+
+
+@pytest.mark.parametrize("level", [3999, 16777213])
+def test_sums_that_pass_beyond_float32_on_their_way_are_exact(level: int) -> None:
+    """A constant input cancels in the end; before it does, partial sums exceed 2^24."""
+    rng = np.random.default_rng(0)
+    half = np.abs(even(rng, (3, 500)))
+    one = LayerPlan("one", np.concatenate([half, -half], axis=1), threshold=100, weight_exponent=1)
+    assert_cancels(deployment_from(Plan((1000,), (one,), steps=2, low=level, high=level)))
+
+
+def test_several_wires_that_only_together_pass_beyond_float32() -> None:
+    """Each wire's sum stays below 2^24, what they add up to on the way does not."""
+    level = 65535
+    more = tuple(SynapsePlan(np.full((1, 1), weight)) for weight in (254, -254, -255))
+    one = LayerPlan("one", np.full((1, 1), 255), threshold=100, more=more)
+    assert 255 * level < 1 << 24 < 509 * level
+    assert_cancels(deployment_from(Plan((1,), (one,), steps=2, low=level, high=level)))
+
+
+def assert_cancels(deployment: Deployment) -> None:
+    """Equal to the interpreter on the one input there is, which adds up to nothing."""
+    inputs = np.full((2, 2, *deployment.input_shape), float(deployment.contract.encoder.high))
+    student = student_from_deployment(deployment)
+    trace = simulator("quantised_student", module=student).run((deployment, student), inputs, ("current",))
+    np.testing.assert_array_equal(trace.layers["one"].current, interpreter.run(deployment, inputs, "int64")["one"].current)
+    assert not trace.layers["one"].current.any()
+    student(torch.tensor(inputs)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in student.parameters())
 
 
 def test_float_and_unsafe_deployments_are_refused() -> None:

@@ -37,6 +37,20 @@ def test_forward_is_the_integer_step(seed: int, du: int, dv: int, threshold: int
     np.testing.assert_array_equal(mem.numpy(), new_v)
 
 
+def test_a_current_that_leaves_24_bits_is_that_of_64_bit_arithmetic() -> None:
+    """Sums at their limit with a slow filter: u wraps once per step and grows beyond 2^31."""
+    a, step = np.full(3, (1 << 24) - 1), IntegerSynaptic(1, 0, 131071)
+    u, v = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    syn, mem = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for _ in range(8):
+        u, v, fired, _, _ = arithmetic.loihi_step(u, v, a, 0, 1, 0, 131071 << arithmetic.STATE_SHIFT)
+        spikes, syn, mem = step(torch.tensor(a, dtype=torch.float64), syn, mem)
+        np.testing.assert_array_equal(syn.numpy(), u)
+        np.testing.assert_array_equal(mem.numpy(), v)
+        np.testing.assert_array_equal(spikes.numpy(), fired)
+    assert u.min() > 1 << 31
+
+
 def test_leaky_is_a_synaptic_that_forgets_its_current() -> None:
     a = torch.randint(-500, 500, (6, 4, 5)).float()
     leaky, synaptic = IntegerLeaky(700, 90), IntegerSynaptic(4095, 700, 90)

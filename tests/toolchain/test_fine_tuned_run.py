@@ -12,10 +12,17 @@ from typing import Any
 
 import pytest
 
+from snn_export.commands.telling import ConsoleTeller
+from snn_export.config import load_config
+from snn_export.pipeline.files import REPORT_FILE
+from snn_export.pipeline.steps import Context
+from snn_export.pipeline.verification import verify
+from snn_export.pipeline.workspace import Workspace
 from tests.conftest import FinishedRun, heed_interrupts, snn_export
 from tests.lava_environment import require_lava
 
 FINE_TUNED = ("--set", "quantize.fine_tune_epochs=3")
+FEW = ("--set", "verify.samples=24", "--set", "verify.backends.lava.required=false")
 ALL_SAMPLES = ("--set", "verify.backends.lava.samples=0")
 
 
@@ -75,8 +82,7 @@ def test_weights_really_moved(fine_tuned: FinishedRun, finished_run: FinishedRun
 
 
 def test_file_beside_its_forms_is_verified_with_them(fine_tuned: FinishedRun) -> None:
-    settings = ("--set", "verify.samples=24", "--set", "verify.backends.lava.required=false")
-    done = snn_export("verify", "out/quantize/net.nir", *settings, "--format", "json", cwd=fine_tuned.root)
+    done = snn_export("verify", "out/quantize/net.nir", *FEW, "--format", "json", cwd=fine_tuned.root)
     assert done.returncode == 0, done.stdout + done.stderr
     found = next(c for c in json.loads(done.stdout)["comparisons"] if c["target"] == "quantised_student")
     assert (found["verdict"], found["samples"]) == ("EXACT", 24)
@@ -126,5 +132,29 @@ def test_file_is_fine_tuned_by_the_command(finished_run: FinishedRun, tmp_path: 
     assert json.loads(done.stdout)["file"] == "tuned.nir"
     from snn_export import load
 
-    assert load(root / "tuned.nir").contract.lineage.passes[-1] == "fine_tune"
+    lineage = load(root / "tuned.nir").contract.lineage
+    assert lineage.passes[-1] == "fine_tune"
     assert not list(root.glob(".tuned*"))
+    files = {role: lineage.files[role].path for role in ("searched", "quantised_student")}
+    assert files == {"searched": "tuned.searched.nir", "quantised_student": "tuned.quantised_student.safetensors"}
+    done = snn_export("verify", "tuned.nir", *FEW, "--format", "json", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = next(c for c in json.loads(done.stdout)["comparisons"] if c["target"] == "quantised_student")
+    assert (found["verdict"], found["samples"]) == ("EXACT", 24)
+
+
+@pytest.mark.parametrize("gone", ["quantised_student.safetensors", "searched.nir"])
+def test_a_student_that_is_gone_is_listed_as_not_compared(fine_tuned: FinishedRun, gone: str, tmp_path: Path) -> None:
+    """By the command on a file, and by the step of a run (which a whole run would precede with making the files again)."""
+    root = fine_tuned.copy(tmp_path)
+    (root / "out" / "quantize" / gone).unlink()
+    done = snn_export("verify", "out/quantize/net.nir", *FEW, "--format", "json", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    few = {"verify.samples": "24", "verify.backends.lava.samples": "8", "verify.backends.lava.required": "false"}
+    config = load_config(root / "snn-export.toml", few).config
+    with ConsoleTeller() as teller:
+        verify(Context(config, Workspace(root / "out"), tmp_path, teller, root))
+    for report in (json.loads(done.stdout), json.loads((tmp_path / REPORT_FILE).read_text(encoding="utf-8"))):
+        assert not any(c["target"] == "quantised_student" for c in report["comparisons"])
+        found = {item["what"]: (item["status"], item["why"]) for item in report["coverage"]}
+        assert found["the quantised_student form of the network"] == ("NOT_COMPARED", f"{gone} is not there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from torch import nn
 
 import snn_export
 from snn_export.data.dataset import Samples
+from snn_export.export.contract import FileReference
 from snn_export.export.deployment import Deployment
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec
+from snn_export.pipeline.verification import forms_beside
 from snn_export.training.fine_tuning import fine_tune_deployment, load_quantised_student, save_quantised_student
 from snn_export.training.loop import Progress
 from snn_export.training.recipes.registry import load_recipe
@@ -111,6 +114,42 @@ def test_interrupted_fine_tuning_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     again = tuned(untrained(), samples(0), samples(1, 60), checkpoint_dir=tmp_path)
     assert again.training.resumed_from == 3
     assert again.deployment.fingerprint == whole.deployment.fingerprint
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"full_scale": 4.0}])
+def test_a_checkpoint_of_another_encoder_is_left_aside(change: dict[str, float], tmp_path: Path) -> None:
+    """Same integers, same data, other spikes going in: another run."""
+    start = untrained("rate")
+    contract = start.contract
+    other = start.replace(contract=contract.model_copy(update={"encoder": replace(contract.encoder, **change)}))  # type: ignore[arg-type]
+    tuned(start, samples(0), samples(1, 60), checkpoint_dir=tmp_path)
+    again = tuned(other, samples(0), samples(1, 60), checkpoint_dir=tmp_path)
+    assert again.training.resumed_from == 0
+    assert "belongs to a run with other data" in again.training.notes[0]
+    assert again.deployment.fingerprint == tuned(other, samples(0), samples(1, 60)).deployment.fingerprint
+
+
+def test_a_network_tuned_again_does_not_name_the_first_student() -> None:
+    start = untrained()
+    named_files = {
+        role: FileReference(path=f"{role}.file", sha256="0" * 64) for role in ("float", "searched", "quantised_student")
+    }
+    lineage = start.contract.lineage.model_copy(update={"files": named_files})
+    start = start.replace(contract=start.contract.model_copy(update={"lineage": lineage}))
+    assert tuned(start, samples(0), samples(1, 60)).deployment.contract.lineage.files == {"float": named_files["float"]}
+
+
+def test_a_file_of_the_library_says_that_its_student_is_not_compared(tmp_path: Path) -> None:
+    result = tuned(untrained(), samples(0), samples(1, 60))
+    forms = forms_beside(snn_export.save(result.deployment, tmp_path / "tuned.nir"))
+    found = {item.what: (item.status, item.why) for item in forms.absent}
+    assert forms.quantised_student is None
+    assert found["the quantised_student form of the network"] == (
+        "NOT_COMPARED", "the lineage names no quantised_student file",
+    )  # fmt: skip
+    assert all("quantised_student" not in item.what for item in forms_beside(
+        snn_export.save(untrained(), tmp_path / "start.nir")
+    ).absent), "it was never tuned"  # fmt: skip
 
 
 def test_checkpoint_brings_the_student_back_on_its_own_start_alone(tmp_path: Path) -> None:

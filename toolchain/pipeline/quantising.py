@@ -72,19 +72,27 @@ def quantize(context: Context) -> StepResult:
 def quantize_file(source: Path, target: Path, config: Config, base: Path, teller: Teller) -> Path:
     """Quantise a float deployment's file with training samples of the configured data; returns the file written.
 
-    With ``quantize.fine_tune_epochs`` it is fine-tuned on its labels; what an interrupted run needs to continue lies beside the
-    target until it is done.
+    With ``quantize.fine_tune_epochs`` it is fine-tuned on its labels. What an interrupted run needs to continue lies beside the
+    target until it is done; what verification needs stays there: the student's parameters (``net.quantised_student.safetensors``
+    for ``net.nir``) and the network they started from (``net.searched.nir``).
     """
     deployment, data = nir_io.read(source), _dataset(config, base)
     teller.line(f"searching scales on {config.quantize.calibration_samples} training samples")
-    quantised = searched(deployment, data, config)
+    found = searched(deployment, data, config)
+    quantised = with_files(relocated(found, source.parent, target.parent), target.parent, {"float": source})
     if config.quantize.fine_tune_epochs:
         place = target.with_name(f".{target.name}.training")
         with teller.training("fine-tuning") as progress:
-            quantised = _fine_tuned(quantised, data, config, *_lesson(source, deployment, config), place, progress).deployment
+            tuned = _fine_tuned(quantised, data, config, *_lesson(source, deployment, config), place, progress)
+        kept = {
+            "searched": nir_io.write(quantised, target.with_name(f"{target.stem}.{SEARCHED_FILE}")),
+            "quantised_student": target.with_name(f"{target.stem}.{QUANTISED_STUDENT_FILE}"),
+        }
+        save_quantised_student(kept["quantised_student"], tuned.student, quantised)
         (place / CHECKPOINT_NAME).unlink(missing_ok=True)
         place.rmdir()
-    return nir_io.write(with_files(relocated(quantised, source.parent, target.parent), target.parent, {"float": source}), target)
+        quantised = with_files(tuned.deployment, target.parent, kept)
+    return nir_io.write(quantised, target)
 
 
 def sweep_file(source: Path, config: Config, base: Path, bits: Sequence[int], part: Part, teller: Teller) -> BitSweep:

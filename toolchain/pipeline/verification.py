@@ -43,6 +43,7 @@ from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSumm
 from snn_export.reporting.report import Rung as RungRecord
 from snn_export.training.checkpoint import load_model
 from snn_export.training.evaluate import predictions
+from snn_export.training.fine_tuning import STEP as FINE_TUNE
 from snn_export.training.fine_tuning import load_quantised_student
 from snn_export.training.threads import use_threads
 from snn_export.verification import assemble
@@ -83,13 +84,16 @@ def verify(context: Context) -> StepResult:
     """Run the whole ladder on the test samples and write ``report.json``."""
     config, space = context.config, context.workspace
     folders = {name: space.folder(name) for name in ("teacher", "student", "export", "quantize")}
+    quantised = nir_io.read(folders["quantize"] / QUANTISED_FILE)
+    learnt, absent = _learnt(quantised, folders["quantize"])
     forms = Forms(
-        quantised=nir_io.read(folders["quantize"] / QUANTISED_FILE),
+        quantised=quantised,
         folded=nir_io.read(folders["export"] / FLOAT_FILE),
         student=load_student(folders["student"] / STUDENT_FILE),
         teacher=load_model(folders["teacher"] / TEACHER_FILE),
-        quantised_student=_learnt(folders["quantize"]),
+        quantised_student=learnt,
         training=tuple(read_summary(folders[name]) for name in _trained(folders)),
+        absent=absent,
     )
     report = verify_forms(forms, config, context.base, context.teller.line)
     write_report(report, context.folder / REPORT_FILE)
@@ -98,10 +102,28 @@ def verify(context: Context) -> StepResult:
     return StepResult(f"{verdict}: {len(report.comparisons)} comparisons on {report.samples} samples", reusable=not broken)
 
 
-def _learnt(folder: Path) -> QuantisedStudent | None:
-    """The student that fine-tuning left, from its parameters and the deployment it started from; None where there is none."""
-    checkpoint = folder / QUANTISED_STUDENT_FILE
-    return load_quantised_student(checkpoint, nir_io.read(folder / SEARCHED_FILE)) if checkpoint.is_file() else None
+def _learnt(quantised: Deployment, folder: Path) -> tuple[QuantisedStudent | None, tuple[CoverageItem, ...]]:
+    """The student that fine-tuning left in a step's folder; where its files are gone, the item that says so. None: not tuned."""
+    if not _fine_tuned(quantised):
+        return None, ()
+    gone = [name for name in (QUANTISED_STUDENT_FILE, SEARCHED_FILE) if not (folder / name).is_file()]
+    if gone:
+        return None, (_absent(LEARNT, f"{gone[0]} is not there"),)
+    return load_quantised_student(folder / QUANTISED_STUDENT_FILE, nir_io.read(folder / SEARCHED_FILE)), ()
+
+
+def _fine_tuned(quantised: Deployment) -> bool:
+    """Whether a trained module stands behind the integers: then the report has to speak of it, also where it is gone."""
+    lineage = quantised.contract.lineage
+    return FINE_TUNE in lineage.passes or LEARNT in lineage.files
+
+
+def _absent(role: str, why: str) -> CoverageItem:
+    """The item of an earlier form that is not there."""
+    fix = "verify beside the files it was made from"
+    if role == LEARNT:
+        fix += "; snn-export quantize --fine-tune writes the student's beside the network"
+    return CoverageItem(what=f"the {role} form of the network", status="NOT_COMPARED", why=why, fix=fix)
 
 
 def _trained(folders: Mapping[str, Path]) -> tuple[str, ...]:
@@ -293,15 +315,14 @@ def forms_beside(path: Path) -> Forms:
     if not quantised.quantised:
         raise UserError("SNX302", f"{path.name} is not on an integer grid", where=str(path), why="integer backends run integers",
                         fix=f"snn-export quantize {path.name}")  # fmt: skip
-    files, absent = quantised.contract.lineage.files, []
+    files, absent = quantised.contract.lineage.files, dict[str, CoverageItem]()
     found: dict[str, Path] = {}
-    learnt = [role for role in ("searched", LEARNT) if role in files]
-    for role in ("student", "float", *learnt):
+    for role in ("student", "float", *((LEARNT, "searched") if _fine_tuned(quantised) else ())):
         file = path.parent / files[role].path if role in files else None
         if file is None or not file.is_file():
-            where = "the lineage names none" if file is None else f"{files[role].path} is not there"
-            absent.append(CoverageItem(what=f"the {role} form of the network", status="NOT_COMPARED", why=where,
-                                       fix="verify beside the files it was made from"))  # fmt: skip
+            form = LEARNT if role == "searched" else role  # the deployment it started from is there to read it with
+            why = f"the lineage names no {role} file" if file is None else f"{files[role].path} is not there"
+            absent.setdefault(form, _absent(form, why))
             continue
         if nir_io.file_digest(file) != files[role].sha256:
             raise UserError("SNX119", f"{files[role].path} is not the file {path.name} was made from", where=str(file),
@@ -314,5 +335,5 @@ def forms_beside(path: Path) -> Forms:
         quantised_student=load_quantised_student(found[LEARNT], nir_io.read(found["searched"]))
         if {"searched", LEARNT} <= found.keys()
         else None,
-        absent=tuple(absent),
+        absent=tuple(absent.values()),
     )

@@ -28,6 +28,8 @@ from snn_export.training.recipe import Recipe
 from snn_export.training.settings import TrainingSettings
 
 STEP = "fine_tune"
+EARLIER_ROLES = ("searched", "quantised_student")
+"""Files in a lineage that belong to an earlier fine-tuning: they say nothing about a network that was tuned again."""
 FORMAT = 1
 
 
@@ -75,7 +77,7 @@ def fine_tune_deployment(
         progress: as for :func:`snn_export.training.loop.fit`.
 
     Raises:
-        UserError: SNX302, SNX313 for a deployment that cannot be trained; SNX310 to SNX312 from the loop; SNX315 where the
+        UserError: SNX302, SNX313, SNX317 for a deployment that cannot be trained; SNX310 to SNX312 from the loop; SNX315 where the
             result could overflow.
     """
     student = student_from_deployment(deployment)
@@ -83,7 +85,8 @@ def fine_tune_deployment(
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = _validated(model, validation)
     result = fit(
-        model, train, validation, recipe, settings, teacher=teacher, checkpoint_dir=checkpoint_dir, progress=progress
+        model, train, validation, recipe, settings, teacher=teacher, checkpoint_dir=checkpoint_dir,
+        origin=deployment.fingerprint, progress=progress,
     )  # fmt: skip
     after = _validated(model, validation)
     improved = after > before
@@ -156,5 +159,6 @@ def _exported(student: QuantisedStudent, deployment: Deployment) -> Deployment:
             fix="report this network; until then quantise it without fine-tuning",
         )  # fmt: skip
     lineage = result.contract.lineage
-    extended = Lineage(passes=(*lineage.passes, STEP), parents=(*lineage.parents, deployment.fingerprint), files=lineage.files)
+    files = {role: file for role, file in lineage.files.items() if role not in EARLIER_ROLES}
+    extended = Lineage(passes=(*lineage.passes, STEP), parents=(*lineage.parents, deployment.fingerprint), files=files)
     return result.replace(contract=result.contract.model_copy(update={"lineage": extended}))

@@ -70,6 +70,7 @@ def fit(
     *,
     teacher: nn.Module | None = None,
     checkpoint_dir: Path | None = None,
+    origin: str = "",
     progress: ProgressCallback | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place and leave it with the weights of its best epoch, in evaluation mode.
@@ -86,6 +87,8 @@ def fit(
         settings: epochs, learning rate, seed.
         teacher: frozen, in evaluation mode, asked for logits of the same (shifted) inputs; needed where the recipe says so.
         checkpoint_dir: folder of ``training.safetensors``, written after every epoch; None keeps nothing.
+        origin: fingerprint of what ``model`` was made from, where its weights and its text do not show all of it; a checkpoint
+            of another origin is not taken over.
         progress: called at most about five times a second, and after every epoch.
 
     Raises:
@@ -93,7 +96,7 @@ def fit(
     """
     run = _Run(model, train, validation, recipe, settings, teacher if recipe.needs_teacher else None, progress or _silent)
     _check(run)
-    fingerprint = run_fingerprint(model, train, validation, recipe, settings, teacher=run.teacher)
+    fingerprint = run_fingerprint(model, train, validation, recipe, settings, teacher=run.teacher, origin=origin)
     state = TrainingState(_optimizer(model, settings))
     message = restore_state(checkpoint_dir, fingerprint, model, state) if checkpoint_dir else ""
     resumed_from = len(state.history)

@@ -66,13 +66,18 @@ def run_fingerprint(
     settings: TrainingSettings,
     *,
     teacher: nn.Module | None,
+    origin: str = "",
 ) -> str:
-    """SHA-256 of all that decides a run's outcome: initial weights, teacher, data, recipe, settings, versions of the engines."""
+    """SHA-256 of all that decides a run's outcome: initial weights, teacher, data, recipe, settings, versions of the engines.
+
+    origin: what else decides it and neither the weights nor the text of ``model`` shows.
+    """
     import snntorch
 
     parts = {
         "model": _weights_fingerprint(model),
         "structure": str(model),
+        "origin": origin,
         "teacher": None if teacher is None else _weights_fingerprint(teacher),
         "data": array_fingerprint((train.x, train.y, validation.x, validation.y)),
         "recipe": recipe.describe(),
