@@ -26,7 +26,8 @@ def _networks(result: dict[str, Any]) -> list[str]:
         f"{result['threads']} threads; microseconds per sample and step, median (minimum); ratios of medians, and (of minima).",
         "bare = the convolutions and products alone, in the faster of two memory layouts.",
         "",
-        "| network | T | B | Lava / ours | ours / bare | snnTorch / ours | Norse / ours | ours | bare | Lava | runs | fire | bits off |",
+        "| network | T | B | Lava / ours | ours / bare | snnTorch / ours | Norse / ours "
+        "| ours | bare | Lava | runs | fire | bits off |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for network in result["networks"]:

@@ -77,8 +77,8 @@ def fine_tune_deployment(
         progress: as for :func:`snn_export.training.loop.fit`.
 
     Raises:
-        UserError: SNX302, SNX313, SNX317 for a deployment that cannot be trained; SNX310 to SNX312 from the loop; SNX315 where the
-            result could overflow.
+        UserError: SNX302, SNX313, SNX317 for a deployment that cannot be trained; SNX310 to SNX312 from the loop; SNX315 where
+            the result could overflow.
     """
     student = student_from_deployment(deployment)
     model: nn.Module = _BatchFirst(student) if deployment.contract.encoder.kind == "events" else student
