@@ -16,6 +16,7 @@ import snntorch
 from snn_export.export.graph import Shape
 from snn_export.models.arithmetic import DECAY_ONE, FULL_CURRENT_DECAY, alpha_from_integer, decay_from_integer, tau_from_integer
 from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.neurons.lif import Lif
 from snn_export.models.spec import NeuronSpec, Reset
 
 RESETS: dict[str, Reset] = {"zero": "zero", "subtract": "subtract", "none": "none"}
@@ -77,6 +78,28 @@ def read_neuron(name: str, module: Any, round_decays: bool) -> ReadNeuron:
     reset = RESETS[module.reset_mechanism]
     late = int(reset != "none" and (bool(module.reset_delay) or isinstance(module, LATE_WHATEVER_IT_SAYS)))
     return ReadNeuron(NeuronSpec(dv, du, reset=reset, reset_delay=late), threshold)
+
+
+def read_lif(name: str, module: Lif) -> ReadNeuron:
+    """Semantics of a :class:`~snn_export.models.neurons.lif.Lif`, which states them itself.
+
+    Raises:
+        UserError: SNX211 for a threshold that is not positive, SNX350 for a membrane that does not begin at zero; both at once.
+    """
+    found: list[Diagnostic] = []
+    if not module.rule.threshold > 0:
+        why = "a silent neuron would fire"
+        what = f"has the threshold {module.rule.threshold:g}"
+        found += refused("SNX211", name, what, why, "use a positive threshold").diagnostics
+    if module.rule.initial:
+        found += refused(
+            "SNX350", name, f"begins with a membrane of {module.rule.initial:g}",
+            "NIR has no initial membrane, and a chip clears its membranes before every sample; a bias would come in every step",
+            "convert with max_norm or calibration, which begin at zero, or run this network in PyTorch only",
+        ).diagnostics  # fmt: skip
+    if found:
+        raise UserError.from_diagnostics(tuple(found))
+    return ReadNeuron(module.spec, module.rule.threshold)
 
 
 def _decays(name: str, module: Any, round_decays: bool) -> tuple[int, int]:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from snn_export.export.contract import ExecutionContract, Lineage
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import CONV_TYPES, Shape, latencies, shapes
-from snn_export.export.snntorch_neurons import population_node, read_neuron, refused
+from snn_export.export.snntorch_neurons import population_node, read_lif, read_neuron, refused
 from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.neurons.lif import Lif
 from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.residual import ResidualSum
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutRule, ReadoutSpec
@@ -109,9 +110,9 @@ def deployment_from_snntorch(
     """Read a trained ``nn.Sequential`` of torch layers and snnTorch neurons into a float Deployment.
 
     Understood: Conv1d, Conv2d, Linear, BatchNorm1d/2d after any of them (folded), AvgPool2d, Flatten, Dropout and Identity
-    (nothing at inference), ``snntorch.Leaky``, ``Synaptic``, ``RLeaky``, ``RSynaptic``; :class:`Recurrent`, :class:`Delay`,
-    :class:`Integrator` and :class:`ResidualSum` of ``snn_export.models``; nested ``nn.Sequential``. Parameters are taken as
-    they stand in evaluation mode and widened to float64.
+    (nothing at inference), ``snntorch.Leaky``, ``Synaptic``, ``RLeaky``, ``RSynaptic``; :class:`Lif`, :class:`Recurrent`,
+    :class:`Delay`, :class:`Integrator` and :class:`ResidualSum` of ``snn_export.models``; nested ``nn.Sequential``. Parameters
+    are taken as they stand in evaluation mode and widened to float64.
 
     Args:
         layers: the network; names of its layers become layer ids, "block1.conv1" for those inside a container "block1".
@@ -128,8 +129,8 @@ def deployment_from_snntorch(
 
     Raises:
         UserError: SNX210 unknown module, SNX211 neuron settings, SNX213 a residual sum that does not fit, SNX214 a delay behind
-            a bias, SNX215 a filter without leak, SNX240 misplaced batch-norm, SNX241 a decay off the grid, SNX206 shapes; all
-            findings of all layers in one error.
+            a bias, SNX215 a filter without leak, SNX240 misplaced batch-norm, SNX241 a decay off the grid, SNX350 a membrane that
+            does not begin at zero, SNX206 shapes; all findings of all layers in one error.
     """
     reading = _Reading(dt, round_decays, tuple(int(size) for size in input_shape))
     _check_request(reading, layers, steps)
@@ -334,6 +335,11 @@ def _read_spiking(reading: _Reading, name: str, module: Any) -> None:
         reading.add_loop(name, f"{name}.recurrent", _recurrence(f"{name}.recurrent", module.recurrent, reading.known_shape))
 
 
+def _read_lif(reading: _Reading, name: str, module: Lif) -> None:
+    found = read_lif(name, module)
+    reading.add_population(name, found.spec, found.threshold)
+
+
 def _recurrence(name: str, module: Any, shape: Shape) -> nir.NIRNode:
     """Weights on the way back: dense, a convolution, or one V per neuron or for all (a Scale)."""
     if type(module) is nn.Linear:
@@ -367,6 +373,7 @@ _READERS: tuple[tuple[type[nn.Module], Callable[[_Reading, str, Any], None]], ..
     (snntorch.RLeaky, _read_spiking),
     (snntorch.RSynaptic, _read_spiking),
     (Recurrent, _read_spiking),
+    (Lif, _read_lif),
     (Integrator, _read_integrator),
     (nn.Dropout, _skip),
     (nn.Dropout1d, _skip),
@@ -393,7 +400,7 @@ def _shape_behind(module: nn.Module, shape: Shape | None) -> Shape | None:
     """Shape behind a layer that was not read, as torch computes it; None where even torch cannot say."""
     if isinstance(module, nn.Linear):
         return (int(module.out_features),)
-    if shape is None or isinstance(module, snntorch.SpikingNeuron | Recurrent | Integrator | Delay):
+    if shape is None or isinstance(module, snntorch.SpikingNeuron | Recurrent | Lif | Integrator | Delay):
         return shape
     was_training = module.training
     try:

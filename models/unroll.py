@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.neurons.lif import UNSTEPPABLE, Lif, lif_rule_of, lif_steps
 from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.residual import ResidualSum
 
 Observer = Callable[[str, Tensor | None, Tensor], None]
 """Called as ``observe(name, spikes, membrane)`` with (T, B, *features) tensors; spikes is None for an integrator."""
+SpikeListener = Callable[[str, Tensor], None]
+"""Called as ``listen(name, spikes)`` with (T, B, *features) spikes, with gradient where there is one."""
 
 STATELESS_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
@@ -42,8 +45,6 @@ NEURONS: dict[type[nn.Module], int] = {snntorch.Leaky: 1, snntorch.Synaptic: 2, 
 """snnTorch neurons, and how many states they keep beside the spikes (membrane last)."""
 HEARS_ITSELF = (snntorch.RLeaky, snntorch.RSynaptic, Recurrent)
 CONTAINERS = (nn.Sequential, ResidualSum)
-UNSTEPPABLE = ("init_hidden", "inhibition", "state_quant")
-"""Settings of a snnTorch neuron under which one call is not one step of the plain equations."""
 
 
 @runtime_checkable
@@ -67,6 +68,8 @@ class _Flow:
     steps: int
     batch: int
     observe: Observer | None
+    listen: SpikeListener | None
+    detach_reset: bool
 
     def currents(self) -> Tensor:
         """(T, B, *features)."""
@@ -79,7 +82,16 @@ class _Flow:
         return replace(self, value=values.flatten(0, 1), over_time=True)
 
 
-def unroll(layers: nn.Sequential, inputs: Tensor, steps: int, *, constant: bool, observe: Observer | None = None) -> Tensor:
+def unroll(
+    layers: nn.Sequential,
+    inputs: Tensor,
+    steps: int,
+    *,
+    constant: bool,
+    observe: Observer | None = None,
+    listen: SpikeListener | None = None,
+    detach_reset: bool = False,
+) -> Tensor:
     """Membrane of the final integrator over time, (T, B, K), from zero state.
 
     Args:
@@ -94,6 +106,8 @@ def unroll(layers: nn.Sequential, inputs: Tensor, steps: int, *, constant: bool,
             variance; only the n/(n-1) of the running variance differs) and dropout draws one mask for all steps.
         observe: called once per neuron layer, in order, with its name ("block1.lif" inside a container "block1"). The membrane
             is the one snnTorch returns: after the reset of the same step where ``reset_delay`` is False.
+        listen: as ``observe``, for spikes alone, which costs no memory.
+        detach_reset: the gradient of ``Leaky`` and ``Lif`` populations does not see the reset. It changes no value.
 
     Raises:
         UserError: SNX210 for a layer type that cannot be unrolled, SNX211 for a neuron's setting that cannot, SNX212 for a
@@ -107,7 +121,7 @@ def unroll(layers: nn.Sequential, inputs: Tensor, steps: int, *, constant: bool,
             fix="pass inputs of shape (T, B, *shape) with T = steps, or constant=True with (B, *shape)",
         )  # fmt: skip
     batch = inputs.shape[0] if constant else inputs.shape[1]
-    flow = _Flow(inputs if constant else inputs.flatten(0, 1), not constant, steps, batch, observe)
+    flow = _Flow(inputs if constant else inputs.flatten(0, 1), not constant, steps, batch, observe, listen, detach_reset)
     return _run("", layers, flow).currents()
 
 
@@ -127,13 +141,25 @@ def _run(name: str, layer: nn.Module, flow: _Flow) -> _Flow:
         return flow.through_time(layer(currents))
     if isinstance(layer, Integrator):
         spikes, membrane = None, _accumulate(layer, currents)
-    elif isinstance(layer, Population):
-        spikes, membrane = layer.run_steps(currents)
     else:
-        spikes, membrane = _step_neurons(layer, currents, with_membrane=flow.observe is not None)
+        spikes, membrane = _spikes(layer, currents, flow)
     if flow.observe is not None:
         flow.observe(name, spikes, membrane)
+    if flow.listen is not None and spikes is not None:
+        flow.listen(name, spikes)
     return flow.through_time(membrane if spikes is None else spikes)
+
+
+def _spikes(layer: nn.Module, currents: Tensor, flow: _Flow) -> tuple[Tensor, Tensor]:
+    """Spikes and membranes of a population; membranes may be those of the last step alone where nobody observes them."""
+    observed = flow.observe is not None
+    rule = lif_rule_of(layer)
+    # What learns goes through one autograd function; what is only run is run by snnTorch itself. Same spikes, same membranes.
+    if rule is not None and (isinstance(layer, Lif) or (torch.is_grad_enabled() and currents.requires_grad)):
+        return lif_steps(currents, replace(rule, detach_reset=flow.detach_reset or rule.detach_reset), with_membranes=observed)
+    if isinstance(layer, Population):
+        return layer.run_steps(currents)
+    return _step_neurons(layer, currents, with_membrane=observed)
 
 
 def _sum(name: str, main: _Flow, shortcut: _Flow) -> _Flow:
@@ -157,6 +183,11 @@ def leaves(layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 yield f"{name}.{inner}", found
         elif layer is not None:
             yield name, layer
+
+
+def is_population(layer: nn.Module) -> bool:
+    """True for a layer that fires: a neuron of snnTorch, ``Recurrent``, or a ``Population``."""
+    return type(layer) in NEURONS or isinstance(layer, (Recurrent, Population))
 
 
 def check_unrollable(layers: nn.Sequential) -> None:

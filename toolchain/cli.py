@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": LazyCommand("snn_export.commands.doctor:command", "Check that this machine can do the work."),
     "run": LazyCommand("snn_export.commands.run:command", "Do everything: train, distil, export, quantize, verify, report."),
     "train": LazyCommand("snn_export.commands.train:command", "Train the teacher and distil the spiking student."),
+    "recipes": LazyCommand("snn_export.commands.recipes:command", "List the ways a student can learn, and what each needs."),
     "quantize": LazyCommand("snn_export.commands.quantize:command", "Put a network on the integer grid of a chip."),
     "export": LazyCommand(
         "snn_export.commands.export:command", "Write the trained network as NIR with its contract, or as lava-dl's HDF5."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,9 @@ from pydantic.fields import FieldInfo
 
 Key = tuple[str, ...]
 """A key as its names, e.g. ``("model", "steps")``."""
+
+
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class _Section(BaseModel):
@@ -30,30 +33,51 @@ class ProjectConfig(_Section):
 class DataConfig(_Section):
     """What is learnt."""
 
-    source: str = Field("digits", min_length=1, description='"digits", or "npz:FILE" with x_train, y_train, x_test, y_test')
+    source: str = Field(
+        "digits", min_length=1, description='"digits", "npz:FILE", "cifar10:FOLDER", ...: snn-export explain SNX011'
+    )
     validation: float = Field(0.12, gt=0, lt=1, description="part of the training samples that chooses the best epoch")
 
 
 class ModelConfig(_Section):
     """The two networks."""
 
-    teacher: str = Field("convnet", min_length=1, description="network that is trained first and taught from")
+    teacher: str = Field(
+        "convnet", min_length=1, description="network that is trained first, or read: FILE.onnx, FILE.py:build, NAME@WEIGHTS"
+    )
     student: str = Field("convnet", min_length=1, description="spiking network")
     steps: int = Field(8, ge=1, description="time steps T per sample")
-    dv: int = Field(1024, ge=1, le=4095, description="membrane decay as the chip holds it: beta = 1 - dv/4096")
+    dv: int = Field(1024, ge=0, le=4095, description="membrane decay as the chip holds it: beta = 1 - dv/4096")
     teacher_width: int | None = Field(None, ge=1, description="channels of the teacher's first layer; its own default if not set")
     student_width: int = Field(16, ge=1, description="channels of the student's first layer")
     threshold: float = Field(1.0, gt=0, description="membrane at which a neuron fires, before quantisation")
+    reset: Literal["zero", "subtract"] = Field("zero", description="of a neuron that fires; only zero runs on Loihi 1 and Lava")
+    surrogate: str | None = Field(None, min_length=1, description="gradient of a spike; the recipe's own if not set")
+    slope: float | None = Field(None, gt=0, description="of the surrogate; the recipe's own if not set")
+    detach_reset: bool = Field(False, description="whether gradients leave out the reset")
+    residual: Literal["currents", "spikes"] = Field("currents", description="what a shortcut adds; spikes are dear on Loihi")
 
 
 class TrainingConfig(_Section):
-    """How the networks learn. What is not set is the recipe's own default."""
+    """How the networks learn. What is not set is the recipe's own default; snn-export recipes lists the recipes."""
 
-    recipe: str = Field("plain_kd", min_length=1, description="how the student learns")
+    recipe: str = Field("plain_kd", min_length=1, description="how the student learns; composed: from the terms below")
+    forward_mode: Literal["bptt", "rate"] | None = Field(None, description="through time, or on firing rates (cheaper)")
     teacher_epochs: int | None = Field(None, ge=1, description="passes over the training samples")
     student_epochs: int | None = Field(None, ge=1, description="passes over the training samples")
     batch_size: int | None = Field(None, ge=1, description="samples per step")
-    learning_rate: float | None = Field(None, gt=0, description="peak of the one-cycle schedule")
+    learning_rate: float | None = Field(None, gt=0, description="peak of the schedule")
+    optimizer: Literal["adamw", "sgd"] | None = Field(None, description="how weights follow gradients")
+    schedule: Literal["one_cycle", "cosine", "constant"] | None = Field(None, description="of the learning rate")
+    weight_decay: float | None = Field(None, ge=0, description="on weights, never on biases and batch-norm")
+    augmentation: Names | None = Field(None, description="of images, in order: shift, crop, flip, autoaugment, cutout")
+    student_taps: Names = Field((), description="layers to compare in place of the student's own stages")
+    teacher_taps: Names = Field((), description="their counterparts in the teacher")
+    terms: Names = Field((), description='of a composed recipe, e.g. "cross_entropy", "attention_transfer weight=0.5"')
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="of the arithmetic")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("cpu", description="what computes")
+    devices: int = Field(1, ge=1, description="how many of them, on each machine")
+    nodes: int = Field(1, ge=1, description="machines; start the command on each with torchrun")
     threads: int = Field(0, ge=0, description="processor threads; 0: all cores")
 
 
@@ -148,10 +172,11 @@ def field_at(path: Key) -> FieldInfo | None:
 
 def allowed_values(info: FieldInfo) -> str:
     """What a setting may be, in words, e.g. ``a whole number, 1 to 4095``."""
-    kinds = set(get_args(info.annotation)) - {NoneType} or {info.annotation}
-    words = next(
-        (text for kind, text in _KINDS.items() if kind in kinds), "one of" if _choices(info) else "a list of pairs of names"
-    )
+    kinds = set(_kinds(info))
+    lists = {get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple}
+    if lists:
+        return "a list of names" if str in lists else "a list of pairs of names"
+    words = next((text for kind, text in _KINDS.items() if kind in kinds), "one of")
     if any(isinstance(rule, annotated_types.MinLen) for rule in info.metadata):
         return f"{words}, not empty"
     allowed = allowed_range(info)
@@ -169,7 +194,13 @@ def allowed_range(info: FieldInfo) -> str:
 
 
 def _choices(info: FieldInfo) -> list[str]:
-    return [choice for choice in get_args(info.annotation) if isinstance(choice, str)]
+    return [choice for kind in _kinds(info) if get_origin(kind) is Literal for choice in get_args(kind)]
+
+
+def _kinds(info: FieldInfo) -> list[Any]:
+    """The types a setting may have, without None and without what Annotated adds."""
+    found = get_args(info.annotation) if get_origin(info.annotation) in (Union, UnionType) else (info.annotation,)
+    return [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in found if kind is not NoneType]
 
 
 _KINDS: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

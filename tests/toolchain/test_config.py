@@ -133,7 +133,7 @@ def test_suggestions_name_the_closest_key_or_the_table_it_belongs_in(tmp_path: P
         ("[model]\nsteps = 8.0", "8.0", "a whole number, 1 or more"),
         ('[model]\nsteps = "8"', '"8"', "a whole number, 1 or more"),
         ("[model]\nsteps = true", "true", "a whole number, 1 or more"),
-        ("[model]\ndv = 0", "0", "a whole number, 1 to 4095"),
+        ("[model]\ndv = -1", "-1", "a whole number, 0 to 4095"),
         ("[model]\nthreshold = nan", "nan", "a number, above 0"),
         ("[model]\nthreshold = inf", "inf", "a number, above 0"),
         ("[data]\nvalidation = 1", "1", "a number, above 0, below 1"),

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snn_export.data.dataset import stratified_split
-from snn_export.data.registry import load_dataset
+from snn_export.data.dataset import assembled, stratified_split
+from snn_export.data.registry import Source, load_dataset, parse
 from snn_export.models.diagnostics import UserError
 
 
@@ -44,8 +44,62 @@ def test_stratified_split_is_exact_and_keeps_every_class() -> None:
     assert np.unique(labels[kept]).tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("spec", "hint"), [("digit", "did you mean 'digits'"), ("npz:", "npz:FILE"), ("mnist", "digits")])
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("digit", "did you mean 'digits'"),
+        ("npz:", "npz:FILE"),
+        ("mnist", "mnist:FOLDER or mnist:hub"),
+        ("imagenet:data", "images:FOLDER"),
+        ("", "digits"),
+    ],
+)
 def test_unknown_data_set(spec: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint) as error:
         load_dataset(spec, seed=0)
     assert error.value.code == "SNX011"
+
+
+def test_a_name_is_taken_apart() -> None:
+    assert parse("images:a/b c?size=64&limit=2") == Source("images", "a/b c", {"size": "64", "limit": "2"})
+    assert str(parse("images:a/b c?size=64&limit=2")) == "images:a/b c?size=64&limit=2"
+    assert parse("cifar10:what?") == Source("cifar10", "what?"), "a question mark in a path"
+    assert parse("npz:a?b=c.npz") == Source("npz", "a?b=c.npz"), "an .npz file takes no options"
+    assert not parse("mnist:hub").is_path
+    assert not parse("digits").is_path
+    assert parse("images:hub").is_path, "a folder called hub, where there is nothing hosted"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["images:f?side=3", "images:f?size=0", "images:f?size=-1", "images:f?size=x", "fsdd:f?threshold=nan", "mnist:hub?size=8"],
+)
+def test_options_are_named_and_positive(spec: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_dataset(spec, seed=0)
+    assert error.value.code == "SNX139"
+
+
+def parts(count: int, test: int = 4) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    made = [(np.arange(n * 6, dtype=np.float32).reshape(n, 3, 2), np.arange(n) % 2) for n in (count, test)]
+    return made[0], made[1]
+
+
+def test_samples_with_a_time_axis_have_the_shape_of_one_step() -> None:
+    train, test = parts(20)
+    options = {"seed": 0, "validation": 0.2, "where": "here", "classes": 2}
+    data = assembled("x", train, test, steps=3, **options)
+    assert (data.input_shape, data.steps, len(data.x_train), len(data.x_val)) == ((2,), 3, 16, 4)
+    plain = assembled("x", train, test, **options)
+    assert (plain.input_shape, plain.steps) == ((3, 2), None)
+    assert np.array_equal(plain.x_test, test[0]), "floats keep their values"
+
+
+@pytest.mark.parametrize(
+    ("code", "train", "test", "classes"), [("SNX113", 2, 4, 2), ("SNX113", 0, 4, 2), ("SNX501", 20, 0, 2), ("SNX116", 20, 4, 1)]
+)
+def test_parts_that_make_no_data_set(code: str, train: int, test: int, classes: int) -> None:
+    with pytest.raises(UserError) as error:
+        assembled("x", *parts(train, test), seed=0, validation=0.1, where="the place", classes=classes)
+    assert error.value.code == code
+    assert "the place" in str(error.value)

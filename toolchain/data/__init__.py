@@ -1,1 +1,1 @@
-"""Data sets: the bundled digits and a user's own arrays."""
+"""Data sets: images, events and recordings in their standard formats, the bundled digits, and a user's own arrays."""

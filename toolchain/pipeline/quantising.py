@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
 
 from snn_export import library
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.export import nir_io
 from snn_export.export.deployment import Deployment
-from snn_export.models.students.student import SpikingStudent
-from snn_export.models.teachers.teacher import Teacher
 from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.deploying import load_student, relocated, with_files
 from snn_export.pipeline.files import (
@@ -21,12 +21,12 @@ from snn_export.pipeline.files import (
     QUANTISED_STUDENT_FILE,
     SEARCHED_FILE,
     STUDENT_FILE,
-    TEACHER_FILE,
     TRAINING_FILE,
 )
 from snn_export.pipeline.steps import Context, StepResult, Teller
+from snn_export.pipeline.training import fine_tuning_recipe, teacher_of
 from snn_export.reporting.report import TrainingSummary
-from snn_export.training.checkpoint import load_model
+from snn_export.training.evaluate import Network
 from snn_export.training.fine_tuning import FineTuned, fine_tune_deployment, save_quantised_student
 from snn_export.training.loop import ProgressCallback
 from snn_export.training.recipe import Recipe
@@ -52,8 +52,8 @@ def quantize(context: Context) -> StepResult:
         quantised = searched(nir_io.read(source), data, config)
     else:
         quantised = _searched_once(context, source, data)
-        recipe = load_recipe(config.training.recipe)
-        teacher = load_model(context.workspace.folder("teacher") / TEACHER_FILE) if recipe.needs_teacher else None
+        recipe = fine_tuning_recipe(config)
+        teacher = teacher_of(context, data) if recipe.needs_teacher else None
         with context.teller.training("fine-tuning") as progress:
             tuned = _fine_tuned(quantised, data, config, recipe, teacher, context.folder, progress)
         _write_learnt(context.folder, tuned, with_files(quantised, folder, files), recipe, config)
@@ -150,7 +150,7 @@ def _fine_tuned(
     data: Dataset,
     config: Config,
     recipe: Recipe,
-    teacher: Teacher | SpikingStudent | None,
+    teacher: Network | None,
     checkpoint_dir: Path | None,
     progress: ProgressCallback,
 ) -> FineTuned:
@@ -169,22 +169,21 @@ def _fine_tuned(
 
 
 def _settings(config: Config) -> TrainingSettings:
-    batch = config.training.batch_size
-    return TrainingSettings(
+    settings = TrainingSettings(
         epochs=config.quantize.fine_tune_epochs,
         learning_rate=config.quantize.fine_tune_learning_rate,
         seed=config.project.seed,
-        **({} if batch is None else {"batch_size": batch}),
     )
+    return settings if config.training.batch_size is None else replace(settings, batch_size=config.training.batch_size)
 
 
-def _lesson(source: Path, deployment: Deployment, config: Config) -> tuple[Recipe, Teacher | SpikingStudent | None]:
+def _lesson(source: Path, deployment: Deployment, config: Config) -> tuple[Recipe, Network | None]:
     """Recipe and teacher for a file.
 
     It has no teacher of its own: the float student it was read from takes the place, where its lineage still finds it. Without
     one a recipe that needs a teacher gives way to cross-entropy alone.
     """
-    recipe = load_recipe(config.training.recipe)
+    recipe = fine_tuning_recipe(config)
     named = deployment.contract.lineage.files.get("student")
     student = None if named is None else source.parent / named.path
     if not recipe.needs_teacher:

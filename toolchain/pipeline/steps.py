@@ -79,12 +79,20 @@ def _data(config: Config, base: Path) -> dict[str, Any]:
 
 
 def _teacher(config: Config, base: Path) -> dict[str, Any]:
-    training = config.training.model_dump(exclude={"recipe", "student_epochs"})
+    of_students = {"recipe", "forward_mode", "student_epochs", "student_taps", "teacher_taps", "terms"}
     return {
         "data": _data(config, base),
-        "training": training,
+        "training": config.training.model_dump(exclude=of_students),
         "model": config.model.model_dump(include={"teacher", "teacher_width"}),
+        "files": _teacher_files(config, base),
     }
+
+
+def _teacher_files(config: Config, base: Path) -> dict[str, str]:
+    """Digests of the files a teacher is read from; none for one that is trained."""
+    from snn_export.pipeline.teacher_source import files_of
+
+    return {str(path): file_digest(path) for path in files_of(config.model.teacher, base) if path.is_file()}
 
 
 def _student(config: Config, base: Path) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.students.student import SpikingStudent
-from snn_export.models.teachers.teacher import Teacher
-from snn_export.pipeline.data_source import dataset
+from snn_export.pipeline.data_source import dataset, told
 from snn_export.pipeline.deploying import load_student
 from snn_export.pipeline.files import (
     FLOAT_FILE,
@@ -33,16 +32,14 @@ from snn_export.pipeline.files import (
     REPORT_FILE,
     SEARCHED_FILE,
     STUDENT_FILE,
-    TEACHER_FILE,
     TRAINING_FILE,
 )
 from snn_export.pipeline.steps import Context, StepResult
-from snn_export.pipeline.training import read_summary
+from snn_export.pipeline.training import read_summary, teacher_of
 from snn_export.reporting.json_file import write_report
 from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSummary
 from snn_export.reporting.report import Rung as RungRecord
-from snn_export.training.checkpoint import load_model
-from snn_export.training.evaluate import predictions
+from snn_export.training.evaluate import Network, predictions
 from snn_export.training.fine_tuning import STEP as FINE_TUNE
 from snn_export.training.fine_tuning import load_quantised_student
 from snn_export.training.threads import use_threads
@@ -74,7 +71,7 @@ class Forms:
     quantised: Deployment
     folded: Deployment | None
     student: SpikingStudent | None
-    teacher: Teacher | SpikingStudent | None = None
+    teacher: Network | None = None
     quantised_student: QuantisedStudent | None = None
     training: tuple[TrainingSummary, ...] = ()
     absent: tuple[CoverageItem, ...] = ()
@@ -90,7 +87,7 @@ def verify(context: Context) -> StepResult:
         quantised=quantised,
         folded=nir_io.read(folders["export"] / FLOAT_FILE),
         student=load_student(folders["student"] / STUDENT_FILE),
-        teacher=load_model(folders["teacher"] / TEACHER_FILE),
+        teacher=teacher_of(context, dataset(config.data.source, context.base, config.project.seed, config.data.validation)),
         quantised_student=learnt,
         training=tuple(read_summary(folders[name]) for name in _trained(folders)),
         absent=absent,
@@ -153,7 +150,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
     raster = RasterObserver(reference, tuple(rung.name for rung in reversed(rungs)), forms.quantised)
     ladder = run_ladder(rungs, links, test.x, test.y, observers=(activity, energy, raster), progress=progress)
     teacher, teacher_gates = _teacher(forms.teacher, test, config)
-    named = f"npz:{Path(config.data.source).name}" if config.data.source.startswith("npz:") else config.data.source
+    named = told(config.data.source)
     settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named})})
     around = assemble.Surroundings(
         network=config.project.name,
@@ -285,9 +282,7 @@ def _criteria(rungs: list[Rung], config: Config) -> Criteria:
     )
 
 
-def _teacher(
-    model: Teacher | SpikingStudent | None, test: Samples, config: Config
-) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
+def _teacher(model: Network | None, test: Samples, config: Config) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
     """The teacher's place in front of the ladder and its gate. It has no spikes, so nothing is compared with it."""
     least = config.gates.teacher_accuracy
     if model is None:

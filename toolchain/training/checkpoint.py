@@ -77,7 +77,7 @@ def _check_constants(path: Path, model: nn.Module, tensors: Mapping[str, Tensor]
     """SNX120 where a neuron's decay, threshold or reset is not what the config says: such a file contradicts itself."""
     misfits = []
     for prefix, layer in model.named_modules():
-        if isinstance(layer, snntorch.Leaky):
+        if isinstance(layer, snntorch.SpikingNeuron):  # inside a Recurrent too; a Lif holds no tensors
             for name, value in layer.state_dict(prefix=f"{prefix}.").items():
                 if not torch.equal(tensors[name], value):
                     misfits.append(f"{name} is {tensors[name].tolist()}, the config says {value.tolist()}")

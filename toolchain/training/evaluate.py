@@ -9,6 +9,10 @@ from torch import nn
 
 from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import UserError
+from snn_export.training.evaluating import evaluating
+
+Network = nn.Module
+"""A network of any kind, named here for modules that do not import torch."""
 
 CHUNK = 256
 """Samples per forward pass: bounds the memory, which for a student grows with T."""
@@ -16,13 +20,9 @@ CHUNK = 256
 
 def logits(model: nn.Module, x: NDArray[np.float32], chunk: int = CHUNK) -> NDArray[np.float32]:
     """Logits (N, K) of inputs (N, *shape), in evaluation mode and without gradient. The model's mode is restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [model(torch.tensor(x[start : start + chunk])).numpy() for start in range(0, len(x), chunk)]
-    finally:
-        model.train(was_training)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.no_grad(), evaluating(model):
+        parts = [model(torch.tensor(x[start : start + chunk]).to(device)).cpu().numpy() for start in range(0, len(x), chunk)]
     return np.concatenate(parts)
 
 

@@ -23,9 +23,9 @@ from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.training.checkpoint import read_tensors, write_tensors
 from snn_export.training.evaluate import logits
 from snn_export.training.loop import ProgressCallback, TrainingResult, fit
-from snn_export.training.losses import cross_entropy
 from snn_export.training.recipe import Recipe
 from snn_export.training.settings import TrainingSettings
+from snn_export.training.terms.logits import cross_entropy
 
 STEP = "fine_tune"
 EARLIER_ROLES = ("searched", "quantised_student")

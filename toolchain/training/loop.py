@@ -6,8 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,23 +17,32 @@ from torch import Tensor, nn
 
 from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import UserError
-from snn_export.training.augmentation import random_shift
+from snn_export.training.augmentation import augment
+from snn_export.training.devices import Devices, peak_memory
 from snn_export.training.evaluate import logits as evaluation_logits
-from snn_export.training.losses import BatchOutputs, cross_entropy
+from snn_export.training.evaluating import evaluating
+from snn_export.training.learner import Learner
+from snn_export.training.objective import Objective
+from snn_export.training.pairing import Pairing, pair
 from snn_export.training.recipe import Recipe
 from snn_export.training.resume import EpochRecord, TrainingState, restore_state, run_fingerprint, save_state
-from snn_export.training.settings import TrainingSettings, one_cycle
+from snn_export.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _REPORT_EVERY_SECONDS = 0.2
+_COMPANION_EPOCH = 0
+"""Number of the "epoch" whose seed decides the weights of a recipe's own layers; epochs of training count from 1."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where training stands, for a progress display.
 
-    epoch counts from 1; batch of batches within it; loss is the mean of the epoch so far. ``validation_accuracy`` (0..1) is
-    None until the epoch is finished **and its checkpoint written**. ``message`` is set on the first report of a run that found
-    a checkpoint: what became of it.
+    epoch counts from 1; batch of batches within it; loss is the mean of the epoch so far, accuracy (0..1) that of the training
+    samples in it, memory the process's peak in bytes. ``validation_accuracy`` (0..1) is None until the epoch is finished
+    **and its checkpoint written**. ``message`` is set on reports that say something else than a number.
     """
 
     epoch: int
@@ -42,13 +53,16 @@ class Progress:
     validation_accuracy: float | None = None
     images_per_second: float = 0.0
     message: str = ""
+    accuracy: float = float("nan")
+    memory: int = 0
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """What a run came to. The model passed to :func:`fit` holds the weights of ``best``.
 
-    ``resumed_from`` is the number of epochs taken over from a checkpoint; ``notes`` what became of a checkpoint found.
+    ``resumed_from`` is the number of epochs taken over from a checkpoint; ``notes`` what became of a checkpoint found;
+    ``pairing`` which stages of student and teacher were compared, one line each.
     """
 
     best: EpochRecord
@@ -56,6 +70,7 @@ class TrainingResult:
     history: tuple[EpochRecord, ...]
     resumed_from: int
     notes: tuple[str, ...]
+    pairing: tuple[str, ...] = ()
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -69,13 +84,16 @@ def fit(
     settings: TrainingSettings,
     *,
     teacher: nn.Module | None = None,
+    taps: tuple[str, ...] = (),
+    teacher_taps: tuple[str, ...] = (),
     checkpoint_dir: Path | None = None,
     origin: str = "",
     progress: ProgressCallback | None = None,
+    devices: Devices | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place and leave it with the weights of its best epoch, in evaluation mode.
 
-    The best epoch has the highest validation accuracy, then the lowest validation loss, then comes first. Test data has no way
+    The best epoch has the highest validation score, then the lowest validation loss, then comes first. Test data has no way
     in: the function takes the two parts it may see. On the CPU, with one number of threads, the same arguments give the same
     weights bit for bit, also when the run was interrupted and continued from ``checkpoint_dir``.
 
@@ -85,40 +103,40 @@ def fit(
         validation: what the best epoch is chosen on.
         recipe: forward mode and loss terms.
         settings: epochs, learning rate, seed.
-        teacher: frozen, in evaluation mode, asked for logits of the same (shifted) inputs; needed where the recipe says so.
+        teacher: frozen, in evaluation mode, asked about the same (augmented) inputs; needed where the recipe says so.
+        taps: populations of the student to compare in place of its own stages.
+        teacher_taps: layers of the teacher, as many, matched in order.
         checkpoint_dir: folder of ``training.safetensors``, written after every epoch; None keeps nothing.
         origin: fingerprint of what ``model`` was made from, where its weights and its text do not show all of it; a checkpoint
             of another origin is not taken over.
-        progress: called at most about five times a second, and after every epoch.
+        progress: called at most about five times a second, and after every epoch. In a distributed run that is started here,
+            the processes have no way back to it: it is not called.
+        devices: where to compute; one processor where nothing is said.
 
     Raises:
-        UserError: SNX310 where the loss is not finite, SNX311 without the teacher a recipe needs, SNX312 without samples.
+        UserError: SNX310 where the loss is not finite, SNX311 without the teacher a recipe needs, SNX312 without samples, SNX318
+            where a batch is too small for batch-norm, SNX280 to SNX282, SNX340, SNX342, SNX343 where recipe and networks do not
+            fit.
     """
-    run = _Run(model, train, validation, recipe, settings, teacher if recipe.needs_teacher else None, progress or _silent)
-    _check(run)
-    fingerprint = run_fingerprint(model, train, validation, recipe, settings, teacher=run.teacher, origin=origin)
-    state = TrainingState(_optimizer(model, settings))
-    message = restore_state(checkpoint_dir, fingerprint, model, state) if checkpoint_dir else ""
-    resumed_from = len(state.history)
-    if message:
-        run.report(Progress(max(resumed_from, 1), settings.epochs, 0, run.batches, float("nan"), message=message))
-    with _frozen(run.teacher):
-        for epoch in range(resumed_from + 1, settings.epochs + 1):
-            record = _train_epoch(run, epoch, state.optimizer)
-            state.history.append(record)
-            if state.best is record:
-                state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            if checkpoint_dir:
-                save_state(checkpoint_dir, fingerprint, model, state)
-            run.report(_finished(run, record))
-    model.load_state_dict(state.best_weights)
+    job = _Job(
+        model, train, validation, recipe, settings, teacher if recipe.needs_teacher else None,
+        taps, teacher_taps, checkpoint_dir, origin, progress or _silent,
+    )  # fmt: skip
+    _check(job)
+    devices = devices or Devices()
+    fabric = devices.fabric(settings.precision)
+    if devices.distributed:
+        outcome: _Outcome = fabric.launch(partial(_train, job=job.detached()))
+    else:
+        outcome = _train(fabric, job)
+    model.load_state_dict(outcome.weights)
     model.eval()
-    return TrainingResult(state.best, state.history[-1], tuple(state.history), resumed_from, (message,) if message else ())
+    return outcome.result
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What stays the same from epoch to epoch."""
+class _Job:
+    """All that a run is given."""
 
     model: nn.Module
     train: Samples
@@ -126,97 +144,201 @@ class _Run:
     recipe: Recipe
     settings: TrainingSettings
     teacher: nn.Module | None
+    taps: tuple[str, ...]
+    teacher_taps: tuple[str, ...]
+    checkpoint_dir: Path | None
+    origin: str
     report: ProgressCallback
 
-    @property
-    def batches(self) -> int:
-        return -(-len(self.train) // self.settings.batch_size)
+    def detached(self) -> _Job:
+        """The job as another process may take it: without the way back to a display."""
+        return _Job(**{**self.__dict__, "report": _silent})
 
 
-def _train_epoch(run: _Run, epoch: int, optimizer: torch.optim.Optimizer) -> EpochRecord:
+@dataclass(frozen=True)
+class _Outcome:
+    """What comes back from a run: the best weights, on the CPU, and what is told of it."""
+
+    weights: dict[str, Tensor]
+    result: TrainingResult
+
+
+@dataclass
+class _Run:
+    """A job on its devices."""
+
+    job: _Job
+    fabric: Fabric
+    learner: Learner
+    step: nn.Module
+    """The learner as Fabric wrapped it."""
+    optimizer: Any
+    batches: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        sizes = _batch_sizes(len(self.job.train), self.job.settings.batch_size, self.fabric.world_size)
+        self.batches = len(sizes)
+
+
+def _train(fabric: Fabric, job: _Job) -> _Outcome:
+    """A whole run in this process, which may be one of several."""
+    recipe, settings = job.recipe, job.settings
+    with _frozen(job.teacher):
+        pairing = _pairing(job)
+        fingerprint = run_fingerprint(
+            job.model, job.train, job.validation, recipe, settings,
+            teacher=job.teacher, origin="; ".join((job.origin, *pairing.describe())),
+        )  # fmt: skip
+        if recipe.prepare is not None:
+            recipe.prepare(pairing)
+        learner = Learner(job.model, Objective(recipe, pairing, _epoch_seed(settings.seed, _COMPANION_EPOCH)), job.teacher)
+        optimizer = _optimizer(learner, settings)
+        step, wrapped = fabric.setup(learner, optimizer)
+        if job.teacher is not None:
+            job.teacher.to(fabric.device)
+        run = _Run(job, fabric, learner, step, wrapped)
+        state = TrainingState(optimizer)
+        message = restore_state(job.checkpoint_dir, fingerprint, learner, state) if job.checkpoint_dir else ""
+        resumed_from = len(state.history)
+        if message:
+            job.report(Progress(max(resumed_from, 1), settings.epochs, 0, run.batches, float("nan"), message=message))
+        for epoch in range(resumed_from + 1, settings.epochs + 1):
+            record = _train_epoch(run, epoch)
+            state.history.append(record)
+            if state.best is record:
+                state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in job.model.state_dict().items()}
+            if job.checkpoint_dir and fabric.is_global_zero:
+                save_state(job.checkpoint_dir, fingerprint, learner, state)
+            if fabric.is_global_zero:
+                job.report(_finished(run, record))
+    if fabric.world_size == 1:
+        job.model.cpu()
+    notes = (message,) if message else ()
+    result = TrainingResult(state.best, state.history[-1], tuple(state.history), resumed_from, notes, pairing.describe())
+    return _Outcome(state.best_weights, result)
+
+
+def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
     """One pass over the training samples, and the validation of the result."""
+    job, settings, fabric = run.job, run.job.settings, run.fabric
     started = reported = time.monotonic()
-    settings, batches = run.settings, run.batches
     seed = _epoch_seed(settings.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
-    x, y = torch.tensor(run.train.x), torch.tensor(run.train.y)
-    total, seen = 0.0, 0
-    run.model.train()
+    x, y = torch.tensor(job.train.x), torch.tensor(job.train.y)
+    order = torch.randperm(len(y), generator=generator)
+    total, correct, seen = 0.0, 0.0, 0
+    if job.recipe.before_epoch is not None:
+        job.recipe.before_epoch(epoch, job.model)
+    run.step.train()
     with _seeded(seed):
-        for index, chosen in enumerate(torch.split(torch.randperm(len(y), generator=generator), settings.batch_size)):
-            for group in optimizer.param_groups:
-                group["lr"] = one_cycle((epoch - 1) * batches + index, settings.epochs * batches, settings.learning_rate)
-            inputs = random_shift(x[chosen], settings.max_shift, generator)
-            total += len(chosen) * _step(run, optimizer, inputs, y[chosen], where=f"epoch {epoch}, step {index + 1}")
-            seen += len(chosen)
+        for index, chosen in enumerate(torch.split(order, _batch_sizes(len(y), settings.batch_size, fabric.world_size))):
+            for group in run.optimizer.param_groups:
+                group["lr"] = settings.rate_at((epoch - 1) * run.batches + index, settings.epochs * run.batches)
+            inputs = augment(x[chosen], settings.augmentation, generator, max_shift=settings.max_shift)
+            mine = slice(fabric.global_rank, None, fabric.world_size)
+            batch = (inputs[mine].to(fabric.device), y[chosen][mine].to(fabric.device))
+            loss, right = _step(run, *batch, where=f"epoch {epoch}, step {index + 1}")
+            seen, total, correct = seen + len(chosen), total + len(chosen) * loss, correct + len(chosen) * right
             now = time.monotonic()
-            if now - reported > _REPORT_EVERY_SECONDS and index + 1 < batches:
+            if now - reported > _REPORT_EVERY_SECONDS and index + 1 < run.batches and fabric.is_global_zero:
                 reported, speed = now, seen / (now - started)
-                run.report(Progress(epoch, settings.epochs, index + 1, batches, total / seen, images_per_second=speed))
+                job.report(Progress(
+                    epoch, settings.epochs, index + 1, run.batches, total / seen, images_per_second=speed,
+                    accuracy=correct / seen, memory=peak_memory(),
+                ))  # fmt: skip
     seconds = time.monotonic() - started
-    return EpochRecord(epoch, total / seen, *_validate(run.model, run.validation), seconds=seconds)
+    loss, score = _validate(run)
+    return EpochRecord(epoch, total / seen, loss, score, correct / seen, seconds=seconds)
 
 
-def _step(run: _Run, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, *, where: str) -> float:
-    """One optimiser step; returns the loss. SNX310 before a loss that is not finite reaches the weights."""
-    teacher_logits = None
-    if run.teacher is not None:
-        with torch.no_grad():
-            teacher_logits = run.teacher(inputs)
-    loss = run.recipe.loss(BatchOutputs(run.model(inputs), labels, teacher_logits))
-    value = float(loss.detach())
+def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[float, float]:
+    """One optimiser step; returns loss and accuracy. SNX310 before a loss that is not finite reaches the weights."""
+    try:
+        loss, logits = run.step(inputs, labels)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "SNX318", f"a batch of {len(labels)} is too small for batch-norm", where=where, why=str(error),
+            fix="use a larger batch_size; in the rate mode a batch of one is possible from T = 2 on",
+        ) from error  # fmt: skip
+    right = (logits.argmax(dim=1) == labels).double().mean() if not labels.is_floating_point() else torch.tensor(math.nan)
+    measured = torch.stack((loss.detach().double(), right.to(loss.device)))
+    if run.fabric.world_size > 1:
+        measured = run.fabric.all_reduce(measured, reduce_op="mean")  # type: ignore[assignment]
+    value, accuracy = measured.tolist()
     if not math.isfinite(value):
         raise UserError(
             "SNX310", f"the loss became {value}", where=where,
             why="the weights diverged: the learning rate is too high for this network, or the inputs are far from unit scale",
             fix="lower learning_rate by a factor of 3 to 10, or scale the inputs to [0, 1]; the last finished epoch is kept",
         )  # fmt: skip
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return value
+    run.optimizer.zero_grad(set_to_none=True)
+    run.fabric.backward(loss * run.learner.gradient_scale)
+    run.optimizer.step()
+    return value, accuracy
 
 
 def _finished(run: _Run, record: EpochRecord) -> Progress:
     """The report of a finished epoch."""
-    speed = len(run.train) / max(record.seconds, 1e-9)
     return Progress(
         record.epoch,
-        run.settings.epochs,
+        run.job.settings.epochs,
         run.batches,
         run.batches,
         record.loss,
         record.validation_accuracy,
-        images_per_second=speed,
+        images_per_second=len(run.job.train) / max(record.seconds, 1e-9),
+        accuracy=record.accuracy,
+        memory=peak_memory(),
     )
 
 
-def _validate(model: nn.Module, validation: Samples) -> tuple[float, float]:
-    """Cross-entropy (nats) and accuracy (0..1) on the validation samples."""
-    values = evaluation_logits(model, validation.x)
-    loss = float(cross_entropy(torch.from_numpy(values), torch.tensor(validation.y)))
-    return loss, float(np.mean(np.argmax(values, axis=1) == validation.y))
+def _validate(run: _Run) -> tuple[float, float]:
+    """Loss and score of the recipe's task on the validation samples."""
+    job = run.job
+    outputs, targets = torch.from_numpy(evaluation_logits(job.model, job.validation.x)), torch.tensor(job.validation.y)
+    return job.recipe.task.loss(outputs, targets), job.recipe.task.score(outputs, targets)
 
 
-def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW with weight decay on weight matrices and kernels only: not on biases and batch-norm."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _pairing(job: _Job) -> Pairing:
+    """The stages of the two networks, matched on one training sample."""
+    classes = int(job.train.y.max()) + 1 if np.issubdtype(job.train.y.dtype, np.integer) else 0
+    sample = torch.tensor(job.train.x[:1])
+    return pair(job.model, job.teacher, sample, classes=classes, taps=job.taps, teacher_taps=job.teacher_taps)
+
+
+def _optimizer(learner: Learner, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW or SGD with weight decay on weight matrices and kernels only: not on biases and batch-norm."""
+    trainable = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-def _check(run: _Run) -> None:
+def _batch_sizes(samples: int, size: int, processes: int) -> list[int]:
+    """Sizes of an epoch's batches. A rest too small for batch-norm, or for every process to get some, joins the batch before."""
+    full, rest = divmod(samples, size)
+    sizes = [size] * full + ([rest] if rest else [])
+    least = 2 * processes if processes > 1 else min(2, size)
+    if len(sizes) > 1 and sizes[-1] < least:
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return sizes
+
+
+def _check(job: _Job) -> None:
     """Refuse a run that cannot begin: SNX311, SNX312."""
-    if run.recipe.needs_teacher and run.teacher is None:
+    if job.recipe.needs_teacher and job.teacher is None:
         raise UserError(
-            "SNX311", f"recipe '{run.recipe.name}' needs a teacher", where="fit(teacher=None)",
-            why="one of its loss terms compares the student's logits with a teacher's",
+            "SNX311", f"recipe '{job.recipe.name}' needs a teacher", where="fit(teacher=None)",
+            why="one of its loss terms compares the student with a teacher",
             fix="train a teacher first, or choose the recipe no_teacher",
         )  # fmt: skip
-    for part, samples in (("training", run.train), ("validation", run.validation)):
+    for part, samples in (("training", job.train), ("validation", job.validation)):
         if len(samples) == 0:
             raise UserError(
                 "SNX312", f"there are no {part} samples", where=f"{part} data",
@@ -240,15 +362,19 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _frozen(teacher: nn.Module | None) -> Iterator[None]:
-    """The teacher in evaluation mode for a while."""
-    was_training = teacher is not None and teacher.training
-    if teacher is not None:
-        teacher.eval()
-    try:
+    """The teacher in evaluation mode and without gradients of its own for a while; gradients still flow through it."""
+    if teacher is None:
         yield
-    finally:
-        if teacher is not None:
-            teacher.train(was_training)
+        return
+    learning = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
+    with evaluating(teacher):
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
 
 def _silent(_: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -52,9 +53,13 @@ class TrainingDisplay:
 
 
 def describe(progress: Progress) -> str:
-    """One report in words, e.g. ``epoch 3/20  loss 0.412  validation 97.7 %  2,100 images/s``."""
+    """One report in words, e.g. ``epoch 3/20  loss 0.412  accuracy 98.1 %  validation 97.7 %  2,100 images/s  412 MB``."""
     words = [f"epoch {progress.epoch}/{progress.epochs}", f"loss {progress.loss:.3f}"]
+    if not math.isnan(progress.accuracy):
+        words.append(f"accuracy {100 * progress.accuracy:.1f} %")
     if progress.validation_accuracy is not None:
         words.append(f"validation {100 * progress.validation_accuracy:.1f} %")
     words.append(f"{progress.images_per_second:,.0f} images/s")
+    if progress.memory:
+        words.append(f"{progress.memory / 1e6:,.0f} MB")
     return "  ".join(words)

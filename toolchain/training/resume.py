@@ -19,23 +19,28 @@ from torch import Tensor, nn
 from snn_export.data.dataset import Samples, array_fingerprint
 from snn_export.models.diagnostics import UserError
 from snn_export.training.checkpoint import read_tensors, write_tensors
+from snn_export.training.learner import Learner
 from snn_export.training.recipe import Recipe
 from snn_export.training.settings import TrainingSettings
 
 CHECKPOINT_NAME = "training.safetensors"
 
-_FORMAT = 1
+_FORMAT = 2
 _PARTS = ("model", "best", "optimizer")
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch: mean training loss, mean validation cross-entropy (nats), validation accuracy (0..1), wall time."""
+    """One finished epoch: mean training loss, validation loss and score, accuracy on the training samples, wall time.
+
+    For classification the validation loss is the mean cross-entropy (nats), the score the accuracy (0..1).
+    """
 
     epoch: int
     loss: float
     validation_loss: float
     validation_accuracy: float
+    accuracy: float = 0.0
     seconds: float = field(compare=False, default=0.0)
 
     @property
@@ -92,18 +97,18 @@ def _weights_fingerprint(model: nn.Module) -> str:
     return array_fingerprint(state[name].numpy() for name in sorted(state))
 
 
-def save_state(folder: Path, fingerprint: str, model: nn.Module, state: TrainingState) -> None:
-    """Write the checkpoint of ``folder`` atomically."""
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+def save_state(folder: Path, fingerprint: str, learner: Learner, state: TrainingState) -> None:
+    """Write the checkpoint of ``folder`` atomically: what learns, the best model so far, the optimiser."""
+    tensors = {f"model/{name}": tensor.cpu() for name, tensor in learner.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best_weights.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
+        tensors |= {f"optimizer/{index}/{slot}": value.cpu() for slot, value in slots.items()}
     record = {"format": _FORMAT, "fingerprint": fingerprint, "history": [asdict(entry) for entry in state.history]}
     write_tensors(folder / CHECKPOINT_NAME, tensors, record)
 
 
-def restore_state(folder: Path, fingerprint: str, model: nn.Module, state: TrainingState) -> str:
-    """Bring ``model`` and ``state`` to where the checkpoint of ``folder`` stands; returns one line on what was done.
+def restore_state(folder: Path, fingerprint: str, learner: Learner, state: TrainingState) -> str:
+    """Bring ``learner`` and ``state`` to where the checkpoint of ``folder`` stands; returns one line on what was done.
 
     A checkpoint that is damaged or belongs to a run with other data or settings is left aside: the line says so, and training
     starts from the beginning. The line is empty where there is no checkpoint.
@@ -116,14 +121,14 @@ def restore_state(folder: Path, fingerprint: str, model: nn.Module, state: Train
         belongs = content.record.get("format") == _FORMAT and content.record.get("fingerprint") == fingerprint
         if not belongs:
             return f"{path.name} belongs to a run with other data, weights or settings: starting from the first epoch"
-        _apply(content.tensors, content.record, model, state)
+        _apply(content.tensors, content.record, learner, state)
     except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         return f"{path.name} cannot be used ({reason}): starting from the first epoch"
     return f"continuing after epoch {len(state.history)} from {path.name}"
 
 
-def _apply(tensors: Mapping[str, Tensor], record: Mapping[str, Any], model: nn.Module, state: TrainingState) -> None:
+def _apply(tensors: Mapping[str, Tensor], record: Mapping[str, Any], learner: Learner, state: TrainingState) -> None:
     """Copy a checkpoint's content. Everything is read before anything is changed."""
     history = [EpochRecord(**entry) for entry in record["history"]]
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
@@ -135,10 +140,10 @@ def _apply(tensors: Mapping[str, Tensor], record: Mapping[str, Any], model: nn.M
     for key, tensor in parts["optimizer"].items():
         index, slot = key.split("/", 1)
         optimizer["state"].setdefault(int(index), {})[slot] = tensor
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for part in ("model", "best"):
+    for part, module in (("model", learner), ("best", learner.model)):
+        expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
         if {name: tensor.shape for name, tensor in parts[part].items()} != expected:
             raise ValueError(f"its '{part}' tensors are not those of the model")
     state.optimizer.load_state_dict(optimizer)
-    model.load_state_dict(parts["model"])
+    learner.load_state_dict(parts["model"])
     state.history, state.best_weights = history, parts["best"]

@@ -1,0 +1,109 @@
+"""What the recipes benchmark trains: three data sets, one budget each, and the rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snn_export.training.settings import TrainingSettings
+
+MAIN_SEEDS = (0, 1, 2)
+"""Seeds of the methods that are compared; the others get the first alone."""
+MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "qcfs", "relu_ann")
+STEPS_OF_CONVERSION = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One data set: networks and budget, the same for every row.
+
+    student, teacher: name and settings of the builders; source: the ANN of the student's own shape, for conversions.
+    teacher_settings: the teacher is trained once, with seed 0, and shared by all rows.
+    """
+
+    data: str
+    student: tuple[str, Mapping[str, Any]]
+    teacher: tuple[str, Mapping[str, Any]]
+    settings: TrainingSettings
+    teacher_settings: TrainingSettings
+    source: tuple[str, Mapping[str, Any]] | None = None
+    fine_tune_epochs: int = 0
+    recipes: tuple[str, ...] = ()
+    modes: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training run and its deployment: a line of the table is one or three of them."""
+
+    data: str
+    recipe: str
+    mode: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Unique, and a file name."""
+        return f"{self.data}-{self.recipe}-{self.mode}-{self.seed}"
+
+
+BY_RATES = (
+    "no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd",
+    "ckdsnn_code", "bkdsnn", "hta_kl", "idsnn", "dsr",
+)  # fmt: skip
+THROUGH_TIME = ("tser", "temporal_decoupling")
+CONVERSIONS = ("qcfs", "max_norm", "calibration")
+
+CIFAR_BUDGET = TrainingSettings(
+    epochs=12, batch_size=128, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("crop", "flip")
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "digits": Experiment(
+        data="digits",
+        student=("convnet", {"width": 16, "steps": 4, "dv": 2048, "surrogate": "sigmoid", "slope": 4.0}),
+        teacher=("convnet", {"width": 32}),
+        source=("convnet", {"width": 16}),
+        settings=TrainingSettings(epochs=20),
+        teacher_settings=TrainingSettings(epochs=20),
+    ),
+    "cifar10": Experiment(
+        data="cifar10",
+        student=("conv5", {"width": 32, "steps": 4, "dv": 2048, "surrogate": "sigmoid", "slope": 4.0}),
+        teacher=("conv5", {"width": 96}),
+        source=("conv5", {"width": 32}),
+        settings=CIFAR_BUDGET,
+        teacher_settings=TrainingSettings(
+            epochs=20, batch_size=128, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("crop", "flip")
+        ),
+        notes=("10,000 training and 2,000 validation images of the training part, the whole test part of 10,000 images",),
+    ),
+    "fsdd": Experiment(
+        data="fsdd",
+        student=("recurrent", {"width": 128, "dv": 1024, "surrogate": "fast_sigmoid", "slope": 5.0}),
+        teacher=("gru", {"width": 128}),
+        settings=TrainingSettings(epochs=30, augmentation=()),
+        teacher_settings=TrainingSettings(epochs=30, augmentation=()),
+    ),
+}
+
+
+def rows(data: str) -> tuple[Row, ...]:
+    """The rows of one data set, those that matter most first: all seeds of the main methods, seed by seed, then the others."""
+    if data == "fsdd":  # a recurrent student is trained through time; stages without positions have no activation maps
+        names = ("no_teacher", "plain_kd", "hybrid_blockwise", "lasnn", "esd", "bkdsnn", "hta_kl", "tser", "temporal_decoupling")
+        main = [name for name in names if name in MAIN]
+        first = [Row(data, name, "bptt", seed) for seed in MAIN_SEEDS for name in main]
+        return (*first, *(Row(data, name, "bptt", 0) for name in names if name not in MAIN))
+    main = [name for name in BY_RATES if name in MAIN]
+    found = []
+    for seed in MAIN_SEEDS:
+        found += [Row(data, "relu_ann", "ann", seed), Row(data, "qcfs", "conversion", seed)]
+        found += [Row(data, name, "rate", seed) for name in main]
+    found += [Row(data, name, "rate", 0) for name in BY_RATES if name not in MAIN]
+    found += [Row(data, "no_teacher", "bptt", seed) for seed in MAIN_SEEDS]
+    found += [Row(data, name, "bptt", 0) for name in THROUGH_TIME]
+    found += [Row(data, name, "conversion", 0) for name in CONVERSIONS if name not in MAIN]
+    return tuple(found)

@@ -1,0 +1,184 @@
+"""A recipe written as a table: names of loss terms, with a weight and parameters each. In TOML, for instance:
+
+    cross_entropy = {}
+    attention_transfer = {weight = 0.5, beta = 500.0}
+
+What is left out of a term has its published value.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.naming import suggestion
+from snn_export.training.recipe import ForwardMode, Recipe, WeightedTerm
+from snn_export.training.term import LossTerm
+from snn_export.training.terms.activation_map import ActivationMap
+from snn_export.training.terms.attention_transfer import AttentionTransfer
+from snn_export.training.terms.block_wise import BlockWise
+from snn_export.training.terms.head_tail_kl import HeadTailKl
+from snn_export.training.terms.logits import CrossEntropy, KnowledgeDistillation
+from snn_export.training.terms.masked_features import MaskedFeatures
+from snn_export.training.terms.noise_smoothed_logits import NoiseSmoothedLogits
+from snn_export.training.terms.per_step import DecoupledSteps, EntropyRegularisedSteps
+from snn_export.training.terms.reliable_teacher import ReliableTeacher
+from snn_export.training.terms.weighted_logits import WeightedLogits
+
+TERMS: Mapping[str, type[LossTerm]] = {
+    term.name: term
+    for term in (
+        CrossEntropy,
+        KnowledgeDistillation,
+        BlockWise,
+        ActivationMap,
+        NoiseSmoothedLogits,
+        AttentionTransfer,
+        ReliableTeacher,
+        MaskedFeatures,
+        WeightedLogits,
+        HeadTailKl,
+        EntropyRegularisedSteps,
+        DecoupledSteps,
+    )
+}
+"""All loss terms by name."""
+
+WEIGHT = "weight"
+
+
+def compose(name: str, forward_mode: str, terms: Mapping[str, Mapping[str, object]]) -> Recipe:
+    """A recipe called ``name`` from a table {term: {weight: 1.0, parameter: value}}, in the table's order.
+
+    Args:
+        name: by which results call it.
+        forward_mode: "bptt" or "rate".
+        terms: what is left out of a term has its published value; the weight is 1.
+
+    Raises:
+        UserError: SNX344 with all findings at once for unknown terms, parameters, values of another type and an unknown mode;
+            SNX345 for a value out of range; SNX340 where a term compares single steps and the mode has none.
+    """
+    found = list(_findings(forward_mode, terms))
+    if found:
+        raise UserError.from_diagnostics(tuple(found))
+    weighted = tuple(_weighted(TERMS[term], parameters) for term, parameters in terms.items())
+    recipe = Recipe(
+        name=name,
+        forward_mode=ForwardMode(forward_mode),
+        terms=weighted,
+        citation="composed from loss terms; no published method",
+        summary=" + ".join(terms),
+    )
+    recipe.check_mode()
+    return recipe
+
+
+def parse_terms(lines: Sequence[str]) -> dict[str, dict[str, object]]:
+    """The table of :func:`compose` from lines such as ``attention_transfer weight=0.5 beta=500``; SNX344 for another form."""
+    table: dict[str, dict[str, object]] = {}
+    for line in lines:
+        name, *settings = line.split() or [""]
+        pairs = [setting.partition("=") for setting in settings]
+        if not name or "=" in name or name in table or not all(key and sign and value for key, sign, value in pairs):
+            raise UserError(
+                "SNX344", f"'{line}' is no line of a recipe", where="training.terms",
+                why="a line is the name of a term, once, and then PARAMETER=VALUE for what is not as published",
+                fix="for instance 'cross_entropy' and 'knowledge_distillation weight=0.3 tau=3'",
+            )  # fmt: skip
+        table[name] = {key: _value(value) for key, _, value in pairs}
+    if not table:
+        raise UserError(
+            "SNX344", "a composed recipe without terms", where="training.terms", why="the loss is the sum of its terms",
+            fix='for instance terms = ["cross_entropy", "knowledge_distillation weight=0.3 tau=3"]',
+        )  # fmt: skip
+    return table
+
+
+def _value(text: str) -> object:
+    """A number or a truth value where the text is one."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parameters_of(term: type[LossTerm]) -> dict[str, Any]:
+    """Parameters of a term beside the weight, with their types."""
+    hints = get_type_hints(term)
+    return {item.name: hints[item.name] for item in fields(term)}  # type: ignore[arg-type]  # every term is a dataclass
+
+
+def _weighted(term: type[LossTerm], parameters: Mapping[str, object]) -> WeightedTerm:
+    types_of = parameters_of(term)
+    given = {key: _converted(value, types_of[key]) for key, value in parameters.items() if key != WEIGHT}
+    weight = parameters.get(WEIGHT, 1.0)
+    return WeightedTerm(term(**given), float(weight) if isinstance(weight, (int, float)) else 1.0)
+
+
+def _findings(forward_mode: str, terms: Mapping[str, object]) -> Iterator[Diagnostic]:
+    """What is wrong with a table, all of it. It comes from a file: its entries may be anything."""
+    modes = [str(mode) for mode in ForwardMode]
+    if forward_mode not in modes:
+        yield Diagnostic(
+            "SNX344", f"there is no forward mode {forward_mode!r}", where="forward_mode",
+            why="gradients go through time (bptt) or through rates (rate)", fix=suggestion(str(forward_mode), modes),
+        )  # fmt: skip
+    if not terms:
+        yield Diagnostic(
+            "SNX344", "the recipe has no loss terms", where="terms", why="there is nothing to train for",
+            fix="begin with cross_entropy = {}",
+        )  # fmt: skip
+    for name, parameters in terms.items():
+        if name not in TERMS:
+            yield Diagnostic(
+                "SNX344", f"there is no loss term called '{name}'", where=f"terms.{name}",
+                why="a recipe is composed of the terms this program has", fix=suggestion(name, TERMS),
+            )  # fmt: skip
+        elif not isinstance(parameters, Mapping):
+            yield _wrong(name, f"{parameters!r} is no table", f"write {name} = {{weight = 1.0}}")
+        else:
+            yield from _parameter_findings(name, parameters)
+
+
+def _parameter_findings(name: str, parameters: Mapping[str, object]) -> Iterator[Diagnostic]:
+    known = {WEIGHT: float, **parameters_of(TERMS[name])}
+    for key, value in parameters.items():
+        if key not in known:
+            yield _wrong(f"{name}.{key}", f"the term has no parameter '{key}'", suggestion(key, known))
+        elif not _fits(value, known[key]):
+            kind = getattr(known[key], "__name__", str(known[key]))
+            yield _wrong(f"{name}.{key}", f"{value!r} is no {kind}", f"give a value of type {kind}")
+        elif key == WEIGHT and not math.isfinite(float(str(value))):
+            yield _wrong(f"{name}.{key}", f"the weight is {value}", "give a finite number such as 1.0")
+
+
+def _wrong(where: str, what: str, fix: str) -> Diagnostic:
+    return Diagnostic(
+        "SNX344", f"the loss term '{where.split('.', maxsplit=1)[0]}' cannot be made: {what}", where=f"terms.{where}",
+        why="a term takes a weight and its own parameters", fix=fix,
+    )  # fmt: skip
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether ``value`` may stand where ``kind`` is annotated; whole numbers are numbers, truth values are not."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _converted(value: object, kind: Any) -> object:
+    """A whole number as a float where that is what the term holds: its ``repr`` is part of a fingerprint."""
+    return float(value) if kind is float and isinstance(value, int) else value
