@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,9 @@ def main() -> int:
     parser.add_argument("--data", nargs="+", choices=tuple(EXPERIMENTS), default=tuple(EXPERIMENTS))
     parser.add_argument("--workers", type=int, default=1, help="rows trained at the same time, one thread each")
     parser.add_argument("--only", nargs="+", default=(), metavar="RECIPE", help="rows of these recipes alone")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "recipes", help="networks, checkpoints, logs")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "benchmarks" / "results" / "recipes", help="networks, checkpoints, logs"
+    )
     parser.add_argument("--report", action="store_true", help="train nothing; write the table of what is there")
     options = parser.parse_args()
     missing = [name for name in options.data if not available(name)]
@@ -63,11 +66,11 @@ def _train(wanted: list[Row], work: Path, workers: int) -> int:
     missing = [row for row in wanted if row.key not in done]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows are there")
     with ThreadPoolExecutor(workers) as pool:
-        outcomes = list(pool.map(lambda row: _row(row, work), missing))
+        outcomes = list(pool.map(lambda row: _row(row, work, workers), missing))
     return sum(not outcome for outcome in outcomes)
 
 
-def _row(row: Row, work: Path) -> bool:
+def _row(row: Row, work: Path, workers: int) -> bool:
     started = time.monotonic()
     log = work / f"{row.key}.log"
     command = [
@@ -78,11 +81,15 @@ def _row(row: Row, work: Path) -> bool:
         row.mode,
         str(row.seed),
         str(work),
+        str(workers),
     ]
     with log.open("a", encoding="utf-8") as stream:
-        settings = {"stdout": stream, "stderr": subprocess.STDOUT, "timeout": ROW_LIMIT_SECONDS, "check": False}
+        surroundings = {**os.environ, **ALLOCATOR}
         try:
-            code = subprocess.run(command, env={**os.environ, **ALLOCATOR}, **settings).returncode
+            done = subprocess.run(
+                command, stdout=stream, stderr=subprocess.STDOUT, timeout=ROW_LIMIT_SECONDS, env=surroundings, check=False
+            )
+            code = done.returncode
         except subprocess.TimeoutExpired:
             code = 124
     print(f"{row.key}: {'done' if code == 0 else f'failed ({code}), see {log}'}, {time.monotonic() - started:.0f} s", flush=True)
@@ -101,7 +108,7 @@ def keep(key: str, result: object) -> None:
     import fcntl
 
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with (RESULTS.parent / ".recipes.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / "snn-export-recipes.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = {**kept(), key: result}
         temporary = RESULTS.with_suffix(".tmp")

@@ -1,7 +1,7 @@
 """One row of the recipes benchmark: train, choose by validation, read the test set once, deploy on integer Loihi.
 
 Run by ``benchmarks/recipes.py`` in a process of its own, so that its peak memory is that of the row:
-``python benchmarks/recipes_row.py DATA RECIPE MODE SEED WORK_FOLDER``. The result is one JSON object in WORK_FOLDER.
+``python benchmarks/recipes_row.py DATA RECIPE MODE SEED WORK_FOLDER WORKERS``. The result is one JSON object in WORK_FOLDER.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import sys
 import time
 from dataclasses import asdict, replace
@@ -29,6 +30,7 @@ from benchmarks.recipes_data import load  # noqa: E402
 from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, Experiment, Row  # noqa: E402
 from snn_export import library  # noqa: E402
 from snn_export.data.dataset import Dataset  # noqa: E402
+from snn_export.export.deployment import Deployment  # noqa: E402
 from snn_export.export.snntorch_reader import deployment_from_snntorch  # noqa: E402
 from snn_export.models.diagnostics import UserError  # noqa: E402
 from snn_export.models.students.registry import build_student  # noqa: E402
@@ -45,17 +47,27 @@ from snn_export.training.settings import TrainingSettings  # noqa: E402
 
 CALIBRATION = 128
 """Training samples that choose the integer grid."""
+NOT_FOR_THIS_NETWORK = ("SNX28", "SNX34", "SNX35")
+"""Codes by which a recipe refuses a pair of networks: a row of the table like any other."""
 CHUNK = 250
 """Test samples per call of the simulator."""
 
 
 def main(arguments: list[str]) -> None:
-    data_name, recipe, mode, seed, work = arguments
+    data_name, recipe, mode, seed, work, workers = arguments
     torch.set_num_threads(1)
     row = Row(data_name, recipe, mode, int(seed))
     experiment, data, folder = EXPERIMENTS[data_name], load(data_name), Path(work)
-    result = {"row": asdict(row), "data": data.fingerprint, "torch": torch.__version__}
-    result |= _converted(row, experiment, data, folder) if mode == "conversion" else _trained(row, experiment, data, folder)
+    result = {
+        "row": asdict(row), "data": data.fingerprint, "torch": torch.__version__, "workers": int(workers), "machine": _machine(),
+        "training_samples": len(data.train), "validation_samples": len(data.validation), "student": experiment.student,
+    }  # fmt: skip
+    try:
+        result |= _converted(row, experiment, data, folder) if mode == "conversion" else _trained(row, experiment, data, folder)
+    except UserError as error:
+        if not error.code.startswith(NOT_FOR_THIS_NETWORK):
+            raise
+        result |= {"refused": error.code, "why_refused": error.diagnostics[0].what}
     path = folder / f"{row.key}.json"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -84,10 +96,15 @@ def _trained(row: Row, experiment: Experiment, data: Dataset, folder: Path) -> d
     facts = {
         "method": recipe.describe(), "teacher": _name(experiment.teacher) if teacher is not None else None,
         "teacher_accuracy": teacher_facts.get("accuracy"),
-        "steps": student.config.steps if student.encoder.kind == "direct" else data.test.x.shape[1],
+        "steps": data.steps or student.config.steps,
         "firing_rates": rates, "fully_spiking": True, "peak_memory_bytes": peak, "memory_before_bytes": before,
     }  # fmt: skip
-    return {**facts, **_training(result, settings), **_accuracy("test", found, data), **deploy(student, data, found)}
+    return {
+        **facts,
+        **_training(result, settings),
+        **_accuracy("test", found, data),
+        **deploy(student, data, found, experiment.fine_tune_epochs),
+    }
 
 
 def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) -> dict[str, Any]:
@@ -119,7 +136,7 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
     return {
         "method": f"conversion: {conversion.name}", "steps": 4, "firing_rates": rates[4], "fully_spiking": True, "curve": curve,
         "peak_memory_bytes": peak_memory(), "source_accuracy": float(np.mean(predictions(source, data.test.x) == data.test.y)),
-        **facts, **_accuracy("test", found, data), **deploy(student, data, found),
+        **facts, **_accuracy("test", found, data), **deploy(student, data, found, experiment.fine_tune_epochs),
     }  # fmt: skip
 
 
@@ -128,7 +145,8 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
 
 def _student(experiment: Experiment, data: Dataset, seed: int) -> SpikingStudent:
     name, config = experiment.student
-    return build_student(name, seed=seed, input_shape=data.input_shape, classes=data.classes, **config)
+    time = {} if data.steps is None else {"steps": data.steps, "encoder": "events"}
+    return build_student(name, seed=seed, input_shape=data.input_shape, classes=data.classes, **config, **time)
 
 
 def shared_teacher(experiment: Experiment, data: Dataset, folder: Path) -> tuple[Teacher, dict[str, Any]]:
@@ -194,10 +212,14 @@ def _tested(student: SpikingStudent, data: Dataset) -> tuple[NDArray[np.int64], 
     return np.concatenate(found), {name: value / len(data.test) for name, value in total.items()}
 
 
-def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64]) -> dict[str, Any]:
-    """The student on the integer grid of Loihi 2, run by the ``loihi`` simulator on the same test samples; or why not."""
-    steps = student.config.steps if student.encoder.kind == "direct" else data.test.x.shape[1]
-    calibration = _time_first(student, data.train.x[:CALIBRATION])
+def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64], epochs: int) -> dict[str, Any]:
+    """The student on the integer grid of Loihi 2, run by the ``loihi`` simulator on the same test samples; or why not.
+
+    Where quantisation costs accuracy on the validation samples, the network is trained for ``epochs`` more on the integers it
+    runs on, and the better of the two by validation is deployed.
+    """
+    steps = data.steps or student.config.steps
+    calibration = data.signal(data.train.x[:CALIBRATION])
     started = time.monotonic()
     try:
         deployment = deployment_from_snntorch(
@@ -205,15 +227,20 @@ def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64]) 
         )
         deployment = library.prepared(deployment, calibration)
         integers = library.quantize(deployment, calibration, target="loihi2", input_range=(data.input_low, data.input_high))
-        found = np.concatenate([
-            library.simulate(integers, _time_first(student, data.test.x[start : start + CHUNK])).predictions
-            for start in range(0, len(data.test), CHUNK)
-        ])  # fmt: skip
+        tuned = False
+        held = data.validation
+        if epochs and _right(_simulated(integers, data, held.x), data) < _right(predictions(student, held.x), data):
+            learnt = library.fine_tune(
+                integers, data.signal(data.train.x), data.train.y, epochs=epochs, validation=(data.signal(held.x), held.y)
+            )
+            tuned, integers = learnt.fingerprint != integers.fingerprint, learnt
+        found = _simulated(integers, data, data.test.x)
     except UserError as error:
         return {"deployed": f"refused: {error.code}", "why_refused": error.diagnostics[0].what}
     microcode = any(spec.microcode for spec in integers.contract.neurons.values())
     return {
         "deployed": "loihi2 microcode" if microcode else "loihi2",
+        "fine_tuned_epochs": epochs if tuned else 0,
         "decisions_changed": float(np.mean(found != expected)),
         "deployment_seconds": time.monotonic() - started,
         "deployment": integers.fingerprint,
@@ -221,8 +248,17 @@ def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64]) 
     }
 
 
-def _time_first(student: SpikingStudent, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return x if student.encoder.kind == "direct" else np.ascontiguousarray(np.swapaxes(x, 0, 1))
+def _simulated(integers: Deployment, data: Dataset, x: NDArray[np.float32]) -> NDArray[np.int64]:
+    starts = range(0, len(x), CHUNK)
+    return np.concatenate([library.simulate(integers, data.signal(x[start : start + CHUNK])).predictions for start in starts])
+
+
+def _right(found: NDArray[np.int64], data: Dataset) -> int:
+    return int(np.count_nonzero(found == data.validation.y))
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "architecture": platform.machine()}
 
 
 def _accuracy(kind: str, found: NDArray[np.int64], data: Dataset) -> dict[str, Any]:

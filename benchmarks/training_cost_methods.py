@@ -53,7 +53,7 @@ def student(size: Size, steps: int, seed: int = 0) -> SpikingStudent:
 
 
 def batches(size: Size, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random images (B, 3, S, S), normalised as CIFAR's are, smooth over a few pixels, and labels (B,); new ones at every call."""
+    """Random images (B, 3, S, S), normalised as CIFAR's are, smooth over a few pixels, and labels (B,); ever new ones."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         coarse = torch.randn(size.batch, 3, max(size.side // 4, 1), max(size.side // 4, 1), generator=generator)
@@ -68,10 +68,10 @@ class PlainLoop(nn.Module):
     def __init__(self, origin: SpikingStudent) -> None:
         super().__init__()
         self.steps = origin.config.steps
-        layers: list[nn.Module] = []
-        for layer in list(origin.layers.children())[:-1]:  # the integrator is the sum in forward()
-            layers.append(copy.deepcopy(layer) if not isinstance(layer, snntorch.Leaky) else self._leaky())
-        self.layers = nn.ModuleList(layers)
+        layers = list(origin.layers.children())[:-1]  # the integrator is the mean in forward()
+        self.layers = nn.ModuleList(
+            self._leaky() if isinstance(layer, snntorch.Leaky) else copy.deepcopy(layer) for layer in layers
+        )
 
     @staticmethod
     def _leaky() -> snntorch.Leaky:
@@ -100,8 +100,9 @@ class MultiStep(nn.Module):
 
     def __init__(self, origin: SpikingStudent) -> None:
         super().__init__()
-        from spikingjelly.activation_based import functional, layer, neuron  # noqa: PLC0415  not a dependency
-        from spikingjelly.activation_based import surrogate as slopes  # noqa: PLC0415
+        # No dependency of this project: imported where it is asked for.
+        from spikingjelly.activation_based import functional, layer, neuron
+        from spikingjelly.activation_based import surrogate as slopes
 
         self.steps = origin.config.steps
         self._reset: Callable[[nn.Module], None] = functional.reset_net
@@ -141,6 +142,7 @@ class Method:
 
     @property
     def installed(self) -> bool:
+        """Whether what it needs is there."""
         return importlib.util.find_spec(self.needs) is not None
 
     def expected_gigabytes(self, size: Size, steps: int) -> float:
@@ -195,7 +197,7 @@ def agreement(size: Size, steps: int) -> dict[str, Any]:
     for layer in origin.layers:
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
             layer.running_mean.copy_(torch.rand(layer.running_mean.shape, generator=generator) * 0.2 - 0.1)
-            layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) * 0.1 + 0.05)
+            layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) * 0.05 + 0.02)
     images, labels = next(batches(size, seed=2))
     logits = {}
     for name, method in METHODS.items():
@@ -211,5 +213,5 @@ def agreement(size: Size, steps: int) -> dict[str, Any]:
         "losses": losses,
         "logits_apart": {name: float((found - logits["rates"]).abs().max()) for name, found in logits.items()},
         "logits_spread": float(logits["rates"].std()),
-        "rates": {name: float(tap.mean()) for name, tap in taps.items()},
+        "rates": {name: float(tap.detach().mean()) for name, tap in taps.items()},
     }

@@ -6,7 +6,7 @@
 
 One step of the second pass stands for T steps of backpropagation through time, so its memory does not grow with T; the first
 pass holds one layer's currents and spikes at a time, the spikes as bytes. Nothing of it remains in the network: inference is
-ordinary spiking.
+ordinary spiking. On a CPU the steps of a population are compiled (:mod:`snn_export.models.rate_based.kernels`).
 
 Source: Yu et al., Advancing training efficiency of deep spiking neural networks through rate-based backpropagation, NeurIPS
 2024, arXiv 2410.11488.
@@ -14,23 +14,29 @@ Source: Yu et al., Advancing training efficiency of deep spiking neural networks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import LifRule, blocks_of_neurons, fire, lif_rule_of, reset
+from snn_export.models.rate_based import kernels
 from snn_export.models.rate_based.admissible import check_rate_based
 from snn_export.models.rate_based.gradients import along, channel_squares, channel_sums, rate_norm, rate_output
 from snn_export.models.rate_based.slopes import SlopeRule, ThroughTime
 from snn_export.models.residual import ResidualSum
 
-CHUNK_ELEMENTS = 1 << 20
-"""Numbers that a stateless layer is given at once in the spike pass (4 MB of float32), and never less than one step.
+CHUNK_ELEMENTS = 1 << 18
+"""Numbers that go into, and come out of, a stateless layer at once in the spike pass, for each thread of a CPU (1 MB of float32).
 
-Larger pieces are slower on a CPU: memory of that size is fetched from the system, and given back, at every call."""
+Larger pieces leave the cache, and memory of their size is fetched from the system, and given back, at every call."""
+DEVICE_CHUNK_ELEMENTS = 1 << 26
+"""The same on any other device: 256 MB, so that a call is worth its launch."""
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -125,12 +131,28 @@ def rate_pass(layers: nn.Sequential, mean_inputs: Tensor, states: RateStates, *,
 class _Signal:
     """(B, *features) while it is the same in every step, (T, B, *features) afterwards; spikes are bytes.
 
-    ``owned``: nothing else reads these numbers, they may be overwritten.
+    ``owned``: nothing else reads these numbers, they may be overwritten. ``affine``: (scale, shift), both (C,), of a batch-norm
+    that the next population carries out while it reads, which saves two rounds through memory; anything else asks for
+    :meth:`settled` first.
     """
 
     value: Tensor
     over_time: bool
     owned: bool = False
+    affine: tuple[Tensor, Tensor] | None = None
+
+    def samples(self) -> Tensor:
+        """(T*B, *features), or (B, *features)."""
+        return self.value.flatten(0, 1) if self.over_time else self.value
+
+    def settled(self) -> _Signal:
+        """The same signal with nothing left to carry out."""
+        if self.affine is None:
+            return self
+        samples = self.samples()
+        scale, shift = (along(factor, samples) for factor in self.affine)
+        value = samples.mul_(scale).add_(shift) if self.owned else torch.addcmul(shift, samples, scale)
+        return _Signal(value.view(self.value.shape), self.over_time, owned=True)
 
 
 @dataclass
@@ -155,21 +177,21 @@ class _SpikeWalk:
                 signal = self.run(_joined(name, child_name), child, signal)
             return signal
         if isinstance(layer, ResidualSum):
-            return self._sum(name, layer, replace(signal, owned=False))
+            return self._sum(name, layer, replace(signal.settled(), owned=False))
         if isinstance(layer, NORMS) and layer.training:
             self.wanted.discard(name)
-            return self._norm(name, layer, signal)
+            return self._norm(name, layer, signal.settled())
         if isinstance(layer, nn.Identity):
             return signal
         rule = lif_rule_of(layer)
         if rule is not None:
             self.wanted.discard(name)
             return self._spike(name, replace(rule, detach_reset=self.detach_reset or rule.detach_reset), signal)
-        return self._stateless(layer, signal)
+        return self._stateless(layer, signal.settled())
 
     def _sum(self, name: str, layer: ResidualSum, signal: _Signal) -> _Signal:
-        main = self.run(f"{name}.main", layer.main, signal)
-        shortcut = self.run(f"{name}.shortcut", layer.shortcut, signal)
+        main = self.run(f"{name}.main", layer.main, signal).settled()
+        shortcut = self.run(f"{name}.shortcut", layer.shortcut, signal).settled()
         if not self.wanted:  # the paths may have ended early, in different shapes; nobody reads their sum
             return main
         return _Signal(
@@ -177,40 +199,53 @@ class _SpikeWalk:
         )
 
     def _stateless(self, layer: nn.Module, signal: _Signal) -> _Signal:
+        if isinstance(layer, nn.Flatten):  # a view: bytes remain bytes, and belong to whom they belonged
+            flat = layer(signal.samples())
+            return replace(signal, value=flat.unflatten(0, (self.steps, -1)) if signal.over_time else flat)
         if not signal.over_time:
             return _Signal(layer(signal.value), over_time=False, owned=True)
-        value, found = signal.value, None
-        for start, stop in _chunks(value):
-            part = layer(value[start:stop].flatten(0, 1).to(self.dtype))
-            part = part.unflatten(0, (stop - start, -1))
+        samples, found = signal.samples(), None
+        size = _samples_at_once(samples)
+        start = 0
+        given = torch.empty((min(size, len(samples)), *samples.shape[1:]), dtype=self.dtype, device=samples.device)
+        while start < len(samples):
+            piece = samples[start : start + size]
+            part = layer(given[: len(piece)].copy_(piece))
             if found is None:
-                found = part if stop == len(value) else part.new_empty((len(value), *part.shape[1:]))
+                size = min(size, _samples_at_once(part))
+                found = part if len(part) == len(samples) else _storage((len(samples), *part.shape[1:]), part.dtype, part.device)
             if found is not part:
-                found[start:stop] = part
-        return _Signal(value if found is None else found, over_time=True, owned=True)
+                found[start : start + len(part)] = part
+            start += len(part)
+        return signal if found is None else _Signal(found.unflatten(0, (self.steps, -1)), over_time=True, owned=True)
 
     def _norm(self, name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, signal: _Signal) -> _Signal:
         value = signal.value.to(self.dtype)
-        owned = signal.owned or value is not signal.value
-        flat = value.flatten(0, 1) if signal.over_time else value
-        count = flat.numel() // flat.shape[1]
-        mean = channel_sums(flat) / count
-        centred = flat.sub_(along(mean, flat)) if owned else flat - along(mean, flat)
-        variance = channel_squares(centred) / count
+        found = _Signal(value, signal.over_time, owned=signal.owned or value is not signal.value)
+        samples = found.samples()
+        mean, variance = _moments(samples)
         self.norms[name] = NormState(mean, variance)
-        _move_running_statistics(layer, mean, variance, count)
-        found = centred.mul_(along(torch.rsqrt(variance + layer.eps) * layer.weight, flat)).add_(along(layer.bias, flat))
-        return _Signal(found.view(value.shape), signal.over_time, owned=True)
+        _move_running_statistics(layer, mean, variance, samples.numel() // samples.shape[1])
+        scale = torch.rsqrt(variance + layer.eps) * layer.weight
+        return replace(found, affine=(scale, layer.bias - mean * scale))
 
     def _spike(self, name: str, rule: LifRule, signal: _Signal) -> _Signal:
+        compiled = kernels.available(signal.value) and self.dtype == torch.float32 and type(self.slopes) is ThroughTime
+        if not compiled:
+            signal = signal.settled()
         currents = signal.value.to(self.dtype)
         first = currents[0] if signal.over_time else currents
-        spikes = torch.empty((self.steps, *first.shape), dtype=torch.uint8, device=first.device)
+        spikes = _storage((self.steps, *first.shape), torch.uint8, first.device)
         rates, slopes = (torch.empty(first.shape, dtype=first.dtype, device=first.device) for _ in range(2))
-        flat = currents.reshape(self.steps, -1) if signal.over_time else currents.reshape(1, -1).expand(self.steps, -1)
-        for block in blocks_of_neurons(flat):
-            rate, slope = self._spike_block(rule, flat[:, block], spikes.view(self.steps, -1)[:, block])
-            rates.view(-1)[block], slopes.view(-1)[block] = rate, slope
+        if compiled:
+            scale, shift = _of_features(signal.affine, first)
+            arriving = kernels.Currents(currents if signal.over_time else currents[None], scale, shift)
+            kernels.run(rule, arriving, spikes, rates, slopes)
+        else:
+            flat = currents.reshape(self.steps, -1) if signal.over_time else currents.reshape(1, -1).expand(self.steps, -1)
+            for block in blocks_of_neurons(flat):
+                rate, slope = self._spike_block(rule, flat[:, block], spikes.view(self.steps, -1)[:, block])
+                rates.view(-1)[block], slopes.view(-1)[block] = rate, slope
         self.neurons[name] = NeuronState(rates, slopes)
         return _Signal(spikes, over_time=True)
 
@@ -238,10 +273,54 @@ def _stateful(layers: nn.Sequential) -> set[str]:
     }
 
 
-def _chunks(value: Tensor) -> list[tuple[int, int]]:
-    """Ranges of steps that a stateless layer takes at once, bounded by ``CHUNK_ELEMENTS``."""
-    size = max(CHUNK_ELEMENTS // max(value[0].numel(), 1), 1)
-    return [(start, min(start + size, len(value))) for start in range(0, len(value), size)]
+def _storage(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor of many steps.
+
+    On a CPU its memory is numpy's, which asks Linux for huge pages: torch's arrives in pages of 4 KB, and that takes as long as
+    a third of a convolution.
+    """
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+
+
+def _samples_at_once(samples: Tensor) -> int:
+    """How many samples like these, (N, *features), a stateless layer takes at once; at least one."""
+    on_processor = samples.device.type == "cpu"
+    allowed = CHUNK_ELEMENTS * torch.get_num_threads() if on_processor else DEVICE_CHUNK_ELEMENTS
+    return max(allowed // max(samples[0].numel(), 1), 1)
+
+
+def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel, (C,), of (N, C, *space): exact moments of pieces that fit a cache, merged.
+
+    Merging is that of Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American Statistician 37(3),
+    1983: unlike E[x^2] - E[x]^2 it loses nothing where the mean is large.
+    """
+    size = _samples_at_once(samples)
+    edges = [*range(0, len(samples), size), len(samples)]
+    count = 0
+    mean = squares = samples.new_zeros(samples.shape[1], dtype=torch.promote_types(samples.dtype, torch.float32))
+    for start, stop in pairwise(edges):
+        piece = samples[start:stop]
+        more = piece.numel() // piece.shape[1]
+        own = channel_sums(piece) / more
+        own_squares = channel_squares(piece - along(own, piece))
+        apart = own.to(mean.dtype) - mean
+        total = count + more
+        squares = squares + own_squares + apart.square() * (count * more / total)
+        mean = mean + apart * (more / total)
+        count = total
+    return mean.to(samples.dtype), (squares / count).to(samples.dtype)
+
+
+def _of_features(affine: tuple[Tensor, Tensor] | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(scale, shift) of every feature of ``like`` (B, C, *space), both (C * space,); 1 and 0 where there is none."""
+    features = like[0].numel()
+    if affine is None:
+        return like.new_ones(features), like.new_zeros(features)
+    scale, shift = (factor.repeat_interleave(features // len(factor)) for factor in affine)
+    return scale, shift
 
 
 def _move_running_statistics(layer: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:

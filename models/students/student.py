@@ -191,6 +191,7 @@ class SpikingStudent(nn.Module):
 
     def membranes(self, inputs: Tensor, observe: Observer | None = None, listen: SpikeListener | None = None) -> Tensor:
         """Readout membrane (T, B, K) of inputs; ``observe`` and ``listen`` as in :func:`snn_export.models.unroll.unroll`."""
+        self._check_shape(inputs)
         constant = self.encoder.kind == "direct"
         return unroll(
             self.layers,
@@ -216,6 +217,7 @@ class SpikingStudent(nn.Module):
 
     def by_rates(self, inputs: Tensor, taps: Collection[str] = (), slopes: SlopeRule | None = None) -> StudentOutputs:
         """A spike pass and a rate pass (:mod:`snn_export.models.rate_based.engine`); UserError SNX280 to SNX282."""
+        self._check_shape(inputs)
         constant = self.encoder.kind == "direct"
         states = spike_pass(
             self.layers,
@@ -227,6 +229,17 @@ class SpikingStudent(nn.Module):
         )
         result = rate_pass(self.layers, inputs if constant else inputs.mean(dim=1), states, taps=taps)
         return StudentOutputs(result.logits, result.taps)
+
+    def _check_shape(self, inputs: Tensor) -> None:
+        """SNX319 where inputs are not (B, *shape), or (B, T, *shape) for events."""
+        direct = self.encoder.kind == "direct"
+        if tuple(inputs.shape[1 if direct else 2 :]) != self.config.input_shape:
+            expected = ", ".join(map(str, ("B", *(() if direct else ("T",)), *self.config.input_shape)))
+            raise UserError(
+                "SNX319", f"inputs of shape {tuple(inputs.shape)} do not fit a student for ({expected})", where="inputs",
+                why=f"the student was built for inputs of shape {self.config.input_shape} and the encoder '{self.encoder.kind}'",
+                fix="build it with the data's input_shape, and encoder='events' where samples have a time axis",
+            )  # fmt: skip
 
     def _steps(self, inputs: Tensor) -> int:
         return self.config.steps if self.encoder.kind == "direct" else inputs.shape[1]

@@ -227,6 +227,9 @@ def test_a_teacher_without_a_student_of_its_name_or_layers_is_refused() -> None:
         MAX_NORM.prepare_source(other(*REST, name="mine"))
     assert codes(caught) == ["SNX352"]
     with pytest.raises(UserError) as caught:
+        MAX_NORM.prepare_source(nn.Sequential(*REST))  # type: ignore[arg-type]
+    assert codes(caught) == ["SNX352"]
+    with pytest.raises(UserError) as caught:
         MAX_NORM.convert(other(*REST), digits(4), 4)
     assert codes(caught) == ["SNX352"]
     assert "layer0 is Conv2d" in str(caught.value)

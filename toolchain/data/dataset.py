@@ -58,6 +58,10 @@ class Dataset:
         arrays = (self.x_train, self.y_train, self.x_val, self.y_val, self.x_test, self.y_test)
         object.__setattr__(self, "fingerprint", array_fingerprint(arrays))
 
+    def signal(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Some of its inputs as simulators take them: time first, (T, N, *shape), where samples have a time axis."""
+        return x if self.steps is None else np.ascontiguousarray(np.swapaxes(x, 0, 1))
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input in one time step: without the samples' time axis, where they have one."""

@@ -39,9 +39,9 @@ def export_float(context: Context) -> StepResult:
     checkpoint = context.workspace.folder("student") / STUDENT_FILE
     student = load_student(checkpoint)
     deployment = deployment_from_snntorch(
-        student.layers, data.input_shape, student.config.steps, rule=student.readout.rule, encoder=student.encoder
+        student.layers, data.input_shape, data.steps or student.config.steps, rule=student.readout.rule, encoder=student.encoder
     )
-    deployment = library.prepared(deployment, data.validation.x[:EXACTNESS_SAMPLES])
+    deployment = library.prepared(deployment, data.signal(data.validation.x[:EXACTNESS_SAMPLES]))
     deployment = with_files(deployment, context.workspace.folder("export"), {"student": checkpoint})
     nir_io.write(deployment, context.folder / FLOAT_FILE)
     passes = ", ".join(deployment.contract.lineage.passes)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-
 from snn_export import library
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
@@ -109,8 +108,8 @@ def sweep_file(source: Path, config: Config, base: Path, bits: Sequence[int], pa
 
     return library.sweep_bits(
         deployment,
-        data.train.x[: config.quantize.calibration_samples],
-        measured.x,
+        data.signal(data.train.x[: config.quantize.calibration_samples]),
+        data.signal(measured.x),
         measured.y,
         bits=bits,
         target=config.quantize.target,
@@ -126,7 +125,7 @@ def searched(deployment: Deployment, data: Dataset, config: Config) -> Deploymen
     """Scales are chosen on training samples; inputs are held to the data set's declared range."""
     return library.quantize(
         deployment,
-        data.train.x[: config.quantize.calibration_samples],
+        data.signal(data.train.x[: config.quantize.calibration_samples]),
         config.quantize.target,
         weight_bits=config.quantize.weight_bits,
         input_range=(data.input_low, data.input_high),

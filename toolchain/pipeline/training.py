@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.models.diagnostics import UserError

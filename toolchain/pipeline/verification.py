@@ -143,12 +143,13 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
     use_threads(config.training.threads)
     data = dataset(config.data.source, base, config.project.seed, config.data.validation)
     test = _chosen(data.test, config.verify.samples)
+    inputs = data.signal(test.x)
     rungs = _rungs(forms, config, progress)
     links = _links(rungs, config)
     reference = _reference(rungs, config)
     activity, energy = ActivityObserver(INTEGER), EnergyObserver(INTEGER, forms.quantised)
     raster = RasterObserver(reference, tuple(rung.name for rung in reversed(rungs)), forms.quantised)
-    ladder = run_ladder(rungs, links, test.x, test.y, observers=(activity, energy, raster), progress=progress)
+    ladder = run_ladder(rungs, links, inputs, test.y, observers=(activity, energy, raster), progress=progress)
     teacher, teacher_gates = _teacher(forms.teacher, test, config)
     named = told(config.data.source)
     settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named})})
@@ -156,7 +157,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
         network=config.project.name,
         dataset=data.name,
         reference=reference,
-        inputs=test.x,
+        inputs=inputs,
         coverage=forms.absent,
         float_deployment=forms.folded,
         before=teacher,

@@ -12,22 +12,21 @@ from snn_export.models.students.student import SpikingStudent, StudentOutputs
 from snn_export.models.teachers.teacher import TeacherNetwork
 from snn_export.training.objective import Objective
 from snn_export.training.outputs import BatchOutputs
-from snn_export.training.recipe import ForwardMode
+from snn_export.training.recipe import ForwardMode, Recipe
 
 
 class Learner(nn.Module):
     """A model and what its recipe trains beside it. The teacher is no part of it: it does not learn and is not saved."""
 
     def __init__(self, model: nn.Module, objective: Objective, teacher: nn.Module | None) -> None:
-        """Join the parts; UserError SNX340, SNX343 where the recipe asks for what the model's forward pass does not give."""
+        """Join the parts; UserError SNX340, SNX343 as :func:`check_passes`."""
         super().__init__()
         self.model = model
         self.objective = objective
         self._teacher = (teacher,)  # in a tuple, so that torch does not count it as a part
         self._taps = tuple(stage.student for stage in objective.pairing.stages)
         self._teacher_taps = tuple(stage.teacher for stage in objective.pairing.stages if stage.teacher is not None)
-        objective.recipe.check_mode()
-        _check_passes(model, objective)
+        check_passes(model, objective.recipe)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one batch, a scalar, and the logits (B, K), detached."""
@@ -75,9 +74,14 @@ class Learner(nn.Module):
         return (teacher(inputs), ()) if needs.teacher else (None, ())
 
 
-def _check_passes(model: nn.Module, objective: Objective) -> None:
-    """SNX343 where a model has one forward pass and the recipe wants more of it."""
-    recipe = objective.recipe
+def check_passes(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse a recipe that asks for more than the forward passes of ``model`` give.
+
+    Raises:
+        UserError: SNX340 where a term compares steps and the mode has none, SNX343 where the model has logits alone and the
+            recipe looks at steps, stages or rates.
+    """
+    recipe.check_mode()
     asked = [name for name in ("steps", "taps") if getattr(recipe.needs, name)]
     asked += ["rates"] if recipe.forward_mode is ForwardMode.RATE else []
     if asked and not isinstance(model, SpikingStudent):

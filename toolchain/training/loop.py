@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import UserError
+from snn_export.models.students.student import SpikingStudent
 from snn_export.training.augmentation import augment
 from snn_export.training.devices import Devices, peak_memory
 from snn_export.training.evaluate import logits as evaluation_logits
 from snn_export.training.evaluating import evaluating
-from snn_export.training.learner import Learner
+from snn_export.training.learner import Learner, check_passes
 from snn_export.training.objective import Objective
 from snn_export.training.pairing import Pairing, pair
 from snn_export.training.recipe import Recipe
@@ -129,7 +130,7 @@ def fit(
         outcome: _Outcome = fabric.launch(partial(_train, job=job.detached()))
     else:
         outcome = _train(fabric, job)
-    model.load_state_dict(outcome.weights)
+    model.load_state_dict({name: torch.from_numpy(values) for name, values in outcome.weights.items()})
     model.eval()
     return outcome.result
 
@@ -155,12 +156,15 @@ class _Job:
         return _Job(**{**self.__dict__, "report": _silent})
 
 
-@dataclass(frozen=True)
 class _Outcome:
-    """What comes back from a run: the best weights, on the CPU, and what is told of it."""
+    """What comes back from a run: the best weights and what is told of it.
 
-    weights: dict[str, Tensor]
-    result: TrainingResult
+    Arrays and no dataclass: Fabric would take tensors and dataclasses apart on their way back from another process.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], result: TrainingResult) -> None:
+        self.weights = {name: tensor.numpy() for name, tensor in weights.items()}
+        self.result = result
 
 
 @dataclass
@@ -252,7 +256,7 @@ def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
 
 
 def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[float, float]:
-    """One optimiser step; returns loss and accuracy. SNX310 before a loss that is not finite reaches the weights."""
+    """One optimiser step; returns loss and accuracy. SNX310 before anything that is not finite reaches the weights."""
     try:
         loss, logits = run.step(inputs, labels)
     except ValueError as error:
@@ -267,16 +271,25 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[flo
     if run.fabric.world_size > 1:
         measured = run.fabric.all_reduce(measured, reduce_op="mean")  # type: ignore[assignment]
     value, accuracy = measured.tolist()
-    if not math.isfinite(value):
-        raise UserError(
-            "SNX310", f"the loss became {value}", where=where,
-            why="the weights diverged: the learning rate is too high for this network, or the inputs are far from unit scale",
-            fix="lower learning_rate by a factor of 3 to 10, or scale the inputs to [0, 1]; the last finished epoch is kept",
-        )  # fmt: skip
+    _check_finite("loss", value, where)
     run.optimizer.zero_grad(set_to_none=True)
     run.fabric.backward(loss * run.learner.gradient_scale)
+    if run.job.settings.precision != "16-mixed":  # there the scaler meets infinite gradients, skips the step and goes on
+        gradients = [parameter.grad for parameter in run.learner.parameters() if parameter.grad is not None]
+        _check_finite("gradient", float(torch.nn.utils.get_total_norm(gradients)), where)
     run.optimizer.step()
     return value, accuracy
+
+
+def _check_finite(what: str, value: float, where: str) -> None:
+    """SNX310. The loss of a spiking network may stay finite where its membranes do not: what is no number never fires."""
+    if not math.isfinite(value):
+        raise UserError(
+            "SNX310", f"the {what} became {value}", where=where,
+            why="the weights diverged: the learning rate is too high for this network; or inputs are far from unit scale or "
+            "hold NaN or infinity",
+            fix="lower learning_rate by a factor of 3 to 10, or scale the inputs to [0, 1]; the last finished epoch is kept",
+        )  # fmt: skip
 
 
 def _finished(run: _Run, record: EpochRecord) -> Progress:
@@ -303,7 +316,9 @@ def _validate(run: _Run) -> tuple[float, float]:
 
 def _pairing(job: _Job) -> Pairing:
     """The stages of the two networks, matched on one training sample."""
-    classes = int(job.train.y.max()) + 1 if np.issubdtype(job.train.y.dtype, np.integer) else 0
+    whole = np.issubdtype(job.train.y.dtype, np.integer)
+    found = int(job.train.y.max()) + 1 if whole else job.train.y.shape[-1]
+    classes = job.model.config.classes if isinstance(job.model, SpikingStudent) else found
     sample = torch.tensor(job.train.x[:1])
     return pair(job.model, job.teacher, sample, classes=classes, taps=job.taps, teacher_taps=job.teacher_taps)
 
@@ -331,7 +346,8 @@ def _batch_sizes(samples: int, size: int, processes: int) -> list[int]:
 
 
 def _check(job: _Job) -> None:
-    """Refuse a run that cannot begin: SNX311, SNX312."""
+    """Refuse a run that cannot begin: SNX311, SNX312, SNX340, SNX343."""
+    check_passes(job.model, job.recipe)
     if job.recipe.needs_teacher and job.teacher is None:
         raise UserError(
             "SNX311", f"recipe '{job.recipe.name}' needs a teacher", where="fit(teacher=None)",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.registry import STUDENTS, build_student
@@ -78,8 +78,8 @@ class Conversion:
             UserError: SNX351 for a layer that cannot be converted, SNX352 for a teacher without a student of its name: told
                 before hours of training.
         """
-        check_source(teacher)
         _check_named(teacher)
+        check_source(teacher)
         return self.method.prepare(teacher)
 
     def convert(self, source: Teacher, calibration_inputs: Tensor, steps: int) -> SpikingStudent:
@@ -94,8 +94,8 @@ class Conversion:
             UserError: SNX012 for steps below 1; SNX351 a layer that cannot be converted, SNX352 no student of the source's name
                 and layers, SNX353 no usable threshold, SNX356 inputs that are none of the source's.
         """
-        check_source(source)
         _check_named(source)
+        check_source(source)
         _check_inputs(source, calibration_inputs)
         config = source.config
         student = build_student(
@@ -115,11 +115,12 @@ class Conversion:
         return f"{self.name}: {self.method!r}"
 
 
-def _check_named(teacher: Teacher) -> None:
-    """SNX352 where no student bears the teacher's name."""
-    if teacher.config.name not in STUDENTS:
+def _check_named(teacher: nn.Module) -> None:
+    """SNX352 where no student bears the teacher's name, as for one that was read from a file."""
+    name = teacher.config.name if isinstance(teacher, Teacher) else type(teacher).__name__
+    if not isinstance(teacher, Teacher) or name not in STUDENTS:
         raise UserError(
-            "SNX352", f"there is no student called '{teacher.config.name}'", where="convert(source)",
+            "SNX352", f"there is no student called '{name}'", where="convert(source)",
             why="converted weights go into the student of the teacher's name, which a checkpoint can build again",
             fix=f"convert one of {', '.join(STUDENTS)}",
         )  # fmt: skip
