@@ -57,7 +57,7 @@ THROUGH_TIME = ("tser", "temporal_decoupling")
 CONVERSIONS = ("qcfs", "max_norm", "calibration")
 
 CIFAR_BUDGET = TrainingSettings(
-    epochs=12, batch_size=32, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("crop", "flip")
+    epochs=12, batch_size=32, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("flip",)
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -78,7 +78,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         settings=CIFAR_BUDGET,
         fine_tune_epochs=1,
         teacher_settings=TrainingSettings(
-            epochs=20, batch_size=32, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("crop", "flip")
+            epochs=20, batch_size=32, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("flip",)
         ),
         notes=("10,000 training and 2,000 validation images of the training part, the whole test part of 10,000 images",),
     ),

@@ -24,6 +24,8 @@ _EXIT_BY_FAMILY = {
     "4": EXIT_BACKEND,
     "5": EXIT_NOTHING_COMPARED,
 }
+_CHOICES = ("SNX34", "SNX35")
+"""Recipes and conversions that do not fit the networks: chosen in the configuration, so wrong there."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Diagnostic:
     @property
     def exit_code(self) -> int:
         """Exit code of a command that ends because of this finding."""
-        return _EXIT_BY_FAMILY[self.code[3]]
+        return EXIT_USAGE if self.code.startswith(_CHOICES) else _EXIT_BY_FAMILY[self.code[3]]
 
     def as_dict(self) -> dict[str, str]:
         """Plain dictionary, for JSON."""

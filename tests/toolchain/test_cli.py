@@ -101,13 +101,13 @@ def test_a_misspelt_command_gets_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_is_told_with_line_and_suggestion(tmp_path: Path) -> None:
-    (tmp_path / "snn-export.toml").write_text("[model]\nstepss = 4\ndv = 0\n", encoding="utf-8")
+    (tmp_path / "snn-export.toml").write_text("[model]\nstepss = 4\ndv = -1\n", encoding="utf-8")
     done = snn_export("config", "show", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "SNX022: unknown key model.stepss" in done.stderr
     assert "snn-export.toml:2" in done.stderr
     assert "did you mean steps?" in done.stderr
-    assert "SNX023: model.dv cannot be 0" in done.stderr
+    assert "SNX023: model.dv cannot be -1" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -21,7 +21,7 @@ from snn_export.pipeline.workspace import Workspace
 from tests.conftest import FinishedRun, heed_interrupts, snn_export
 from tests.lava_environment import require_lava
 
-FINE_TUNED = ("--set", "quantize.fine_tune_epochs=3")
+FINE_TUNED = ("--set", "quantize.fine_tune_epochs=5", "--set", "quantize.fine_tune_learning_rate=0.005")
 FEW = ("--set", "verify.samples=24", "--set", "verify.backends.lava.required=false")
 ALL_SAMPLES = ("--set", "verify.backends.lava.samples=0")
 
@@ -66,7 +66,7 @@ def test_eight_bits_cost_at_most_one_sample(fine_tuned: FinishedRun) -> None:
 
 def test_the_report_says_how_it_was_trained(fine_tuned: FinishedRun) -> None:
     training: Any = fine_tuned.report()["training"]
-    assert [(part["model"], part["epochs"]) for part in training][-1] == ("quantised student", 3)
+    assert [(part["model"], part["epochs"]) for part in training][-1] == ("quantised student", 5)
     assert re.search(r"fine-tuned: [\d.]+ to [\d.]+ %|no epoch was better", fine_tuned.completed.stderr)
 
 
@@ -108,7 +108,7 @@ def test_interrupted_fine_tuning_goes_on(finished_run: FinishedRun, fine_tuned: 
     )  # fmt: skip
     assert running.stderr is not None
     for line in running.stderr:
-        if "fine-tuning: epoch 2/3" in line:
+        if "fine-tuning: epoch 2/5" in line:
             running.send_signal(signal.SIGINT)
             break
     _, rest = running.communicate(timeout=120)
@@ -117,7 +117,7 @@ def test_interrupted_fine_tuning_goes_on(finished_run: FinishedRun, fine_tuned: 
     again = snn_export(*arguments, cwd=root)
     assert again.returncode == 0, again.stderr
     assert "continuing after epoch 2" in again.stderr
-    assert "epoch 2/3" not in again.stderr
+    assert "epoch 2/5" not in again.stderr
     from snn_export import load
 
     one, other = (load(folder / "quantize" / "net.nir") for folder in (root / "out", fine_tuned.folder))

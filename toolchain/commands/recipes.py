@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @format_option
 def command(name: str | None, output_format: Format) -> None:
-    """List the ways a student can learn and what each needs; with NAME, one of them with all its numbers.
+    """List the ways a student can learn, and what each needs.
+
+    With NAME, one of them with its source, all its numbers, and what the source does not say.
 
     Train with one by `snn-export train --recipe NAME`, or set training.recipe in snn-export.toml.
     """

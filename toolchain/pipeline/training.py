@@ -91,8 +91,6 @@ def train_student(context: Context) -> StepResult:
             progress=progress,
             devices=_devices(config),
         )
-    if recipe.needs.taps or recipe.needs.teacher_taps:
-        context.teller.line(f"stages compared: {'; '.join(result.pairing)}")
     save_model(context.folder / STUDENT_FILE, student)
     return _finish(context.folder, config.model.student, recipe.name, settings, result, _size(student))
 

@@ -27,6 +27,7 @@ class Learner(nn.Module):
         self._taps = tuple(stage.student for stage in objective.pairing.stages)
         self._teacher_taps = tuple(stage.teacher for stage in objective.pairing.stages if stage.teacher is not None)
         check_passes(model, objective.recipe)
+        _check_teacher(objective)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one batch, a scalar, and the logits (B, K), detached."""
@@ -72,6 +73,22 @@ class Learner(nn.Module):
             logits, taps = cast(TeacherNetwork, teacher).features(inputs, self._teacher_taps)
             return logits, tuple(taps[name] for name in self._teacher_taps)
         return (teacher(inputs), ()) if needs.teacher else (None, ())
+
+
+def _check_teacher(objective: Objective) -> None:
+    """SNX347 where rates would run through a max-pool of the teacher."""
+    recipe, teacher = objective.recipe, objective.pairing.teacher
+    if teacher is None or recipe.forward_mode is not ForwardMode.RATE or not recipe.needs.onward:
+        return
+    if teacher.nonlinear_operations:
+        names = ", ".join(teacher.nonlinear_operations)
+        raise UserError(
+            "SNX347", f"recipe '{recipe.name}' would send rates through max-pooling of the teacher: {names}", where="teacher",
+            why="the largest of mean rates is not the mean of what max-pooling makes of the steps: the hybrid would be no "
+            "network that spikes could come from",
+            fix="replace its max-pooling by average pooling and train or export it again; or choose a recipe that looks at the "
+            "teacher's logits alone (plain_kd), or forward_mode = bptt",
+        )  # fmt: skip
 
 
 def check_passes(model: nn.Module, recipe: Recipe) -> None:

@@ -206,6 +206,9 @@ def _train(fabric: Fabric, job: _Job) -> _Outcome:
         resumed_from = len(state.history)
         if message:
             job.report(Progress(max(resumed_from, 1), settings.epochs, 0, run.batches, float("nan"), message=message))
+        if (recipe.needs.taps or recipe.needs.teacher_taps) and fabric.is_global_zero:
+            compared = f"stages: {'; '.join(pairing.describe())}"
+            job.report(Progress(max(resumed_from, 1), settings.epochs, 0, run.batches, float("nan"), message=compared))
         for epoch in range(resumed_from + 1, settings.epochs + 1):
             record = _train_epoch(run, epoch)
             state.history.append(record)

@@ -19,6 +19,7 @@ class Needs:
 
     teacher: its logits. steps: logits of every step, which only backpropagation through time has. taps, teacher_taps: firing
     rates of the student's stages, outputs of the teacher's. inputs: the batch itself, e.g. for a second network trained jointly.
+    onward: runs the student's rates through the teacher's remaining layers.
     """
 
     teacher: bool = False
@@ -26,6 +27,7 @@ class Needs:
     taps: bool = False
     teacher_taps: bool = False
     inputs: bool = False
+    onward: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(getattr(self, name) or getattr(other, name) for name in self.__dataclass_fields__))

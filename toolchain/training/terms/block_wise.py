@@ -52,7 +52,7 @@ class BlockWise(LossTerm):
     kd: float = 0.3
     tau: float = 3.0
     name: ClassVar[str] = "block_wise"
-    needs: ClassVar[Needs] = Needs(teacher=True, taps=True)
+    needs: ClassVar[Needs] = Needs(teacher=True, taps=True, onward=True)
 
     def __post_init__(self) -> None:
         check_range(self.name, "ce", self.ce, 0.0)
