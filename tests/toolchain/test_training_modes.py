@@ -21,6 +21,7 @@ from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.registry import build_student
 from snn_export.models.teachers.registry import build_teacher
+from snn_export.models.teachers.traced import teacher_from_module
 from snn_export.training.devices import Devices
 from snn_export.training.evaluate import accuracy
 from snn_export.training.loop import Progress, TrainingResult, fit
@@ -146,10 +147,17 @@ def test_two_processes_average_their_gradients_and_give_one_model(tmp_path: Path
     program = textwrap.dedent("""
         import sys
         import torch
-        from tests.toolchain.test_training_modes import SETTINGS, VALIDATION, Devices, ForwardMode, accuracy, load_recipe, replace, train
+        from tests.toolchain.test_training_modes import (
+            SETTINGS, VALIDATION, Devices, ForwardMode, UserError, accuracy, load_recipe, replace, train)
         if __name__ == "__main__":
             torch.set_num_threads(1)
             recipe = load_recipe("hybrid_blockwise").in_mode(ForwardMode.RATE)
+            try:
+                train(recipe, taps=("nope",), teacher_taps=("relu1",), devices=Devices(count=2))
+            except UserError as error:
+                assert error.code == "SNX016", error
+            else:
+                raise AssertionError("a mistake got lost on its way back")
             student, result = train(recipe, settings=replace(SETTINGS, epochs=12), devices=Devices(count=2))
             assert len(result.history) == 12
             assert accuracy(student, VALIDATION) == result.best.validation_accuracy
@@ -303,3 +311,91 @@ def test_a_second_network_can_be_trained_jointly() -> None:
     assert result.best.validation_accuracy > 0.9
     right = (built[-1](torch.tensor(VALIDATION.x)).argmax(1) == torch.tensor(VALIDATION.y)).float().mean()
     assert right > 0.6  # a linear network cannot do better here; untrained it is at 0.5
+
+
+@pytest.mark.parametrize("other", [{"surrogate": "triangle", "slope": 1.0}, {"detach_reset": True}])
+def test_a_checkpoint_of_another_gradient_is_not_taken_over(tmp_path: Path, other: dict) -> None:
+    """Neither shows in a network's weights or text."""
+    recipe, settings = load_recipe("no_teacher"), replace(SETTINGS, epochs=1)
+    train(recipe, tmp_path, settings)
+    changed = build_student("convnet", steps=3, seed=2, **SHAPE, **other)
+    assert fit(changed, TRAIN, VALIDATION, recipe, settings, checkpoint_dir=tmp_path).resumed_from == 0
+
+
+def test_a_checkpoint_of_another_teacher_is_not_taken_over(tmp_path: Path) -> None:
+    """Two teachers with the same weights and another activation."""
+
+    def teacher(activation: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), activation, nn.Linear(8, 2))
+        return teacher_from_module(network, input_shape=(1, 4, 4), classes=2)
+
+    recipe, settings = load_recipe("plain_kd"), replace(SETTINGS, epochs=1)
+    resumed = []
+    for activation in (nn.ReLU(), nn.Tanh()):
+        student = build_student("convnet", steps=3, seed=2, **SHAPE)
+        result = fit(student, TRAIN, VALIDATION, recipe, settings, teacher=teacher(activation), checkpoint_dir=tmp_path)
+        resumed.append(result.resumed_from)
+    assert resumed == [0, 0]
+
+
+def test_a_teacher_without_stages_teaches_by_its_logits() -> None:
+    teacher = teacher_from_module(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), input_shape=(1, 4, 4), classes=2)
+    student = build_student("convnet", steps=3, seed=2, **SHAPE)
+    assert np.isfinite(fit(student, TRAIN, VALIDATION, load_recipe("plain_kd"), SETTINGS, teacher=teacher).best.loss)
+    with pytest.raises(UserError) as caught:
+        fit(student, TRAIN, VALIDATION, load_recipe("lasnn"), SETTINGS, teacher=teacher)
+    assert caught.value.code == "SNX342"
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_infinite_inputs_are_noticed_in_every_precision(precision: str) -> None:
+    """What is no number never fires: the loss stays finite, the gradient does not."""
+    x = TRAIN.x.copy()
+    x[0, 0, 0, 0] = np.inf
+    with pytest.raises(UserError) as caught:
+        train(
+            load_recipe("no_teacher"), settings=replace(SETTINGS, precision=precision, augmentation=()), train=Samples(x, TRAIN.y)
+        )
+    assert caught.value.code == "SNX310"
+
+
+def test_validation_data_that_is_no_number_is_noticed() -> None:
+    x = VALIDATION.x.copy()
+    x[0] = np.nan
+    teacher = build_teacher("convnet", **SHAPE)
+    with pytest.raises(UserError) as caught:
+        fit(teacher, TRAIN, Samples(x, VALIDATION.y), load_recipe("teacher"), SETTINGS)
+    assert caught.value.code == "SNX310"
+
+
+def test_a_teacher_of_other_classes_and_labels_beyond_them_are_refused() -> None:
+    student = build_student("convnet", steps=3, seed=2, **SHAPE)
+    other = build_teacher("convnet", input_shape=(1, 4, 4), classes=3, width=4)
+    with pytest.raises(UserError) as caught:
+        fit(student, TRAIN, VALIDATION, load_recipe("plain_kd"), SETTINGS, teacher=other)
+    assert caught.value.code == "SNX342"
+    with pytest.raises(UserError) as caught:
+        fit(student, Samples(TRAIN.x, TRAIN.y + 1), VALIDATION, load_recipe("no_teacher"), SETTINGS)
+    assert caught.value.code == "SNX332"
+
+
+def test_fit_leaves_nothing_behind() -> None:
+    """No gradients, modes and random state as they were; a batch-norm that was frozen stays frozen."""
+    teacher = build_teacher("convnet", seed=1, **SHAPE)
+    teacher.train()
+    teacher.layers.norm1.eval()
+    state = torch.get_rng_state()
+    student = build_student("convnet", steps=3, seed=2, **SHAPE)
+    fit(student, TRAIN, VALIDATION, load_recipe("ckdsnn"), replace(SETTINGS, epochs=1), teacher=teacher)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert teacher.training
+    assert not teacher.layers.norm1.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in student.parameters())
+
+
+def test_several_machines_need_to_be_told_which_they_are() -> None:
+    with pytest.raises(UserError) as caught:
+        train(load_recipe("no_teacher"), devices=Devices(nodes=2))
+    assert caught.value.code == "SNX017"

@@ -79,6 +79,8 @@ class Workspace:
     def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool) -> StepRecord:
         """Turn a step's partial folder into its folder."""
         partial, final = self.root / f"{step}.partial", self.folder(step)
+        for unfinished in partial.rglob(".*.tmp"):  # a run that was killed while it wrote
+            unfinished.unlink()
         files = {
             str(path.relative_to(partial)): file_digest(path)
             for path in sorted(partial.rglob("*"))

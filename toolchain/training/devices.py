@@ -52,6 +52,12 @@ class Devices:
         """Fabric for these devices; it is not launched yet."""
         from lightning_fabric import Fabric
 
+        if self.nodes > 1 and "LOCAL_RANK" not in os.environ:
+            raise UserError(
+                "SNX017", f"{self.nodes} machines were asked for, and nothing says which of them this is", where="nodes",
+                why="a program on several machines is started on each of them, and told its place by torchrun",
+                fix=f"start it with torchrun --nnodes {self.nodes} --nproc-per-node {self.count} on every machine",
+            )  # fmt: skip
         settings: dict[str, Any] = {}
         if self.distributed:
             started_outside = "LOCAL_RANK" in os.environ

@@ -10,12 +10,12 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """``module`` in evaluation mode within the block, in the mode it had behind it."""
-    was_training = module is not None and module.training
+    """``module`` in evaluation mode within the block, and each of its parts in the mode it had behind it."""
+    training = [] if module is None else [part for part in module.modules() if part.training]
     if module is not None:
         module.eval()
     try:
         yield
     finally:
-        if module is not None:
-            module.train(was_training)
+        for part in training:
+            part.training = True

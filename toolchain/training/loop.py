@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snn_export.data.dataset import Samples
-from snn_export.models.diagnostics import UserError
+from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.students.student import SpikingStudent
+from snn_export.models.teachers.teacher import TeacherNetwork
 from snn_export.training.augmentation import augment
 from snn_export.training.devices import Devices, peak_memory
 from snn_export.training.evaluate import logits as evaluation_logits
@@ -127,7 +129,10 @@ def fit(
     devices = devices or Devices()
     fabric = devices.fabric(settings.precision)
     if devices.distributed:
-        outcome: _Outcome = fabric.launch(partial(_train, job=job.detached()))
+        answer: _Outcome | _Refused = fabric.launch(partial(_train_apart, job=job.detached()))
+        if isinstance(answer, _Refused):
+            raise UserError.from_diagnostics(answer.diagnostics)
+        outcome = answer
     else:
         outcome = _train(fabric, job)
     model.load_state_dict({name: torch.from_numpy(values) for name, values in outcome.weights.items()})
@@ -167,6 +172,13 @@ class _Outcome:
         self.result = result
 
 
+class _Refused:
+    """A mistake of the user's, on its way back from another process."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        self.diagnostics = diagnostics
+
+
 @dataclass
 class _Run:
     """A job on its devices."""
@@ -184,10 +196,18 @@ class _Run:
         self.batches = len(sizes)
 
 
+def _train_apart(fabric: Fabric, job: _Job) -> _Outcome | _Refused:
+    """:func:`_train` in a process of its own."""
+    try:
+        return _train(fabric, job)
+    except UserError as error:
+        return _Refused(error.diagnostics)
+
+
 def _train(fabric: Fabric, job: _Job) -> _Outcome:
     """A whole run in this process, which may be one of several."""
     recipe, settings = job.recipe, job.settings
-    with _frozen(job.teacher):
+    with _frozen(job.teacher), _left_as_found(job.model):
         pairing = _pairing(job)
         fingerprint = run_fingerprint(
             job.model, job.train, job.validation, recipe, settings,
@@ -218,8 +238,6 @@ def _train(fabric: Fabric, job: _Job) -> _Outcome:
                 save_state(job.checkpoint_dir, fingerprint, learner, state)
             if fabric.is_global_zero:
                 job.report(_finished(run, record))
-    if fabric.world_size == 1:
-        job.model.cpu()
     notes = (message,) if message else ()
     result = TrainingResult(state.best, state.history[-1], tuple(state.history), resumed_from, notes, pairing.describe())
     return _Outcome(state.best_weights, result)
@@ -231,7 +249,7 @@ def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
     started = reported = time.monotonic()
     seed = _epoch_seed(settings.seed, epoch)
     generator = torch.Generator().manual_seed(seed)
-    x, y = torch.tensor(job.train.x), torch.tensor(job.train.y)
+    x, y = _tensor(job.train.x), _tensor(job.train.y)
     order = torch.randperm(len(y), generator=generator)
     total, correct, seen = 0.0, 0.0, 0
     if job.recipe.before_epoch is not None:
@@ -255,7 +273,9 @@ def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
                 ))  # fmt: skip
     seconds = time.monotonic() - started
     loss, score = _validate(run)
-    return EpochRecord(epoch, total / seen, loss, score, correct / seen, seconds=seconds)
+    _check_finite("validation loss", loss, f"epoch {epoch}")
+    accuracy = None if math.isnan(correct) else correct / seen
+    return EpochRecord(epoch, total / seen, loss, score, accuracy, seconds=seconds)
 
 
 def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[float, float]:
@@ -277,7 +297,8 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[flo
     _check_finite("loss", value, where)
     run.optimizer.zero_grad(set_to_none=True)
     run.fabric.backward(loss * run.learner.gradient_scale)
-    if run.job.settings.precision != "16-mixed":  # there the scaler meets infinite gradients, skips the step and goes on
+    scaled = run.job.settings.precision == "16-mixed" and run.fabric.device.type == "cuda"
+    if not scaled:  # a scaler meets infinite gradients, skips the step and goes on
         gradients = [parameter.grad for parameter in run.learner.parameters() if parameter.grad is not None]
         _check_finite("gradient", float(torch.nn.utils.get_total_norm(gradients)), where)
     run.optimizer.step()
@@ -305,7 +326,7 @@ def _finished(run: _Run, record: EpochRecord) -> Progress:
         record.loss,
         record.validation_accuracy,
         images_per_second=len(run.job.train) / max(record.seconds, 1e-9),
-        accuracy=record.accuracy,
+        accuracy=math.nan if record.accuracy is None else record.accuracy,
         memory=peak_memory(),
     )
 
@@ -349,8 +370,9 @@ def _batch_sizes(samples: int, size: int, processes: int) -> list[int]:
 
 
 def _check(job: _Job) -> None:
-    """Refuse a run that cannot begin: SNX311, SNX312, SNX340, SNX343."""
+    """Refuse a run that cannot begin: SNX311, SNX312, SNX332, SNX340, SNX342, SNX343."""
     check_passes(job.model, job.recipe)
+    _check_classes(job)
     if job.recipe.needs_teacher and job.teacher is None:
         raise UserError(
             "SNX311", f"recipe '{job.recipe.name}' needs a teacher", where="fit(teacher=None)",
@@ -364,6 +386,27 @@ def _check(job: _Job) -> None:
                 why="weights need samples to be fitted to, and the best epoch needs samples to be chosen on",
                 fix="give a data set with at least two samples per class",
             )  # fmt: skip
+
+
+def _check_classes(job: _Job) -> None:
+    """SNX332 for a label the model has no logit for, SNX342 for a teacher of other classes."""
+    config = getattr(job.model, "config", None)
+    classes = getattr(config, "classes", None)
+    if classes is None:
+        return
+    for part, samples in (("training", job.train), ("validation", job.validation)):
+        whole = len(samples) and np.issubdtype(samples.y.dtype, np.integer)
+        if whole and not 0 <= int(samples.y.min()) <= int(samples.y.max()) < classes:
+            raise UserError(
+                "SNX332", f"labels {samples.y.min()} to {samples.y.max()} for a network of {classes} classes",
+                where=f"{part} data", why="a label is the number of a logit, from 0",
+                fix="build the network with the data's classes",
+            )  # fmt: skip
+    if isinstance(job.teacher, TeacherNetwork) and job.teacher.classes != classes:
+        raise UserError(
+            "SNX342", f"the teacher tells {job.teacher.classes} classes apart, the student {classes}", where="teacher",
+            why="their logits are compared one by one", fix="give a teacher of the same classes",
+        )  # fmt: skip
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -380,6 +423,19 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[None]:
+    """What learns comes back on the CPU, without gradients, and as free to learn as it was."""
+    learning = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.cpu()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(learning[name])
+
+
+@contextmanager
 def _frozen(teacher: nn.Module | None) -> Iterator[None]:
     """The teacher in evaluation mode and without gradients of its own for a while; gradients still flow through it."""
     if teacher is None:
@@ -392,8 +448,14 @@ def _frozen(teacher: nn.Module | None) -> Iterator[None]:
         try:
             yield
         finally:
+            teacher.cpu()
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    """The array itself as a tensor; a copy of one that may not be written to, which torch would warn about."""
+    return torch.from_numpy(values) if values.flags.writeable else torch.tensor(values)
 
 
 def _silent(_: Progress) -> None:

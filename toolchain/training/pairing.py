@@ -84,6 +84,12 @@ def pair(
     """
     if not isinstance(student, SpikingStudent):
         return Pairing(student, teacher if isinstance(teacher, TeacherNetwork) else None, (), classes, 1)
+    for names in (taps, teacher_taps):
+        if len(set(names)) < len(names):
+            raise UserError(
+                "SNX342", f"a layer is named twice among the taps {', '.join(names)}", where="taps",
+                why="every stage of the one network is compared with one of the other", fix="name each layer once",
+            )  # fmt: skip
     mine = _shapes_of_student(student, sample, tuple(taps) or student.stages)
     steps = student.config.steps if student.encoder.kind == "direct" else sample.shape[1]
     if teacher is None or not isinstance(teacher, TeacherNetwork):
@@ -110,6 +116,8 @@ def _matched(mine: dict[str, Shape], theirs: dict[str, Shape]) -> tuple[StagePai
     if len(found) == len(mine) and len(used) == len(found):
         return tuple(found)
     count = min(len(mine), len(theirs))
+    if not count:  # a teacher without stages has logits to teach; terms that compare stages refuse it themselves
+        return tuple(StagePair(*left) for left in mine.items())
     return tuple(
         StagePair(*left, *right) for left, right in zip([*mine.items()][-count:], [*theirs.items()][-count:], strict=True)
     )

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snn_export import models, training
 from snn_export.data.dataset import Samples, array_fingerprint
 from snn_export.models.diagnostics import UserError
 from snn_export.training.checkpoint import read_tensors, write_tensors
@@ -33,14 +35,15 @@ _PARTS = ("model", "best", "optimizer")
 class EpochRecord:
     """One finished epoch: mean training loss, validation loss and score, accuracy on the training samples, wall time.
 
-    For classification the validation loss is the mean cross-entropy (nats), the score the accuracy (0..1).
+    For classification the validation loss is the mean cross-entropy (nats), the score the accuracy (0..1). The accuracy on the
+    training samples is None where targets are no classes.
     """
 
     epoch: int
     loss: float
     validation_loss: float
     validation_accuracy: float
-    accuracy: float = 0.0
+    accuracy: float | None = None
     seconds: float = field(compare=False, default=0.0)
 
     @property
@@ -73,17 +76,17 @@ def run_fingerprint(
     teacher: nn.Module | None,
     origin: str = "",
 ) -> str:
-    """SHA-256 of all that decides a run's outcome: initial weights, teacher, data, recipe, settings, versions of the engines.
+    """SHA-256 of all that decides a run's outcome: both networks, data, recipe, settings, the code that trains, its engines.
 
     origin: what else decides it and neither the weights nor the text of ``model`` shows.
     """
     import snntorch
 
     parts = {
-        "model": _weights_fingerprint(model),
-        "structure": str(model),
+        "model": _network(model),
         "origin": origin,
-        "teacher": None if teacher is None else _weights_fingerprint(teacher),
+        "teacher": None if teacher is None else _network(teacher),
+        "code": _code_digest(),
         "data": array_fingerprint((train.x, train.y, validation.x, validation.y)),
         "recipe": recipe.describe(),
         "settings": asdict(settings),
@@ -92,9 +95,23 @@ def run_fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _weights_fingerprint(model: nn.Module) -> str:
+def _network(model: nn.Module) -> list[str]:
+    """Weights, structure and settings of a network: two may share the first two and compute something else."""
     state = model.state_dict()
-    return array_fingerprint(state[name].numpy() for name in sorted(state))
+    weights = array_fingerprint(state[name].cpu().numpy() for name in sorted(state))
+    settings = [repr(getattr(model, name)) for name in ("config", "steps") if hasattr(model, name)]
+    return [weights, str(model), *settings]
+
+
+@cache
+def _code_digest() -> str:
+    """SHA-256 of the source of models and training: a checkpoint of a loss that was since mended is not taken over."""
+    found = hashlib.sha256()
+    for package in (models, training):
+        for folder in package.__path__:
+            for path in sorted(Path(folder).rglob("*.py")):
+                found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def save_state(folder: Path, fingerprint: str, learner: Learner, state: TrainingState) -> None:
