@@ -65,6 +65,7 @@ class _LifSteps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, currents: Tensor, rule: LifRule, with_membranes: bool) -> tuple[Tensor, Tensor]:
+        """Spikes and membranes, (T, B, *features)."""
         potentials = torch.empty(currents.shape, dtype=currents.dtype, device=currents.device)
         spikes = torch.empty_like(potentials)
         membranes = torch.empty_like(potentials) if with_membranes else potentials.new_zeros(0)
@@ -85,6 +86,7 @@ class _LifSteps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The adjoint of the steps, from the last to the first."""
         (potentials,) = ctx.saved_tensors
         rule: LifRule = ctx.rule
         found = torch.empty_like(potentials)

@@ -170,6 +170,7 @@ class _SpikeWalk:
     norms: dict[str, NormState] = field(default_factory=dict)
 
     def run(self, name: str, layer: nn.Module, signal: _Signal) -> _Signal:
+        """One layer, or all layers of a container."""
         if not self.wanted:
             return signal
         if isinstance(layer, nn.Sequential):
@@ -346,6 +347,7 @@ class _RateWalk:
     taps: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self, name: str, layer: nn.Module, value: Tensor) -> Tensor:
+        """One layer, or all layers of a container, over rates."""
         if isinstance(layer, nn.Sequential):
             for child_name, child in layer.named_children():
                 value = self.run(_joined(name, child_name), child, value)

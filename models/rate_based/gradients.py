@@ -58,6 +58,7 @@ class _RateNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        """Gradients of x, weight and bias."""
         x, weight, mean, scale = ctx.saved_tensors
         grad = gradients[0]
         count = x.numel() // x.shape[1]

@@ -87,6 +87,7 @@ def _compiled(surrogate: str, to_zero: bool) -> Any:
     def kernel(  # type: ignore[no-untyped-def]
         first, last, currents, scale, shift, spikes, rates, slopes, beta, threshold, initial, slope, seen
     ):
+        """Tiles ``first`` to ``last``; arrays and numbers as :func:`run` lays them out."""
         steps, _, features = spikes.shape
         varying = len(currents) > 1
         per_sample = (features + TILE - 1) // TILE

@@ -80,6 +80,19 @@ def load_onnx_teacher(
     return _Reader(graph, nodes, opset, input_shape).teacher(classes)
 
 
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files beside an ONNX model that hold weights of it, sorted; none for a model that cannot be read.
+
+    What is wrong with a model or with such a file, :func:`load_onnx_teacher` says.
+    """
+    try:
+        model = _parsed(path, DEFAULT_LIMIT_BYTES)
+    except UserError:
+        return ()
+    found = {_location(tensor) for tensor in _tensors(model) if external_data_helper.uses_external_data(tensor)}
+    return tuple(sorted(path.parent / location for location in found if location and _lies_inside(location)))
+
+
 # --- the file ------------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +137,7 @@ def _unreadable(path: Path, why: str) -> UserError:
 
 def _external(model: ModelProto, path: Path, limit_bytes: int) -> None:
     """Take in the weights that lie in files beside the model; SNX152 for one that lies elsewhere or is cut short."""
-    tensors = [*model.graph.initializer, *(item.t for node in model.graph.node for item in node.attribute if item.HasField("t"))]
-    outside = [tensor for tensor in tensors if external_data_helper.uses_external_data(tensor)]
+    outside = [tensor for tensor in _tensors(model) if external_data_helper.uses_external_data(tensor)]
     left = limit_bytes - path.stat().st_size
     for tensor in outside:
         size = _bytes_of(tensor)
@@ -139,12 +151,27 @@ def _external(model: ModelProto, path: Path, limit_bytes: int) -> None:
         del tensor.external_data[:]
 
 
+def _tensors(model: ModelProto) -> list[TensorProto]:
+    """All weights and constants of a model."""
+    return [*model.graph.initializer, *(item.t for node in model.graph.node for item in node.attribute if item.HasField("t"))]
+
+
+def _location(tensor: TensorProto) -> str:
+    """The file that a tensor says its bytes lie in."""
+    return next((str(entry.value) for entry in reversed(tensor.external_data) if entry.key == "location"), "")
+
+
+def _lies_inside(location: str) -> bool:
+    """Whether a location stays in the folder of the model, as any system reads it."""
+    parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
+    return ".." not in parts and not PurePosixPath(location).is_absolute() and not PureWindowsPath(location).anchor
+
+
 def _beside(path: Path, tensor: TensorProto, size: int) -> bytes:
     """The bytes of a tensor from a file in the folder of the model."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
-    if not location or ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
+    if not location or not _lies_inside(location):
         raise _misplaced(path, tensor, f"'{location}' does not lie in the folder of the model")
     folder = path.parent.resolve()
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.serialization import load
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.teachers.registry import build_teacher
@@ -113,7 +114,7 @@ def _state_dict(path: Path, limit_bytes: int) -> dict[str, Tensor]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > limit_bytes:
             raise _unreadable(path, f"it unpacks to {size} bytes; the limit is {limit_bytes}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _unreadable(path, "it holds more than tensors, such as a whole module; loading that could run code") from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile) as error:

@@ -27,7 +27,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def write_classifier(path: Path, *, pool: str) -> None:
-    """Fixed 3x3 filters, ReLU, a pool, and a head fitted by scikit-learn: weights that torch has never seen, as tf2onnx names them."""
+    """Fixed 3x3 filters, ReLU, a pool, and a head fitted by scikit-learn: torch has never seen it. Named as tf2onnx names."""
     data = load_digits(0)
     filters = np.random.default_rng(0).normal(size=(16, 1, 3, 3)).astype(np.float32)
     nodes = [
@@ -69,14 +69,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+TAPS = ("--set", 'training.student_taps=["lif2"]', "--set", 'training.teacher_taps=["model/conv/Relu"]')
+HYBRID = ("train", "--recipe", "hybrid_blockwise", "--set", "model.teacher=average.onnx", "-o", "out", *TAPS)
 COMMON = ("--set", "training.student_epochs=10", "--set", "training.optimizer=adamw", "--set", "training.learning_rate=0.01")
 
 
 def test_a_teacher_from_an_onnx_file_distils_into_a_student(folder: Path) -> None:
-    done = run(
-        folder, "train", "--recipe", "hybrid_blockwise", "--set", "model.teacher=average.onnx", "-o", "out", *COMMON,
-        "--set", "training.batch_size=64", "--set", "training.student_taps=[\"lif2\"]", "--set", "training.teacher_taps=[\"model/conv/Relu\"]",
-    )  # fmt: skip
+    done = run(folder, *HYBRID, *COMMON, "--set", "training.batch_size=64")
     assert done.returncode == 0, done.stderr
     assert "average.onnx" in done.stderr
     assert "lif2" in done.stderr  # the stages that are compared are shown
@@ -85,10 +84,7 @@ def test_a_teacher_from_an_onnx_file_distils_into_a_student(folder: Path) -> Non
     student = json.loads((folder / "out" / "student" / "training.json").read_text())
     assert teacher["validation_accuracy"] > 90
     assert student["validation_accuracy"] > 60
-    again = run(
-        folder, "train", "--recipe", "hybrid_blockwise", "--set", "model.teacher=average.onnx", "-o", "out", *COMMON,
-        "--set", "training.batch_size=64", "--set", "training.student_taps=[\"lif2\"]", "--set", "training.teacher_taps=[\"model/conv/Relu\"]",
-    )  # fmt: skip
+    again = run(folder, *HYBRID, *COMMON, "--set", "training.batch_size=64")
     assert again.stderr.count("up to date") == 2
 
 

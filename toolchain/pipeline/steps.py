@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,7 +100,29 @@ def _teacher_files(config: Config, base: Path) -> dict[str, str]:
 def _student(config: Config, base: Path) -> dict[str, Any]:
     training = config.training.model_dump(exclude={"teacher_epochs"})
     model = config.model.model_dump(exclude={"teacher", "teacher_width"})
-    return {"data": _data(config, base), "training": training, "model": model}
+    return {"data": _data(config, base), "training": training, "model": model, "plug-in": _plug_in(config.training.recipe)}
+
+
+def _plug_in(recipe: str) -> dict[str, str]:
+    """Version and code of a recipe of a third party, which no digest of this program's source holds; empty for our own.
+
+    The code: the module that defines it, and those beside it where it lies in a package.
+    """
+    from snn_export.training.recipes.registry import GROUP, RECIPES
+
+    point = {point.name: point for point in entry_points(group=GROUP)}.get(recipe)  # of two, the one that load_recipe takes
+    if point is None or recipe in RECIPES:
+        return {}
+    version = {"version": point.dist.version} if point.dist is not None else {}
+    try:
+        spec = find_spec(point.module)
+    except Exception as error:  # its package may raise anything while it is imported; load_recipe reports it as SNX346
+        return {**version, "broken": type(error).__name__}
+    origin = None if spec is None or spec.origin is None else Path(spec.origin)
+    if origin is None or not origin.is_file():
+        return version
+    files = sorted(origin.parent.glob("*.py")) if "." in point.module or origin.name == "__init__.py" else [origin]
+    return {**version, **{path.name: file_digest(path) for path in files}}
 
 
 def _quantize(config: Config, base: Path) -> dict[str, Any]:
@@ -106,7 +130,7 @@ def _quantize(config: Config, base: Path) -> dict[str, Any]:
     if not config.quantize.fine_tune_epochs:
         return settings
     training = config.training.model_dump(include={"recipe", "batch_size", "threads"})
-    return {**settings, "training": training}
+    return {**settings, "training": training, "plug-in": _plug_in(config.training.recipe)}
 
 
 def _verify(config: Config, base: Path) -> dict[str, Any]:
@@ -138,7 +162,7 @@ def _nothing(config: Config, base: Path) -> dict[str, Any]:
     return {}
 
 
-_TRAINING = ("models", "data", "training", "pipeline.training")
+_TRAINING = ("models", "data", "training", "pipeline.training", "pipeline.choices")
 _EXPORTING = (*_TRAINING, "export", "library", "pipeline.deploying")
 _RUNNING = (*_EXPORTING, "hardware_sims", "calibration", "pipeline.quantising")
 _JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_WEIGHTS = (".safetensors", ".pt", ".pth")
+from snn_export.models.teachers import source
 
 
 def is_file(teacher: str) -> bool:
     """Whether ``model.teacher`` names files (``FILE.onnx``, ``FILE.py:build``, ``NAME@WEIGHTS``) and not a network to train."""
-    return ".onnx" in teacher or ".py" in teacher or teacher.endswith(_WEIGHTS)
+    text = teacher.strip()
+    return text.startswith("onnx:") or ".onnx" in text or ".py" in text or text.endswith(source.WEIGHTS)
 
 
 def files_of(teacher: str, base: Path) -> tuple[Path, ...]:
-    """The files that decide what such a teacher is, relative paths taken from ``base``; empty for a network to train."""
-    if not is_file(teacher):
-        return ()
-    source, at, weights = teacher.rpartition("@")
-    if not (at and weights.endswith(_WEIGHTS)):
-        source, weights = teacher, ""
-    code = source.removeprefix("onnx:").rpartition(":")[0] if ".py:" in source else source.removeprefix("onnx:")
-    return tuple(base / Path(name).expanduser() for name in (code, weights) if name and (name == weights or "." in name))
+    """The files that decide what such a teacher is, relative paths taken from ``base``; empty for a network to train.
+
+    UserError SNX158 where the text has no form that a teacher can be read by.
+    """
+    return source.files_of(teacher, base) if is_file(teacher) else ()

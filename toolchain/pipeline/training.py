@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import torch
 
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.models.diagnostics import UserError
-from snn_export.models.students.registry import build_student
-from snn_export.models.students.student import SpikingStudent
 from snn_export.models.teachers.registry import build_teacher
 from snn_export.models.teachers.source import load_teacher
-from snn_export.models.teachers.teacher import TeacherConfig
+from snn_export.models.teachers.teacher import TeacherNetwork
+from snn_export.pipeline.choices import (
+    check_networks,
+    check_recipe,
+    chosen_recipe,
+    conversion_source,
+    departures,
+    no_time_axis,
+    replaced_by_conversion,
+    student_of,
+)
 from snn_export.pipeline.data_source import dataset
 from snn_export.pipeline.files import STUDENT_FILE, TEACHER_FILE, TRAINING_FILE
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.pipeline.teacher_source import is_file
 from snn_export.reporting.report import TrainingSummary
 from snn_export.training.checkpoint import load_model, save_model
-from snn_export.training.composing import compose, parse_terms
 from snn_export.training.conversion.baseline import train_and_convert
 from snn_export.training.conversion.registry import CONVERSIONS, load_conversion
 from snn_export.training.devices import Devices
 from snn_export.training.evaluate import Network, accuracy
-from snn_export.training.loop import TrainingResult, fit
+from snn_export.training.loop import Progress, TrainingResult, fit
 from snn_export.training.recipe import ForwardMode, Recipe
 from snn_export.training.recipes.registry import load_recipe
 from snn_export.training.resume import CHECKPOINT_NAME
 from snn_export.training.settings import TrainingSettings
 from snn_export.training.threads import use_threads
 
-COMPOSED = "composed"
-"""The recipe that a config writes down itself, term by term."""
+WEIGHTS_FILE = "weights.json"
+"""Digest of the weights of a teacher that was read from a file."""
 
 
 def train_teacher(context: Context) -> StepResult:
@@ -42,7 +53,7 @@ def train_teacher(context: Context) -> StepResult:
 
     A teacher that is read from a file is not trained: its accuracy on validation data is recorded.
     """
-    config, data = context.config, _data(context)
+    config, data = context.config, _checked_data(context)
     use_threads(config.training.threads)
     if is_file(config.model.teacher):
         return _read_teacher(context, data)
@@ -69,15 +80,17 @@ def train_teacher(context: Context) -> StepResult:
 
 def train_student(context: Context) -> StepResult:
     """Train the student by its recipe, or convert a network into it; writes ``student.safetensors``."""
-    config, data = context.config, _data(context)
+    config, data = context.config, _checked_data(context)
     use_threads(config.training.threads)
     if config.training.recipe in CONVERSIONS:
         return _convert(context, data)
     recipe = chosen_recipe(config)
     teacher = teacher_of(context, data) if recipe.needs_teacher else None
-    student = _student(config, data, recipe)
+    student = student_of(config, data, recipe)
     settings = _settings(context, recipe, config.training.student_epochs)
     with context.teller.training("student") as progress:
+        if told := departures(recipe, student.config):
+            progress(_message(told, settings))
         result = fit(
             student,
             data.train,
@@ -96,25 +109,34 @@ def train_student(context: Context) -> StepResult:
 
 
 def teacher_of(context: Context, data: Dataset) -> Network:
-    """The run's teacher: the checkpoint of its first step, or the file that the config names."""
-    if is_file(context.config.model.teacher):
-        return _teacher_file(context, data)
-    return load_model(context.workspace.folder("teacher") / TEACHER_FILE)
+    """The run's teacher: the checkpoint of its first step, or the file that the config names.
 
-
-def chosen_recipe(config: Config) -> Recipe:
-    """The recipe that a config names or composes, in the forward mode it asks for."""
-    training = config.training
-    if training.recipe == COMPOSED:
-        return compose(COMPOSED, training.forward_mode or ForwardMode.BPTT, parse_terms(training.terms))
-    if training.terms:
+    Raises:
+        UserError: SNX348 where the file gives another teacher than the first step has measured.
+    """
+    folder = context.workspace.folder("teacher")
+    if not is_file(context.config.model.teacher):
+        return load_model(folder / TEACHER_FILE)
+    teacher = _teacher_file(context, data)
+    measured = json.loads((folder / WEIGHTS_FILE).read_text(encoding="utf-8"))["sha256"]
+    if weights_digest(teacher) != measured:
         raise UserError(
-            "SNX018", f"recipe '{training.recipe}' has terms of its own", where="training.terms",
-            why="terms are those of a composed recipe, and this one is ready made",
-            fix=f'set training.recipe = "{COMPOSED}", or leave training.terms out',
+            "SNX348", f"'{context.config.model.teacher}' gives another teacher each time it is read", where="model.teacher",
+            why="its weights are not those of the step that measured its accuracy: they are drawn anew",
+            fix="load trained weights in that function, or put them behind it as FILE.py:build@WEIGHTS; or call "
+            "torch.manual_seed(0) at its beginning",
         )  # fmt: skip
-    recipe = load_recipe(training.recipe)
-    return recipe if training.forward_mode is None else recipe.in_mode(ForwardMode(training.forward_mode))
+    return teacher
+
+
+def weights_digest(network: torch.nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and values of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}\0{values.dtype}{tuple(values.shape)}\0".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_summary(folder: Path) -> TrainingSummary:
@@ -125,6 +147,14 @@ def read_summary(folder: Path) -> TrainingSummary:
 def _data(context: Context) -> Dataset:
     config = context.config
     return dataset(config.data.source, context.base, config.project.seed, config.data.validation)
+
+
+def _checked_data(context: Context) -> Dataset:
+    """The data, after everything that can be told without training: first what needs no data at all."""
+    check_recipe(context.config)
+    data = _data(context)
+    check_networks(context.config, data)
+    return data
 
 
 def fine_tuning_recipe(config: Config) -> Recipe:
@@ -142,40 +172,20 @@ def fine_tuning_recipe(config: Config) -> Recipe:
     return load_recipe("plain_kd" if recipe.needs_teacher else "no_teacher")
 
 
-def _student(config: Config, data: Dataset, recipe: Recipe) -> SpikingStudent:
-    """The student of a config, its surrogate the recipe's own where nothing is said."""
-    model = config.model
-    own = {name: recipe.student[name] for name in ("surrogate", "slope") if name in recipe.student}
-    stated = {name: getattr(model, name) for name in ("surrogate", "slope") if getattr(model, name) is not None}
-    return build_student(
-        model.student,
-        seed=config.project.seed,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        steps=data.steps or model.steps,
-        encoder="direct" if data.steps is None else "events",
-        dv=model.dv,
-        width=model.student_width,
-        threshold=model.threshold,
-        reset=model.reset,
-        detach_reset=model.detach_reset,
-        residual=model.residual,
-        **{**own, **stated},
-    )
-
-
 def _convert(context: Context, data: Dataset) -> StepResult:
     """The student's ANN trained as a conversion wants it, and turned into the student."""
     config = context.config
     conversion = load_conversion(config.training.recipe)
     settings = _overridden(conversion.settings, config, config.training.student_epochs)
-    source = TeacherConfig(config.model.student, data.input_shape, data.classes, config.model.student_width)
+    source = conversion_source(config, data)
     with context.teller.training(f"source of {conversion.name}") as progress:
         converted = train_and_convert(
             conversion, source, data.train, data.validation, settings,
             seed=config.project.seed, checkpoint_dir=context.folder, progress=progress, devices=_devices(config),
         )  # fmt: skip
-    student = converted.at(config.model.steps)
+        student = converted.at(config.model.steps)
+        if told := replaced_by_conversion(config, student.config):
+            progress(_message(told, settings))
     save_model(context.folder / STUDENT_FILE, student)
     return _finish(context.folder, config.model.student, conversion.name, settings, converted.training, _size(student))
 
@@ -190,12 +200,33 @@ def _read_teacher(context: Context, data: Dataset) -> StepResult:
         seed=config.project.seed, parameters=_size(teacher),
     )  # fmt: skip
     _write(context.folder, summary)
+    digest = json.dumps({"sha256": weights_digest(teacher)}, indent=2) + "\n"
+    (context.folder / WEIGHTS_FILE).write_text(digest, encoding="utf-8")
     return StepResult(f"{config.model.teacher}: {100 * right:.1f} % on validation data, nothing trained")
 
 
 def _teacher_file(context: Context, data: Dataset) -> Network:
-    found = load_teacher(context.config.model.teacher, input_shape=data.input_shape, classes=data.classes, base=context.base)
+    """The teacher of the config's files; SNX349 where it cannot read samples with a time axis."""
+    spec = context.config.model.teacher
+    found = load_teacher(spec, input_shape=data.input_shape, classes=data.classes, base=context.base)
+    if data.steps is not None:
+        _try_on_a_sequence(found, spec, data)
     return cast(Network, found)
+
+
+def _try_on_a_sequence(teacher: TeacherNetwork, spec: str, data: Dataset) -> None:
+    try:
+        with torch.no_grad():
+            shape = tuple(teacher(torch.tensor(data.validation.x[:1])).shape)
+    except (RuntimeError, ValueError, IndexError) as error:  # what torch raises for a shape that does not fit
+        raise no_time_axis(spec, data, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    if shape != (1, data.classes):
+        raise no_time_axis(spec, data, f"it gives {shape} for one sample, not {(1, data.classes)}")
+
+
+def _message(text: str, settings: TrainingSettings) -> Progress:
+    """One line beside the figures of training, shown on a terminal and anywhere else."""
+    return Progress(1, settings.epochs, 0, 1, math.nan, message=text)
 
 
 def _size(model: Network) -> int:
@@ -215,8 +246,10 @@ def _settings(context: Context, recipe: Recipe, epochs: int | None) -> TrainingS
 def _overridden(settings: TrainingSettings, config: Config, epochs: int | None) -> TrainingSettings:
     training = config.training
     names = ("batch_size", "learning_rate", "optimizer", "schedule", "weight_decay", "augmentation")
-    stated = {"epochs": epochs, **{name: getattr(training, name) for name in names}}
+    stated: dict[str, Any] = {"epochs": epochs, **{name: getattr(training, name) for name in names}}
     given = {name: value for name, value in stated.items() if value is not None}
+    if "shift" in given.get("augmentation", ()) and not settings.max_shift:
+        given["max_shift"] = 1  # published without shifts: asked for, they are the smallest there are
     return replace(settings, **given, precision=training.precision, seed=config.project.seed)
 
 

@@ -9,6 +9,7 @@ What is left out of a term has its published value.
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -49,6 +50,8 @@ TERMS: Mapping[str, type[LossTerm]] = {
 """All loss terms by name."""
 
 WEIGHT = "weight"
+LARGEST = 1e300
+"""Of a number in a recipe: Python's whole numbers know no limit, its floats do."""
 
 
 def compose(name: str, forward_mode: str, terms: Mapping[str, Mapping[str, object]]) -> Recipe:
@@ -84,10 +87,12 @@ def parse_terms(lines: Sequence[str]) -> dict[str, dict[str, object]]:
     for line in lines:
         name, *settings = line.split() or [""]
         pairs = [setting.partition("=") for setting in settings]
-        if not name or "=" in name or name in table or not all(key and sign and value for key, sign, value in pairs):
+        twice = len({key for key, _, _ in pairs}) < len(pairs)
+        whole = all(key and sign and value for key, sign, value in pairs)
+        if not name or "=" in name or name in table or twice or not whole:
             raise UserError(
                 "SNX344", f"'{line}' is no line of a recipe", where="training.terms",
-                why="a line is the name of a term, once, and then PARAMETER=VALUE for what is not as published",
+                why="a line is the name of a term, once, and then PARAMETER=VALUE, each once, for what is not as published",
                 fix="for instance 'cross_entropy' and 'knowledge_distillation weight=0.3 tau=3'",
             )  # fmt: skip
         table[name] = {key: _value(value) for key, _, value in pairs}
@@ -103,12 +108,9 @@ def _value(text: str) -> object:
     """A number or a truth value where the text is one."""
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) else text
 
 
 def parameters_of(term: type[LossTerm]) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, (int, float))
+        return isinstance(value, float) or (isinstance(value, int) and -LARGEST <= value <= LARGEST)
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 

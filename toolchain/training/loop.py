@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.students.student import SpikingStudent
-from snn_export.models.teachers.teacher import TeacherNetwork
 from snn_export.training.augmentation import augment
 from snn_export.training.devices import Devices, peak_memory
 from snn_export.training.evaluate import logits as evaluation_logits
@@ -402,9 +401,10 @@ def _check_classes(job: _Job) -> None:
                 where=f"{part} data", why="a label is the number of a logit, from 0",
                 fix="build the network with the data's classes",
             )  # fmt: skip
-    if isinstance(job.teacher, TeacherNetwork) and job.teacher.classes != classes:
+    taught = getattr(job.teacher, "classes", classes)
+    if taught != classes:
         raise UserError(
-            "SNX342", f"the teacher tells {job.teacher.classes} classes apart, the student {classes}", where="teacher",
+            "SNX342", f"the teacher tells {taught} classes apart, the student {classes}", where="teacher",
             why="their logits are compared one by one", fix="give a teacher of the same classes",
         )  # fmt: skip
 
