@@ -50,3 +50,9 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builders[name](config)
+
+
+def outlined(make: Callable[[], Model]) -> Model:
+    """What ``make`` builds, without memory or time for its weights: for looking at its layers alone."""
+    with torch.device("meta"):
+        return make()

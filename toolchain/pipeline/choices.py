@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
+from snn_export.models.building import outlined
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 from snn_export.models.rate_based.admissible import check_rate_based
@@ -74,8 +73,7 @@ def check_networks(config: Config, data: Dataset) -> None:
         load_conversion(config.training.recipe).prepare_source(network)
         return
     recipe = chosen_recipe(config)
-    with torch.device("meta"):  # no memory and no time for weights: only its layers are looked at
-        student = student_of(config, data, recipe)
+    student = outlined(lambda: student_of(config, data, recipe))
     if recipe.forward_mode is ForwardMode.RATE:
         check_rate_based(student.layers)
 

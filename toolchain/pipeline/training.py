@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
 from snn_export.models.diagnostics import UserError
+from snn_export.models.students.resnet import expensive_on_loihi
 from snn_export.models.teachers.registry import build_teacher
 from snn_export.models.teachers.source import load_teacher
 from snn_export.models.teachers.teacher import TeacherNetwork
@@ -32,11 +30,11 @@ from snn_export.pipeline.files import STUDENT_FILE, TEACHER_FILE, TRAINING_FILE
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.pipeline.teacher_source import is_file
 from snn_export.reporting.report import TrainingSummary
-from snn_export.training.checkpoint import load_model, save_model
+from snn_export.training.checkpoint import load_model, save_model, weights_digest
 from snn_export.training.conversion.baseline import train_and_convert
 from snn_export.training.conversion.registry import CONVERSIONS, load_conversion
 from snn_export.training.devices import Devices
-from snn_export.training.evaluate import Network, accuracy
+from snn_export.training.evaluate import Network, accuracy, logits
 from snn_export.training.loop import Progress, TrainingResult, fit
 from snn_export.training.recipe import ForwardMode, Recipe
 from snn_export.training.recipes.registry import load_recipe
@@ -91,6 +89,8 @@ def train_student(context: Context) -> StepResult:
     with context.teller.training("student") as progress:
         if told := departures(recipe, student.config):
             progress(_message(told, settings))
+        for warning in expensive_on_loihi(student):
+            progress(_message(f"{warning.code}: {warning.what}: {warning.why}; {warning.fix}", settings))
         result = fit(
             student,
             data.train,
@@ -127,16 +127,6 @@ def teacher_of(context: Context, data: Dataset) -> Network:
             "torch.manual_seed(0) at its beginning",
         )  # fmt: skip
     return teacher
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and values of a network's parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}\0{values.dtype}{tuple(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def read_summary(folder: Path) -> TrainingSummary:
@@ -216,8 +206,7 @@ def _teacher_file(context: Context, data: Dataset) -> Network:
 
 def _try_on_a_sequence(teacher: TeacherNetwork, spec: str, data: Dataset) -> None:
     try:
-        with torch.no_grad():
-            shape = tuple(teacher(torch.tensor(data.validation.x[:1])).shape)
+        shape = logits(cast(Network, teacher), data.validation.x[:1]).shape
     except (RuntimeError, ValueError, IndexError) as error:  # what torch raises for a shape that does not fit
         raise no_time_axis(spec, data, (str(error).splitlines() or [type(error).__name__])[0]) from error
     if shape != (1, data.classes):

@@ -6,6 +6,7 @@ folder and then renamed, so that a reader sees a complete file or none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,16 @@ def _build(path: Path, content: TensorFile) -> SpikingStudent | Teacher:
         raise _unreadable(path, f"its header describes a model that cannot exist: {error}") from error
     _check_tensors(path, outline, content.tensors)
     return build(name, **fields)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and values of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}\0{values.dtype}{tuple(values.shape)}\0".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
