@@ -136,7 +136,7 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
     return {
         "method": f"conversion: {conversion.name}", "steps": 4, "firing_rates": rates[4], "fully_spiking": True, "curve": curve,
         "peak_memory_bytes": peak_memory(), "source_accuracy": float(np.mean(predictions(source, data.test.x) == data.test.y)),
-        **facts, **_accuracy("test", found, data), **deploy(student, data, found, experiment.fine_tune_epochs),
+        **facts, **_accuracy("test", found, data), **deploy(student, data, found, epochs=0),
     }  # fmt: skip
 
 
@@ -233,14 +233,16 @@ def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64], 
             learnt = library.fine_tune(
                 integers, data.signal(data.train.x), data.train.y, epochs=epochs, validation=(data.signal(held.x), held.y)
             )
-            tuned, integers = learnt.fingerprint != integers.fingerprint, learnt
+            tuned, before, integers = learnt.fingerprint != integers.fingerprint, integers, learnt
         found = _simulated(integers, data, data.test.x)
+        untuned = float(np.mean(_simulated(before, data, data.test.x) == data.test.y)) if tuned else None
     except UserError as error:
         return {"deployed": f"refused: {error.code}", "why_refused": error.diagnostics[0].what}
     microcode = any(spec.microcode for spec in integers.contract.neurons.values())
     return {
         "deployed": "loihi2 microcode" if microcode else "loihi2",
         "fine_tuned_epochs": epochs if tuned else 0,
+        "integer_accuracy_before_fine_tuning": untuned,
         "decisions_changed": float(np.mean(found != expected)),
         "deployment_seconds": time.monotonic() - started,
         "deployment": integers.fingerprint,
