@@ -28,7 +28,7 @@ Observer = Callable[[str, Tensor | None, Tensor], None]
 SpikeListener = Callable[[str, Tensor], None]
 """Called as ``listen(name, spikes)`` with (T, B, *features) spikes, with gradient where there is one."""
 
-STATELESS_LAYERS: tuple[type[nn.Module], ...] = (
+LINEAR_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
     nn.Conv2d,
     nn.Linear,
@@ -37,10 +37,9 @@ STATELESS_LAYERS: tuple[type[nn.Module], ...] = (
     nn.AvgPool2d,
     nn.Flatten,
     nn.Identity,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
 )
+"""Layers whose mean over time is what they make of the mean."""
+STATELESS_LAYERS = (*LINEAR_LAYERS, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 NEURONS: dict[type[nn.Module], int] = {snntorch.Leaky: 1, snntorch.Synaptic: 2, snntorch.RLeaky: 1, snntorch.RSynaptic: 2}
 """snnTorch neurons, and how many states they keep beside the spikes (membrane last)."""
 HEARS_ITSELF = (snntorch.RLeaky, snntorch.RSynaptic, Recurrent)

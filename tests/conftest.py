@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,3 +85,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     there = simulator("lava").availability().ok
     (root / "snn-export.toml").write_text(CONFIG.format(required=str(there).lower()), encoding="utf-8")
     return FinishedRun(root, root / "out", snn_export("run", cwd=root))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread: results are equal bit for bit for one number of threads, and small networks gain nothing from more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

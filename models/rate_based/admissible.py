@@ -11,18 +11,8 @@ from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import lif_rule_of
 from snn_export.models.neurons.recurrent import Recurrent
-from snn_export.models.unroll import Population, leaves
+from snn_export.models.unroll import LINEAR_LAYERS, Population, leaves
 
-LINEAR: tuple[type[nn.Module], ...] = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Linear,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.AvgPool2d,
-    nn.Flatten,
-    nn.Identity,
-)
 NONLINEAR_FIX: dict[type[nn.Module], str] = {
     nn.MaxPool1d: "use average pooling, nn.AvgPool1d, or train with forward_mode = bptt",
     nn.MaxPool2d: "use average pooling, nn.AvgPool2d, or train with forward_mode = bptt",
@@ -55,7 +45,7 @@ def findings(layers: nn.Sequential) -> Iterator[Diagnostic]:
                     why="its last membrane weighs late steps more than early ones, which a mean over time cannot tell",
                     fix="end the network with a plain Integrator(), or train with forward_mode = bptt",
                 )  # fmt: skip
-        elif isinstance(layer, LINEAR):
+        elif isinstance(layer, LINEAR_LAYERS):
             if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and not layer.affine:
                 yield Diagnostic(
                     "SNX280", f"batch-norm '{name}' has no weight and bias", where=where,

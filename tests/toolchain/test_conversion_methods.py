@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,14 +28,7 @@ from snn_export.training.conversion.registry import CONVERSIONS, load_conversion
 from snn_export.training.conversion.scaling import pair_layers
 from tests.conversion_networks import SHAPE, digits, untrained
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 LARGEST = replace(MAX_NORM, method=MaxNorm(100.0))

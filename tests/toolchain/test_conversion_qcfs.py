@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -19,14 +18,7 @@ from snn_export.training.conversion.qcfs import CONVERSION, Qcfs
 from snn_export.training.conversion.scaling import source_layers
 from tests.conversion_networks import SHAPE, digits, untrained
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def neuron(theta: float) -> Lif:

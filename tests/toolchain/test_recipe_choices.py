@@ -39,12 +39,7 @@ from snn_export.training.settings import TrainingSettings
 SHAPE, CLASSES = (1, 8, 8), 10
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass

@@ -27,34 +27,14 @@ from snn_export.training.progress import TrainingDisplay
 from snn_export.training.recipes.registry import load_recipe
 from snn_export.training.resume import CHECKPOINT_NAME, EpochRecord
 from snn_export.training.settings import TrainingSettings, one_cycle
+from tests.bars import SHAPE, TRAIN, VALIDATION, assert_equal_weights
 
-SHAPE = {"input_shape": (1, 4, 4), "classes": 2, "width": 4}
 SETTINGS = TrainingSettings(epochs=6, batch_size=16, seed=3)
 LONG = TrainingSettings(epochs=40, batch_size=16, seed=3)
 """Long enough that a process killed at its first checkpoint has not finished."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Bit-for-bit equality is promised for one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def bars(count: int, seed: int) -> Samples:
-    """Noisy horizontal (0) and vertical (1) bars, 4x4."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(count, dtype=np.int64) % 2
-    x = rng.uniform(0, 0.4, (count, 1, 4, 4)).astype(np.float32)
-    for sample, label, place in zip(x, y, rng.integers(1, 3, count), strict=True):
-        sample[0, place, :] += 0.6 * (label == 0)
-        sample[0, :, place] += 0.6 * (label == 1)
-    return Samples(x, y)
-
-
-TRAIN, VALIDATION = bars(80, 0), bars(30, 1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(
@@ -75,11 +55,6 @@ def interrupt_after(epoch: int) -> Callable[[Progress], None]:
             raise KeyboardInterrupt
 
     return progress
-
-
-def assert_equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    for name, tensor in one.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -160,11 +135,11 @@ def test_killed_process_continues_to_the_same_weights(tmp_path: Path) -> None:
     """SIGKILL at an arbitrary moment: whatever is on disk is a whole checkpoint."""
     script = f"""
         import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.append({str(Path(__file__).parents[2])!r})
         from pathlib import Path
         import torch
         torch.set_num_threads(1)
-        import test_training
+        from tests.toolchain import test_training
         test_training.train(Path({str(tmp_path)!r}), settings=test_training.LONG)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.PIPE)

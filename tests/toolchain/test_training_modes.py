@@ -31,8 +31,8 @@ from snn_export.training.resume import CHECKPOINT_NAME
 from snn_export.training.settings import TrainingSettings
 from snn_export.training.task import Regression
 from snn_export.training.terms.logits import CrossEntropy
+from tests.bars import SHAPE, TRAIN, VALIDATION, assert_equal_weights
 
-SHAPE = {"input_shape": (1, 4, 4), "classes": 2, "width": 4}
 SETTINGS = TrainingSettings(epochs=5, batch_size=16, seed=3)
 LONG = TrainingSettings(epochs=40, batch_size=8, seed=3)
 """Long enough that a process killed soon after an epoch has not finished."""
@@ -40,27 +40,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Bit-for-bit equality is promised for one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def bars(count: int, seed: int) -> Samples:
-    """Noisy horizontal (0) and vertical (1) bars, 4x4."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(count, dtype=np.int64) % 2
-    x = rng.uniform(0, 0.4, (count, 1, 4, 4)).astype(np.float32)
-    for sample, label, place in zip(x, y, rng.integers(1, 3, count), strict=True):
-        sample[0, place, :] += 0.6 * (label == 0)
-        sample[0, :, place] += 0.6 * (label == 1)
-    return Samples(x, y)
-
-
-TRAIN, VALIDATION = bars(80, 0), bars(30, 1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(
@@ -74,11 +54,6 @@ def train(
     student = build_student("convnet", steps=steps, seed=2, **SHAPE)
     teacher = build_teacher("convnet", seed=1, **SHAPE) if recipe.needs_teacher else None
     return student, fit(student, train, VALIDATION, recipe, settings, teacher=teacher, checkpoint_dir=folder, **more)
-
-
-def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
-    for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(mine, theirs), name
 
 
 @pytest.mark.parametrize("name", ["no_teacher", "plain_kd", "hybrid_blockwise", "esd"])
