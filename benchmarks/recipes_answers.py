@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.recipes_measures import (
     Difference,
     Group,
+    Result,
     baseline_mode,
     baseline_of,
     compare,
@@ -289,19 +290,54 @@ def _deployment(data: str, lines: Sequence[Group]) -> str:
     ran = [(line, seed, result) for line, seed, result in there if "integer_accuracy" in result]
     if not ran:
         return f"**{data}**: open, no row has been deployed."
-    apart = {(line.name, seed): 100 * (row["integer_accuracy"] - row["test_accuracy"]) for line, seed, row in ran}
-    outside = {place: points for place, points in apart.items() if abs(points) > ALLOWED + 1e-9}
-    widest = max(apart.values(), key=abs)
-    if outside:
-        listed = ", ".join(f"{name} seed {seed} ({_number(points)})" for (name, seed), points in outside.items())
-        text = f"**{data}**: not everywhere. {len(outside)} of {len(ran)} rows lie more than {ALLOWED} points off: {listed}."
-    else:
-        text = f"**{data}**: yes. All {len(ran)} deployed rows are within {ALLOWED} points of float, at most {_number(widest)}."
+    apart = {
+        f"{line.name}{'' if len(line.seeds) == 1 else f' seed {seed}'}": 100 * (row["integer_accuracy"] - row["test_accuracy"])
+        for line, seed, row in ran
+    }
     integer, floating = (np.mean([right(row, kind) for _, _, row in ran], axis=0) for kind in ("integer", "test"))
-    text += f" The mean of integer minus float over these rows is {said(difference(integer, floating))}."
+    texts = [
+        f"**{data}**: {_losses(apart, int(ran[0][2]['test_samples']))}",
+        f"The mean of integer minus float over these rows is {said(difference(integer, floating))}.",
+        *_fine_tuning([row for _, _, row in ran]),
+    ]
     refused = {line.name: row["deployed"] for line, _, row in there if "integer_accuracy" not in row}
     if refused:
         listed = ", ".join(f"{name} ({reason.removeprefix('refused: ')})" for name, reason in refused.items())
-        text += f" Refused, not replaced by another network: {listed}."
+        texts.append(f"Refused, not replaced by another network: {listed}.")
     programmed = list(dict.fromkeys(line.name for line, _, row in ran if row["deployed"] == "loihi2 microcode"))
-    return text + (f" Only Loihi 2 runs these, as neuron programs: {', '.join(programmed)}." if programmed else "")
+    texts += [f"Only Loihi 2 runs these, as neuron programs: {', '.join(programmed)}."] if programmed else []
+    return " ".join(texts)
+
+
+def _losses(apart: Mapping[str, float], samples: int) -> str:
+    """Which rows lose more than is allowed, by name, and how many gain more than that: they are no loss of the chip's grid."""
+    lost = {name: points for name, points in apart.items() if points < -ALLOWED - 1e-9}
+    gained = {name: points for name, points in apart.items() if points > ALLOWED + 1e-9}
+    if lost:
+        listed = ", ".join(f"{name} ({_number(points)})" for name, points in lost.items())
+        text = f"not everywhere. {len(lost)} of {len(apart)} rows lose more than {ALLOWED} points: {listed}."
+    else:
+        worst = _number(min(apart.values()))
+        text = f"yes. None of {len(apart)} deployed rows loses more than {ALLOWED} points; the worst is {worst}."
+    text += f" One of the {samples:,} test samples is {100 / samples:.2f} points." if 100 / samples > ALLOWED / 10 else ""
+    best = max(gained, key=lambda name: gained[name], default=None)
+    return text if best is None else f"{text} {len(gained)} gain more than {ALLOWED}, {best} the most ({_number(gained[best])})."
+
+
+def _fine_tuning(rows: Sequence[Result]) -> Iterator[str]:
+    """How many rows were trained on after quantisation, and what they had lost before."""
+    tuned = [row for row in rows if row.get("fine_tuned_epochs")]
+    if not tuned:
+        yield "No row was trained on after quantisation."
+        return
+    epochs = sorted({int(row["fine_tuned_epochs"]) for row in tuned})
+    known = [row for row in tuned if row.get("integer_accuracy_before_fine_tuning") is not None]
+    text = (
+        f"{len(tuned)} of the {len(rows)} were trained on the grid for {' or '.join(map(str, epochs))} "
+        f"epoch{'' if epochs == [1] else 's'} more, because quantisation had cost validation accuracy"
+    )
+    if known:
+        lost = np.mean([100 * (row["integer_accuracy_before_fine_tuning"] - row["test_accuracy"]) for row in known])
+        now = np.mean([100 * (row["integer_accuracy"] - row["test_accuracy"]) for row in known])
+        text += f": on average {_number(float(lost))} points to float before, {_number(float(now))} after"
+    yield f"{text}."

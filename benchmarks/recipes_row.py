@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from snn_export.models.students.student import SpikingStudent  # noqa: E402
 from snn_export.models.teachers.registry import build_teacher  # noqa: E402
 from snn_export.models.teachers.teacher import Teacher  # noqa: E402
 from snn_export.training.checkpoint import load_model, save_model  # noqa: E402
+from snn_export.training.conversion.conversion import Conversion  # noqa: E402
 from snn_export.training.devices import peak_memory  # noqa: E402
 from snn_export.training.evaluate import predictions  # noqa: E402
 from snn_export.training.loop import Progress, TrainingResult, fit  # noqa: E402
@@ -49,6 +51,8 @@ CALIBRATION = 128
 """Training samples that choose the integer grid."""
 NOT_FOR_THIS_NETWORK = ("SNX28", "SNX34", "SNX35")
 """Codes by which a recipe refuses a pair of networks: a row of the table like any other."""
+DEPLOYED_STEPS = 4
+"""T of a conversion that is compared with the students and deployed."""
 CHUNK = 250
 """Test samples per call of the simulator."""
 
@@ -125,19 +129,25 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
     else:
         source, facts = relu_network(experiment, data, folder, row.seed)
     calibration = torch.tensor(data.train.x[:CALIBRATION])
-    curve, rates = {}, {}
-    for steps in STEPS_OF_CONVERSION:
-        student = conversion.convert(source, calibration, steps)
-        found, rates[steps] = _tested(student, data)
-        curve[str(steps)] = float(np.mean(found == data.test.y))
-        if steps == 4:
-            at_four = (student, found)
-    student, found = at_four
+    student = conversion.convert(source, calibration, DEPLOYED_STEPS)
+    found, rates = _tested(student, data)
     return {
-        "method": f"conversion: {conversion.name}", "steps": 4, "firing_rates": rates[4], "fully_spiking": True, "curve": curve,
+        "method": f"conversion: {conversion.name}", "steps": DEPLOYED_STEPS, "firing_rates": rates, "fully_spiking": True,
+        "curve": _curve(conversion, source, calibration, data),
         "peak_memory_bytes": peak_memory(), "source_accuracy": float(np.mean(predictions(source, data.test.x) == data.test.y)),
         **facts, **_accuracy("test", found, data), **deploy(student, data, found, epochs=0),
     }  # fmt: skip
+
+
+def _curve(conversion: Conversion, source: Teacher, calibration: torch.Tensor, data: Dataset) -> dict[str, float]:
+    """Test accuracy by T. A network that is the same for every T has had its answer of step T on the way to the last one."""
+    if conversion.method.depends_on_steps:
+        students = {steps: conversion.convert(source, calibration, steps) for steps in STEPS_OF_CONVERSION}
+        found = {steps: _answers(student, data, [steps])[steps] for steps, student in students.items()}
+    else:
+        last = max(STEPS_OF_CONVERSION)
+        found = _answers(conversion.convert(source, calibration, last), data, STEPS_OF_CONVERSION)
+    return {str(steps): float(np.mean(answers == data.test.y)) for steps, answers in found.items()}
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
@@ -194,6 +204,18 @@ def _trained_ann(
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def _answers(student: SpikingStudent, data: Dataset, steps: Sequence[int]) -> dict[int, NDArray[np.int64]]:
+    """Predictions on the test set after each of ``steps`` steps of one run."""
+    student.eval()
+    found: dict[int, list[NDArray[np.int64]]] = {step: [] for step in steps}
+    with torch.no_grad():
+        for start in range(0, len(data.test), CHUNK):
+            membranes = student.membranes(torch.tensor(data.test.x[start : start + CHUNK]))
+            for step in steps:
+                found[step].append(membranes[step - 1].argmax(dim=1).numpy())
+    return {step: np.concatenate(parts) for step, parts in found.items()}
 
 
 def _tested(student: SpikingStudent, data: Dataset) -> tuple[NDArray[np.int64], dict[str, float]]:

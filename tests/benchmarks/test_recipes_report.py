@@ -341,6 +341,24 @@ def test_whether_accuracy_survives_on_integers() -> None:
     assert "esd, rate seed 2 (-0.60)" in found
 
 
+def test_an_integer_network_that_is_better_loses_nothing() -> None:
+    rows = everything()
+    rows["cifar10-esd-rate-2"].update(scored("integer", 0.92))
+    found = section(text_of(rows), "on the chip").split("**cifar10**")[1]
+    assert found.startswith(": yes. None of ")
+    assert "1 gain more than 0.5, esd, rate seed 2 the most (+2.00)." in found
+
+
+def test_training_on_the_grid_is_said_with_what_it_brought() -> None:
+    rows = everything()
+    assert "No row was trained on after quantisation." in section(text_of(rows), "on the chip")
+    for seed, before in ((0, 0.88), (1, 0.86)):
+        rows[f"cifar10-esd-rate-{seed}"] |= {"fine_tuned_epochs": 1, "integer_accuracy_before_fine_tuning": before}
+    found = section(text_of(rows), "on the chip").split("**cifar10**")[1]
+    assert "were trained on the grid for 1 epoch more" in found
+    assert "on average -3.00 points to float before, 0.00 after." in found
+
+
 def test_refusals_and_microcode_are_said() -> None:
     rows = everything()
     for seed in plan.MAIN_SEEDS:
