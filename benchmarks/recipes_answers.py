@@ -19,7 +19,7 @@ from benchmarks.recipes_measures import (
     right,
     seeds_above,
 )
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION
+from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TOLERATED
 from snn_export.training.conversion.baseline import first_to_reach
 
 ALLOWED = 0.5
@@ -334,7 +334,8 @@ def _fine_tuning(rows: Sequence[Result]) -> Iterator[str]:
     known = [row for row in tuned if row.get("integer_accuracy_before_fine_tuning") is not None]
     text = (
         f"{len(tuned)} of the {len(rows)} were trained on the grid for {' or '.join(map(str, epochs))} "
-        f"epoch{'' if epochs == [1] else 's'} more, because quantisation had cost validation accuracy"
+        f"epoch{'' if epochs == [1] else 's'} more, because quantisation had cost more than {TOLERATED} "
+        "points of validation accuracy"
     )
     if known:
         lost = np.mean([100 * (row["integer_accuracy_before_fine_tuning"] - row["test_accuracy"]) for row in known])

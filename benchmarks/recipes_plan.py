@@ -12,6 +12,8 @@ MAIN_SEEDS = (0, 1, 2)
 """Seeds of the methods that are compared; the others get the first alone."""
 MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "qcfs", "relu_ann")
 STEPS_OF_CONVERSION = (1, 2, 4, 8, 16, 32, 64)
+TOLERATED = 0.25
+"""Points of validation accuracy that quantisation may cost before a network is trained on the grid."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 from benchmarks.recipes_data import load  # noqa: E402
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, Experiment, Row  # noqa: E402
+from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TOLERATED, Experiment, Row  # noqa: E402
 from snn_export import library  # noqa: E402
 from snn_export.data.dataset import Dataset  # noqa: E402
 from snn_export.export.deployment import Deployment  # noqa: E402
@@ -237,8 +237,8 @@ def _tested(student: SpikingStudent, data: Dataset) -> tuple[NDArray[np.int64], 
 def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64], epochs: int) -> dict[str, Any]:
     """The student on the integer grid of Loihi 2, run by the ``loihi`` simulator on the same test samples; or why not.
 
-    Where quantisation costs accuracy on the validation samples, the network is trained for ``epochs`` more on the integers it
-    runs on, and the better of the two by validation is deployed.
+    Where quantisation costs more than ``TOLERATED`` points on the validation samples, the network is trained for ``epochs`` more
+    on the integers it runs on, and the better of the two by validation is deployed.
     """
     steps = data.steps or student.config.steps
     calibration = data.signal(data.train.x[:CALIBRATION])
@@ -251,7 +251,8 @@ def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64], 
         integers = library.quantize(deployment, calibration, target="loihi2", input_range=(data.input_low, data.input_high))
         tuned = False
         held = data.validation
-        if epochs and _right(_simulated(integers, data, held.x), data) < _right(predictions(student, held.x), data):
+        lost = _right(predictions(student, held.x), data) - _right(_simulated(integers, data, held.x), data) if epochs else 0
+        if lost > TOLERATED / 100 * len(held):
             learnt = library.fine_tune(
                 integers, data.signal(data.train.x), data.train.y, epochs=epochs, validation=(data.signal(held.x), held.y)
             )

@@ -10,7 +10,8 @@ agree, or the program ends with status 1.
 Times are medians of interleaved steps, all methods in one process per T, so that a busy moment does not fall on one method alone;
 the first round warms up and does not count. Memory is the peak of a process of its own for every method and T, after three steps,
 with what the process held before the first of them beside it (Linux; elsewhere the peak alone). What would need more than
-``--memory-limit`` is left out, and the table says so.
+``--memory-limit`` is left out, and the table says so. Beside the methods stands a limit: the convolutions that a rate-based step
+cannot do without, and nothing else.
 
 SpikingJelly is no dependency of this project: its licence is not one that the Open Source Initiative has approved. Where it is
 not installed (``pip install spikingjelly``), its column says so.
@@ -37,7 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file, also under PYTHONSAFEPATH
 
 import torch
-from training_cost_methods import METHODS, Size, agreement, training_step
+from training_cost_methods import LIMIT, METHODS, Size, agreement, training_step
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 REPEATS, FEWEST = 5, 3
@@ -117,21 +118,22 @@ def measure(size: Size, steps: int, threads: int, repeats: int, limit: float) ->
     """All methods at one T."""
     skipped = {name: reason_to_skip(name, size, steps, limit) for name in METHODS}
     names = [name for name, reason in skipped.items() if not reason]
-    seconds = in_a_process(["times", str(steps), str(repeats), *names], size, threads) if names else {}
-    rows = []
+    seconds = in_a_process(["times", str(steps), str(repeats), LIMIT, *names], size, threads)
+    rows = [_row(LIMIT, steps, "" if seconds else "failed", seconds)]
     for name, reason in skipped.items():
-        row: Row = {"method": name, "steps": steps, "skipped": reason, "seconds": None, "base": None, "peak": None}
-        rows.append(row)
-        if reason:
-            continue
-        held = in_a_process(["memory", str(steps), name], size, threads)
-        if not seconds or held is None:
-            row["skipped"] = "failed"
-            continue
+        held = None if reason else in_a_process(["memory", str(steps), name], size, threads)
+        failed = "" if seconds and held else "failed"
+        rows.append(_row(name, steps, reason or failed, seconds) | ({} if reason or failed else held or {}))
+    return rows
+
+
+def _row(name: str, steps: int, skipped: str, seconds: dict[str, list[float]] | None) -> Row:
+    """A line of the result; memory is not known yet."""
+    row: Row = {"method": name, "steps": steps, "skipped": skipped, "seconds": None, "base": None, "peak": None}
+    if not skipped and seconds:
         taken = seconds[name]
         row["seconds"] = {"median": statistics.median(taken), "minimum": min(taken), "runs": len(taken)}
-        row |= held
-    return rows
+    return row
 
 
 def answer(question: list[str], size: Size) -> Any:
@@ -169,7 +171,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     print("in evaluation mode, T = 4, the logits lie apart by", result["agreement"]["logits_apart"], file=sys.stderr, flush=True)
     for steps in sorted(options.steps):
         result["rows"] += measure(size, steps, options.threads, options.repeats, options.memory_limit)
-        for row in result["rows"][-len(METHODS) :]:
+        for row in result["rows"][-len(METHODS) - 1 :]:
             print(json.dumps(row), file=sys.stderr, flush=True)
     result["load_after"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return result

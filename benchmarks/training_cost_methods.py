@@ -168,8 +168,14 @@ METHODS = {
 }
 
 
+LIMIT = "convolutions"
+"""Not a method: the convolutions of the rate-based pass and nothing else, which it cannot go below on this library."""
+
+
 def training_step(name: str, size: Size, steps: int) -> Callable[[], float]:
     """A function that does one step of training (forward, cross-entropy, backward, SGD) on new images, and returns the loss."""
+    if name == LIMIT:
+        return convolutions_alone(size, steps)
     network, logits_of = METHODS[name].make(student(size, steps))
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
@@ -184,6 +190,34 @@ def training_step(name: str, size: Size, steps: int) -> Callable[[], float]:
         return loss.item()
 
     return step
+
+
+def convolutions_alone(size: Size, steps: int) -> Callable[[], float]:
+    """The convolutions of one rate-based training step: the first once and the others T times forward, then all forward and back.
+
+    Inputs lie ready as float32, one batch that is used over and over, in the cache where it fits.
+    """
+    layers = [layer for layer in student(size, steps).layers if isinstance(layer, nn.Conv2d)]
+    shapes = [value.shape for value in _inputs_of(layers, next(batches(size))[0])]
+    inputs = [torch.rand(shape).round_().requires_grad_(bool(index)) for index, shape in enumerate(shapes)]
+
+    def step() -> float:
+        with torch.no_grad():
+            for index, (layer, value) in enumerate(zip(layers, inputs, strict=True)):
+                for _ in range(steps if index else 1):
+                    layer(value)
+        for layer, value in zip(layers, inputs, strict=True):
+            layer(value).sum().backward()
+        return 0.0
+
+    return step
+
+
+def _inputs_of(layers: list[nn.Conv2d], images: Tensor) -> Iterator[Tensor]:
+    """What each convolution of a chain takes in, without gradients."""
+    for layer in layers:
+        yield images
+        images = layer(images).detach()
 
 
 def agreement(size: Size, steps: int) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def rows(command: ModuleType, steps: int, seconds: dict[str, float], peak: dict[
             "seconds": {"median": seconds[name], "minimum": seconds[name] / 2, "runs": 3} if name in seconds else None,
             "base": 300.0, "peak": peak.get(name),
         }
-        for name in command.METHODS
+        for name in [*command.METHODS, command.LIMIT]
     ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_the_report_says_ratios_and_what_was_left_out(
 ) -> None:
     peaks = {"rates": 500.0, "bptt": 900.0, "snntorch": 1000.0}
     found = {
-        8: rows(command, 8, {"rates": 0.1, "bptt": 0.3, "snntorch": 0.45}, peaks),
+        8: rows(command, 8, {"convolutions": 0.09, "rates": 0.1, "bptt": 0.3, "snntorch": 0.45}, peaks),
         32: rows(command, 32, {"rates": 0.3, "bptt": 1.2, "snntorch": 2.4}, peaks),
         4: rows(command, 4, {"rates": 0.05, "bptt": 0.1, "snntorch": 0.2}, {**peaks, "rates": 400.0}),
     }
@@ -116,11 +116,12 @@ def test_the_report_says_ratios_and_what_was_left_out(
     assert run(command, tmp_path, "32", "4", "8") == 0
     text = (tmp_path / "training-cost.md").read_text(encoding="utf-8")
     assert "| snnTorch's loop / rate-based, seconds at T = 8 | at least 4 | 4.50 |" in text
+    assert "| the same, if nothing but a rate-based step's convolutions took time | | 5.00 |" in text
     assert "| snnTorch's loop / rate-based, seconds at T = 32 | at least 7 | 8.00 |" in text
     assert "| rate-based, peak memory at T = 32 / at T = 4 | at most 1.6 | 1.25 |" in text
-    assert "| 4 | 0.050 (0.025) | 0.100 (0.050) | 0.200 (0.100) | not installed | 4.00 | 2.00 | 3 |" in text
+    assert "| 4 | 0.050 (0.025) | 0.100 (0.050) | 0.200 (0.100) | not installed | not installed | 4.00 | 2.00 | 3 |" in text
     assert str(tmp_path) not in text
     written = json.loads((tmp_path / "training-cost.json").read_text(encoding="utf-8"))
-    assert [row["steps"] for row in written["rows"]] == [4] * 4 + [8] * 4 + [32] * 4
+    assert [row["steps"] for row in written["rows"]] == [4] * 5 + [8] * 5 + [32] * 5
     assert (tmp_path / "training-cost.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"training-cost.{kind}" for kind in ("json", "md", "svg")]
