@@ -12,6 +12,8 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import Record, Trace
 from snn_export.models.diagnostics import Diagnostic
 
+Arithmetic = Literal["float32", "float64", "loihi_integer", "other"]
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -21,11 +23,17 @@ class Capabilities:
     needs_integers: it runs quantised deployments only.
     """
 
-    arithmetic: Literal["float32", "float64", "loihi_integer", "other"]
+    arithmetic: Arithmetic
     needs_integers: bool
     description: str
     isolated: bool = False
     """True where it lives in an environment of its own, made by ``snn-export backends install NAME``."""
+    on_integers: Arithmetic | None = None
+    """Of its state on a quantised deployment, where that is another one than on floats."""
+
+    def arithmetic_on(self, deployment: Deployment) -> Arithmetic:
+        """What it computes a deployment's state with."""
+        return self.on_integers or self.arithmetic if deployment.quantised else self.arithmetic
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,9 @@ class Simulator(Protocol):
     ``run`` takes inputs (T, B, *shape), or (B, *shape) for direct encoding, in the contract's real units, applies the
     contract's encoder, and returns a Trace in local time. A backend that breaks raises
     :class:`snn_export.hardware_sims.simulator.BackendError`.
+
+    What it cannot do it may state as an attribute ``expected_failures``, a mapping from the name of a conformance check to a
+    reason; see :mod:`snn_export.hardware_sims.conformance.kit`.
     """
 
     name: str

@@ -21,14 +21,23 @@ from snn_export.export.snntorch_reader import deployment_from_snntorch
 from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.neurons.lif import Lif
 from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.residual import ResidualSum
+from snn_export.models.surrogates import Surrogate
 from tests.builders import random_deployment
 
 
 def leaky(dv: int = 512, threshold: float = 1.0, reset: str = "zero") -> snntorch.Leaky:
     """A snnTorch neuron on the decay grid that resets in the step of its spike."""
     return snntorch.Leaky(beta=1 - dv / 4096, threshold=threshold, reset_mechanism=reset, reset_delay=False)
+
+
+def firing(dv: int, threshold: float, reset: str) -> nn.Module:
+    """A neuron that resets in the step of its spike; by subtraction, one that subtracts once, as snnTorch's own does not."""
+    if reset == "subtract":
+        return Lif(dv=dv, threshold=threshold, surrogate=Surrogate("atan", 2.0), reset=reset)
+    return leaky(dv, threshold, reset)
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -40,7 +49,7 @@ def dense_net(seed: int = 0, reset: str = "zero") -> nn.Sequential:
     """Four inputs, two hidden layers that fire, three classes."""
     torch.manual_seed(seed)
     return named(
-        fc1=nn.Linear(4, 6), lif1=leaky(700, 0.3, reset), fc2=nn.Linear(6, 5), lif2=leaky(300, 0.2, reset),
+        fc1=nn.Linear(4, 6), lif1=firing(700, 0.3, reset), fc2=nn.Linear(6, 5), lif2=firing(300, 0.2, reset),
         fc3=nn.Linear(5, 3), readout=Integrator(),
     )  # fmt: skip
 

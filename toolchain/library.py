@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import nir
     from torch import nn
 
+    from snn_export.export.onnx_rules import Precision
     from snn_export.export.passes.quantize import Target
     from snn_export.export.readiness import CheckTarget
     from snn_export.hardware_sims.trace import Record, Trace
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from snn_export.training.loop import ProgressCallback
     from snn_export.verification.bit_sweep import BitSweep
 
+Format = Literal["nir", "net", "onnx"]
+"""Formats a deployment can be written in."""
 NETX_SUFFIX = ".net"
 """Ending of lava-dl's files."""
+SUFFIXES: Mapping[str, Format] = {".nir": "nir", NETX_SUFFIX: "net", ".onnx": "onnx"}
 
 
 def load(
@@ -63,23 +67,46 @@ def load(
     return nir_io.read(path)
 
 
-def save(deployment: Deployment, path: str | os.PathLike[str], format: Literal["nir", "net"] | None = None) -> Path:
-    """Write a deployment; it appears complete or not at all.
+def save(
+    deployment: Deployment,
+    path: str | os.PathLike[str],
+    format: Format | None = None,
+    *,
+    precision: Precision = "float32",
+    probes: Collection[str] = (),
+    streaming: bool = False,
+) -> Path:
+    """Write a deployment; it appears complete or not at all, and replaces a file that was there.
 
     Args:
         deployment: float or quantised; ``net`` takes quantised ones.
         path: of the file.
-        format: "nir", with its contract beside it, or "net", for lava-dl's netx. None: by the ending of ``path``, else "nir".
+        format: "nir", with its contract beside it; "net", for lava-dl's netx; "onnx", the network with its time loop for any ONNX
+            runtime (:mod:`snn_export.export.onnx_io` names its inputs and outputs). None: by the ending of ``path``, else "nir".
+        precision: of the numbers in an ``.onnx`` file of a float deployment, "float32" or "float64".
+        probes: any of "spikes", "membrane", "current", to be outputs of an ``.onnx`` file for every layer.
+        streaming: an ``.onnx`` file takes and returns states, so that a sample can be run in parts.
 
     Raises:
         UserError: SNX006 for a format that is not known, SNX123 where it cannot be written; SNX250 to SNX257 for what a
-            ``.net`` file cannot hold, all at once.
+            ``.net`` file cannot hold, SNX203, SNX285 to SNX287 for what an ``.onnx`` file cannot, all at once; SNX160, SNX161.
     """
-    chosen = format or ("net" if Path(path).suffix == NETX_SUFFIX else "nir")
-    if chosen not in ("nir", "net"):
+    chosen = format or SUFFIXES.get(Path(path).suffix, "nir")
+    if chosen not in get_args(Format):
+        known = ", ".join(get_args(Format))
         raise UserError(
-            "SNX006", f"unknown format {format!r}", where="save(format=...)", why="known: nir, net", fix="use format='nir'"
+            "SNX006", f"unknown format {format!r}", where="save(format=...)", why=f"known: {known}", fix="use format='nir'"
         )
+    if chosen == "onnx":
+        from snn_export.export import onnx_io
+
+        return onnx_io.write(deployment, path, precision=precision, probes=probes, streaming=streaming)
+    if precision != "float32" or probes or streaming:
+        raise UserError(
+            "SNX161", f"precision, probes and streaming are for .onnx files, and this is .{chosen}", where="save(...)",
+            why=f"a .{chosen} file describes the network; what is shown of a run is chosen when it is run",
+            fix='leave them out, or save(deployment, "net.onnx")',
+        )  # fmt: skip
     return netx_io.write(deployment, path) if chosen == "net" else nir_io.write(deployment, path)
 
 

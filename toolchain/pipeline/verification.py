@@ -217,7 +217,12 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
         settings = config.verify.backends[name]
         backend = _backend(name, settings.time_limit, progress)
         can = backend.capabilities()
-        deployment = forms.quantised if can.needs_integers or forms.folded is None else forms.folded
+        if can.on_integers is not None and forms.folded is not None:  # it runs both forms, each in the numbers of that form
+            told = f"{can.description}: the float network, {can.arithmetic}"
+            rungs.append(Rung(f"{name}_float", name, forms.folded, backend, told, settings.required, settings.samples))
+        deployment = forms.folded
+        if deployment is None or can.needs_integers or can.on_integers is not None:
+            deployment = forms.quantised
         rungs.append(Rung(name, name, deployment, backend, can.description, settings.required, settings.samples))
     return rungs
 

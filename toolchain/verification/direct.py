@@ -72,7 +72,7 @@ def verify_backends(
 
 def link_kind(reference: Simulator, target: Simulator, deployment: Deployment) -> Kind:
     """What two backends may be expected to share: bits, real numbers, or only the network."""
-    arithmetic = {backend.capabilities().arithmetic for backend in (reference, target)}
+    arithmetic = {backend.capabilities().arithmetic_on(deployment) for backend in (reference, target)}
     if arithmetic == {"loihi_integer"}:
         return "exact"
     return "float" if arithmetic <= {"float32", "float64"} and not deployment.quantised else "approximate"

@@ -215,7 +215,7 @@ def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, prog
         return None
     progress(f"{rung.name}: samples {start} to {start + size - 1} on {rung.backend}")
     record: tuple[Record, ...] = ("spikes", "membrane")
-    if rung.simulator.capabilities().arithmetic == "loihi_integer":
+    if rung.simulator.capabilities().arithmetic_on(rung.deployment) == "loihi_integer":
         record = (*record, "current")
     trace: Trace | None = None
     with _failures_of(found):

@@ -1,0 +1,1 @@
+"""The ONNX form of a deployment in onnxruntime."""
