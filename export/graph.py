@@ -229,7 +229,8 @@ def _closes(closing: frozenset[Edge], chain: tuple[str, ...]) -> bool:
 def stages(graph: nir.NIRGraph) -> tuple[tuple[str, ...], ...]:
     """Populations in groups, sources first: a group of several, or of one with a self-loop, must be stepped together.
 
-    Two populations share a group iff each reaches the other.
+    Two populations share a group iff each reaches the other. Of the groups that could come next, that of the population that
+    :func:`populations` names first does.
     """
     into = connections(graph)
     layers = populations(graph)
@@ -243,13 +244,15 @@ def stages(graph: nir.NIRGraph) -> tuple[tuple[str, ...], ...]:
                 found.add(source)
                 waiting += [c.source for c in into[source]]
         reach[name] = found
+    groups = {name: tuple(n for n in layers if n == name or (n in reach[name] and name in reach[n])) for name in layers}
     grouped: list[tuple[str, ...]] = []
-    placed: set[str] = set()
-    for name in layers:
-        if name not in placed:
-            group = tuple(n for n in layers if n == name or (n in reach[name] and name in reach[n]))
-            placed.update(group)
-            grouped.append(group)
+    waiting_for = dict(reach)
+    while waiting_for:  # a loop's first population may come before what leads into the loop elsewhere
+        placed = {name for group in grouped for name in group}
+        group = next(groups[name] for name, before in waiting_for.items() if before <= placed.union(groups[name]))
+        grouped.append(group)
+        for name in group:
+            del waiting_for[name]
     return tuple(grouped)
 
 

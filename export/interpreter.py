@@ -270,42 +270,63 @@ def _step(deployment: Deployment, name: str, numbers: Numbers, host: Array | Non
 
 def _float_step(deployment: Deployment, name: str) -> Step:
     node, spec = deployment.graph.nodes[name], deployment.contract.neurons[name]
-    if spec.reset_delay:
-        raise UserError(
-            "SNX203",
-            f"{name} resets {spec.reset_delay} step late",
-            where=name,
-            why="the canonical neuron and Loihi reset in the step of the spike",
-            fix=SAME_STEP_RESET,
-        )
     current_gain, membrane_gain = input_gains(deployment, name)
     leak = membrane_bias(deployment, name)
     threshold = np.broadcast_to(threshold_array(node), deployment.shapes[name])
+    late = _late_step(name, spec) if spec.spiking and spec.reset_delay and spec.reset != "none" else None
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
-        u, v = arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak)
-        return u, *_float_reset(spec, v, threshold), 0
+        u, after = arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak)
+        return u, *_float_reset(spec, v, after, threshold), 0
 
-    return step
+    def late_step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
+        u, v = equations(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak, threshold)
+        return u, v, arithmetic.fires(v, threshold), 0
+
+    if late is None:
+        return step
+    equations = late
+    return late_step
+
+
+def _late_step(name: str, spec: NeuronSpec) -> Callable[..., tuple[Array, Array]]:
+    """The equations of a reset that comes in the step after the spike; SNX203 for one that comes later still."""
+    if spec.reset_delay > 1:
+        raise UserError(
+            "SNX203",
+            f"{name} resets {spec.reset_delay} steps late",
+            where=name,
+            why="a neuron resets in the step of the spike or, as snnTorch does by default, in the next one",
+            fix=SAME_STEP_RESET,
+        )
+    if spec.reset == "subtract":
+        return arithmetic.late_subtract_step
+    return arithmetic.late_clearing_step if spec.clears_input else arithmetic.late_zero_step
 
 
 def _float_step_on_integers(deployment: Deployment, name: str, host: Array | None) -> Step:
     spec, population = deployment.contract.neurons[name], deployment.populations[name]
+    finding = spec.reset_finding(name)
+    if finding is not None and (spec.reset_delay or spec.double_to_refire):
+        raise UserError.from_diagnostics((finding,))
     bias = deployment.bias(name) + (0 if host is None else host)
     threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
         shifted = (x << arithmetic.STATE_SHIFT).astype(np.float64)
-        u, v = arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
-        return u, *_float_reset(spec, v, threshold), 0
+        u, after = arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
+        return u, *_float_reset(spec, v, after, threshold), 0
 
     return step
 
 
-def _float_reset(spec: NeuronSpec, v: Array, threshold: Array) -> tuple[Array, Array]:
-    """Membrane after the reset, and spikes."""
+def _float_reset(spec: NeuronSpec, before: Array, v: Array, threshold: Array) -> tuple[Array, Array]:
+    """Membrane after the reset of the same step, and spikes. before: the membrane the last step left; v: as integrated."""
     if not spec.spiking:
         return v, np.zeros(v.shape, bool)
+    if spec.double_to_refire:
+        v, fired = arithmetic.reset_by_double_subtraction(before, v, threshold)
+        return v, fired
     fired = arithmetic.fires(v, threshold)
     if spec.reset == "zero":
         v = arithmetic.reset_to_zero(v, fired)
@@ -342,8 +363,9 @@ def error_bound(deployment: Deployment, population: str, signals: Mapping[str, A
 
     A sum of n products evaluated in any order in floating point is off by at most gamma_n sum |w||x|, with
     gamma_n = n eps / (1 - n eps) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
-    membrane recursion adds three roundings a step. n is the fan-in, plus eight for batch-norm and the neuron's gain, plus
-    three per step; magnitudes are summed without resets, so the bound holds for either side of a flip.
+    membrane recursion adds three roundings a step, a late or doubled subtraction two more. n is the fan-in, plus eight for
+    batch-norm and the neuron's gain, plus those of every step; magnitudes are summed without resets, so the bound holds for
+    either side of a flip. A threshold is rounded once too, and is a term of the sum wherever it is subtracted.
     """
     spec = deployment.contract.neurons[population]
     current_gain, membrane_gain = input_gains(deployment, population)
@@ -355,13 +377,16 @@ def error_bound(deployment: Deployment, population: str, signals: Mapping[str, A
         if hasattr(deployment.graph.nodes[name], "weight")
     )
     leak = np.abs(membrane_bias(deployment, population))
+    threshold = np.abs(threshold_array(deployment.graph.nodes[population])) if spec.spiking else np.zeros(())
+    taken = threshold if spec.reset == "subtract" else np.zeros(())
+    roundings = 5 if spec.reset == "subtract" and (spec.reset_delay or spec.double_to_refire) else 3
     bounds = np.zeros((deployment.contract.steps, *size.shape[1:]))
     u, v = np.zeros(size.shape[1:]), np.zeros(size.shape[1:])
     for t in range(len(bounds)):
         if spec.resets_at(t):
             u, v = np.zeros_like(u), np.zeros_like(v)
         u = arithmetic.integrate(u, spec.alpha, size[min(t, len(size) - 1)])
-        v = arithmetic.integrate(v, spec.beta, u + leak)
-        terms = (fan_in + 8 + 3 * (t + 1)) * unit_roundoff
-        bounds[t] = v * terms / (1.0 - terms)
+        v = arithmetic.integrate(v, spec.beta, u + leak + taken)
+        terms = (fan_in + 8 + roundings * (t + 1)) * unit_roundoff
+        bounds[t] = v * terms / (1.0 - terms) + threshold * unit_roundoff
     return bounds

@@ -68,7 +68,8 @@ def chain(deployment: Deployment) -> tuple[Link, ...]:
 
 def findings(deployment: Deployment) -> list[Diagnostic]:
     """Everything that keeps a deployment from being a ``.net`` file; empty where it can be one."""
-    if not deployment.quantised or deployment.contract.encoder.gain is None:
+    encoder = deployment.contract.encoder
+    if not deployment.quantised or (encoder.gain is None and encoder.kind != "bias"):  # a host computes with real numbers
         return list(not_quantised("deployment").diagnostics)
     try:
         links = chain(deployment)

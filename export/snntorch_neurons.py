@@ -20,6 +20,8 @@ from snn_export.models.neurons.lif import Lif
 from snn_export.models.spec import NeuronSpec, Reset
 
 RESETS: dict[str, Reset] = {"zero": "zero", "subtract": "subtract", "none": "none"}
+KEEPS_INPUT = (snntorch.Leaky,)
+"""Neurons of snnTorch 1.0.0 whose late reset to zero leaves the input of its step; the others clear it with the membrane."""
 LATE_WHATEVER_IT_SAYS = (snntorch.RSynaptic,)
 """snnTorch 1.0.0 computes the same-step reset of these into a local variable: it comes with the next step's reset instead."""
 
@@ -40,8 +42,8 @@ def refused(code: str, name: str, what: str, why: str, fix: str) -> UserError:
 def read_neuron(name: str, module: Any, round_decays: bool) -> ReadNeuron:
     """Semantics of a ``Leaky``, ``Synaptic``, ``RLeaky`` or ``RSynaptic``.
 
-    ``subtract`` becomes the canonical ``v -= theta s``. snnTorch 1.0.0 subtracts once more before the next comparison where a
-    membrane is still above the threshold, so it fires differently after a membrane above twice the threshold.
+    ``subtract`` in the step of the spike is not the canonical ``v -= theta s``: snnTorch 1.0.0 subtracts once more before the
+    next comparison where a membrane is still above the threshold (``NeuronSpec.double_to_refire``).
 
     Args:
         name: of the layer.
@@ -77,7 +79,9 @@ def read_neuron(name: str, module: Any, round_decays: bool) -> ReadNeuron:
         raise UserError.from_diagnostics(tuple(found))
     reset = RESETS[module.reset_mechanism]
     late = int(reset != "none" and (bool(module.reset_delay) or isinstance(module, LATE_WHATEVER_IT_SAYS)))
-    return ReadNeuron(NeuronSpec(dv, du, reset=reset, reset_delay=late), threshold)
+    clears = bool(late) and reset == "zero" and type(module) not in KEEPS_INPUT
+    doubled = reset == "subtract" and not late
+    return ReadNeuron(NeuronSpec(dv, du, reset=reset, reset_delay=late, clears_input=clears, double_to_refire=doubled), threshold)
 
 
 def read_lif(name: str, module: Lif) -> ReadNeuron:

@@ -83,12 +83,30 @@ def explain(
         diverged = np.logical_or.accumulate(flips, axis=0)
         first = flips.copy()
         first[1:] &= ~diverged[:-1]
-        # The side that stayed silent was not reset: its membrane is what was compared with the threshold.
-        silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
-        near = np.abs(silent - threshold_array(deployment.graph.nodes[name])) <= bound
+        near = _near_threshold(deployment, name, recorded, expected, bound)
         apart = ~(np.abs(expected.membrane - recorded.membrane) <= bound) & ~diverged
         found[name] = Explained(_per_sample(first & near) > 0, _per_sample(first & ~near) > 0, _per_sample(apart))
     return found
+
+
+def _near_threshold(
+    deployment: Deployment, name: str, recorded: Recorded, expected: Recorded, bound: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Where a flip lies within the bound of what was compared; (T, B, *features).
+
+    The side that stayed silent was not reset: its membrane is what was compared with the threshold. A neuron that must pass
+    twice its threshold after a membrane above it compares twice, and either comparison may have been the close one.
+    """
+    threshold = threshold_array(deployment.graph.nodes[name])
+    silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
+    if not deployment.contract.neurons[name].double_to_refire:
+        return np.asarray(np.abs(silent - threshold) <= bound)
+    before = np.zeros_like(expected.membrane)
+    before[1:] = expected.membrane[:-1]
+    close_before = np.zeros(bound.shape, bool)
+    close_before[1:] = np.abs(before[1:] - threshold) <= bound[:-1]
+    raised = np.where(before > threshold, 2.0 * threshold, threshold)
+    return np.asarray((np.abs(silent - raised) <= bound) | close_before)
 
 
 def _per_sample(where: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -11,6 +11,13 @@ Canonical neuron, one step, in this order::
     s = v > theta                      strict
     v = 0 where s   ("zero")   or   v - theta * s   ("subtract")
 
+Float neurons of snnTorch 1.0.0 whose resets are others, with r = [v > theta] of the membrane the step before left behind::
+
+    v = beta * (1 - r) * v + u + b_v                       zero, a step late: Leaky
+    v = (1 - r) * (beta * v + u + b_v)                     zero, a step late: Synaptic, RLeaky, RSynaptic
+    v = beta * v + u + b_v - r * theta                     subtract, a step late: all of them
+    s = beta * v + u + b_v - r * theta > theta             subtract, in the step of the spike, before v - theta * s
+
 Loihi's integer neuron, one step (Davies et al., IEEE Micro 2018; as the ``fixed_pt`` models of lava-nc 0.10.0 compute
 it, compared bit for bit in ``tests/hardware_sims/test_lava_parity.py``)::
 
@@ -118,6 +125,49 @@ def canonical_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bia
     """
     u = integrate(u, alpha, x)
     return u, integrate(v, beta, gain * u + bias)
+
+
+def late_zero_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+    """:func:`canonical_step` of a neuron that is reset to zero in the step after its spike; the input of that step stays.
+
+    v = beta (1 - r) v + gain u + bias with r = [v > threshold]: snnTorch's ``Leaky(reset_mechanism="zero")``.
+    """
+    return canonical_step(u, reset_to_zero(v, fires(v, threshold)), x, alpha, beta, gain, bias)
+
+
+def late_clearing_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+    """As :func:`late_zero_step`, but the input of the step after the spike is cleared with the membrane; the current is not.
+
+    v = (1 - r) (beta v + gain u + bias): snnTorch's ``Synaptic``, ``RLeaky`` and ``RSynaptic`` with ``reset_mechanism="zero"``.
+    """
+    after, before = canonical_step(u, v, x, alpha, beta, gain, bias), fires(v, threshold)
+    return after[0], reset_to_zero(after[1], before)
+
+
+def late_subtract_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+    """:func:`canonical_step` of a neuron that subtracts its threshold in the step after its spike: snnTorch's default.
+
+    v = beta v + gain u + bias - r threshold.
+    """
+    after, before = canonical_step(u, v, x, alpha, beta, gain, bias), fires(v, threshold)
+    return after[0], reset_by_subtraction(after[1], before, threshold)
+
+
+def reset_by_double_subtraction(before: Any, membrane: Any, threshold: Any) -> tuple[Any, Any]:
+    """Membrane after the reset, and spikes, where a membrane left above threshold has to pass twice the threshold to fire again.
+
+    snnTorch 1.0.0's ``reset_mechanism="subtract", reset_delay=False`` subtracts r threshold before it compares, r = [before >
+    threshold], and (s - r) threshold afterwards: in all, once per spike.
+
+    Args:
+        before: the membrane the step before left behind.
+        membrane: as integrated in this step.
+        threshold: of both comparisons.
+    """
+    again = fires(before, threshold)
+    compared = reset_by_subtraction(membrane, again, threshold)
+    spikes = fires(compared, threshold)
+    return compared - threshold * (1.0 * spikes - 1.0 * again), spikes
 
 
 # --- Loihi integer neuron --------------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@ SAME_STEP_RESET = (
     'train with Leaky or Synaptic(reset_mechanism="zero", reset_delay=False); RSynaptic resets late whatever it is told: use '
     "Recurrent(Synaptic(...), nn.Linear(n, n)) of snn_export.models.neurons.recurrent in its place"
 )
+SINGLE_SUBTRACTION = (
+    'use Lif(reset="subtract") of snn_export.models.neurons.lif, which subtracts once, or reset_mechanism="zero", '
+    "reset_delay=False"
+)
 LEVEL_LIMIT = 1 << 24
 """Graded spikes carry at most 24 bits."""
 
@@ -42,6 +46,11 @@ class NeuronSpec:
 
     memoryless  dv = 4096, beta = 0: a plain comparison of this step's input (NIR's Threshold). The chip's register ends at
                 4095, which leaves trunc(v / 4096) behind: nothing, where |v| < 4096 is proven (``export/bounds.py``)
+    late        with reset_delay 1 the reset comes in the step after the spike, r = [v of the step before > theta]:
+                v = beta (1 - r) v + x ("zero"), v = beta v + x - r theta ("subtract"). With clears_input a late reset to zero
+                clears the input of its step too, v = (1 - r) (beta v + x), and leaves u alone
+    doubled     with double_to_refire a neuron that a subtraction left above theta must pass 2 theta to fire in the next step:
+                what snnTorch 1.0.0 does for reset_mechanism="subtract", reset_delay=False
     periodic    with reset_interval > 0, u and v are zeroed before the steps t with t % reset_interval == reset_offset are
                 integrated (Lava's LIFReset); every population starts a sample from zero anyway
     """
@@ -53,6 +62,8 @@ class NeuronSpec:
     spiking: bool = True
     reset_interval: int = 0
     reset_offset: int = 0
+    clears_input: bool = False
+    double_to_refire: bool = False
 
     def __post_init__(self) -> None:
         for name, value, largest in (("dv", self.dv, DECAY_ONE), ("du", self.du, DECAY_MAX)):
@@ -66,6 +77,18 @@ class NeuronSpec:
             raise UserError(
                 "SNX109", f"reset_delay = {self.reset_delay} is negative", where="NeuronSpec.reset_delay",
                 why="a neuron cannot be reset before it fires", fix="use 0: the reset comes in the step of the spike",
+            )  # fmt: skip
+        if self.clears_input and not (self.reset == "zero" and self.reset_delay):
+            raise UserError(
+                "SNX109", f"clears_input with reset = {self.reset!r} and reset_delay = {self.reset_delay}",
+                where="NeuronSpec.clears_input", why="only a reset to zero that comes late meets an input of its own",
+                fix='use it with reset "zero" and reset_delay 1',
+            )  # fmt: skip
+        if self.double_to_refire and (self.reset != "subtract" or self.reset_delay):
+            raise UserError(
+                "SNX109", f"double_to_refire with reset = {self.reset!r} and reset_delay = {self.reset_delay}",
+                where="NeuronSpec.double_to_refire", why="it belongs to a subtraction in the step of the spike",
+                fix='use it with reset "subtract" and reset_delay 0',
             )  # fmt: skip
         if self.reset_interval < 0 or not 0 <= self.reset_offset < max(self.reset_interval, 1):
             raise UserError(
@@ -92,7 +115,7 @@ class NeuronSpec:
     @property
     def microcode(self) -> bool:
         """True where only a programmable neuron (Loihi 2) computes this on integers: reset by subtraction, in the same step."""
-        return self.spiking and self.reset == "subtract" and not self.reset_delay
+        return self.spiking and self.reset == "subtract" and not self.reset_delay and not self.double_to_refire
 
     def resets_at(self, step: int) -> bool:
         """True where the periodic reset clears u and v before local step ``step`` is integrated."""
@@ -102,6 +125,12 @@ class NeuronSpec:
         """Why Loihi 1 and Lava cannot hold this population's reset; None where they can. What never fires never resets."""
         if not self.spiking or (self.reset == "zero" and not self.reset_delay):
             return None
+        if self.double_to_refire:
+            return Diagnostic(
+                "SNX203", f"{population} resets by 'subtract' and must pass twice its threshold to fire twice in a row",
+                where=population, why="snnTorch 1.0.0 subtracts so in the step of the spike; no chip and no other simulator does",
+                fix=SINGLE_SUBTRACTION,
+            )  # fmt: skip
         return Diagnostic(
             "SNX203", f"{population} resets by {self.reset!r}" + (f", {self.reset_delay} step late" if self.reset_delay else ""),
             where=population, why="Loihi 1 and Lava reset to zero in the step of the spike, nothing else",

@@ -24,7 +24,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 from tests.builders import LayerPlan, Plan, deployment_from, random_dense, random_inputs
-from tests.networks import conv_deployment, conv_net, dense_net, leaky, named, read, uniform
+from tests.networks import conv_deployment, conv_net, dense_net, leaky, named, quantised, read, uniform
 
 Array = NDArray[Any]
 
@@ -48,9 +48,9 @@ def test_float_run_is_the_snntorch_student(net: Any, shape: tuple[int, ...], see
         assert activity.spikes.any() == deployment.contract.neurons[name].spiking
 
 
-@pytest.mark.parametrize(("strength", "equal"), [(0.5, True), (4.0, False)])
-def test_subtract_reset_is_the_snntorch_student_below_twice_the_threshold(strength: float, equal: bool) -> None:
-    """snnTorch compares again after it subtracted: a membrane above twice the threshold fires differently there."""
+@pytest.mark.parametrize("strength", [0.5, 4.0])
+def test_subtract_reset_is_the_snntorch_student_also_above_twice_the_threshold(strength: float) -> None:
+    """snnTorch subtracts again before it compares where a membrane stands above twice the threshold; the contract says so."""
     torch.manual_seed(3)
     layers = named(fc=nn.Linear(4, 9), lif=leaky(700, 0.6, "subtract"), out=nn.Linear(9, 2), readout=Integrator())
     deployment = read(layers, (4,), steps=15)
@@ -61,10 +61,18 @@ def test_subtract_reset_is_the_snntorch_student_below_twice_the_threshold(streng
     found = interpreter.run(deployment, inputs)
     explained = explain(deployment, inputs, trace.layers, FLOAT32_ROUNDOFF)["lif"]
     assert not explained.tied.any()
-    assert explained.faulty.any() != equal
+    assert not explained.faulty.any()
     assert found["lif"].spikes.any()
-    assert (found["lif"].membrane.max() <= 0.6) == equal
-    assert all(np.array_equal(found[name].spikes, trace.layers[name].spikes) for name in found) == equal
+    assert (found["lif"].membrane.max() > 0.6) == (strength > 1)
+    assert all(np.array_equal(found[name].spikes, trace.layers[name].spikes) for name in found)
+    once = interpreter.run(with_spec(deployment, double_to_refire=False), inputs)
+    assert np.array_equal(once["lif"].spikes, found["lif"].spikes) == (strength < 1)
+
+
+def with_spec(deployment: Deployment, **changes: Any) -> Deployment:
+    """Other semantics for every population that fires."""
+    neurons = {name: replace(spec, **changes) if spec.spiking else spec for name, spec in deployment.contract.neurons.items()}
+    return deployment.replace(contract=deployment.contract.model_copy(update={"neurons": neurons}))
 
 
 def decayed(state: int, keep: int) -> int:
@@ -206,12 +214,17 @@ def test_filtered_current_carries_the_bias_through_the_filter() -> None:
     assert found.spikes.sum() > 2
 
 
-def test_late_reset_is_refused_not_ignored() -> None:
-    deployment = read(dense_net(), (4,))
-    neurons = {name: replace(spec, reset_delay=1) for name, spec in deployment.contract.neurons.items()}
-    late = deployment.replace(contract=deployment.contract.model_copy(update={"neurons": neurons}))
+def test_a_reset_two_steps_late_is_refused_not_ignored() -> None:
     with pytest.raises(UserError) as caught:
-        interpreter.run(late, np.ones((1, 4)))
+        interpreter.run(with_spec(read(dense_net(), (4,)), reset_delay=2), np.ones((1, 4)))
+    assert caught.value.code == "SNX203"
+
+
+@pytest.mark.parametrize("numbers", ["float64", "int64"])
+@pytest.mark.parametrize("changes", [{"reset_delay": 1}, {"reset": "subtract", "double_to_refire": True}])
+def test_what_snntorch_alone_does_is_refused_on_integers(changes: dict[str, Any], numbers: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        interpreter.run(with_spec(quantised(read(dense_net(), (4,))), **changes), np.ones((1, 4)), numbers)
     assert caught.value.code == "SNX203"
 
 

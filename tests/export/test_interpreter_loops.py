@@ -17,6 +17,7 @@ from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerS
 from snn_export.export.graph import latencies
 from snn_export.models import arithmetic
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
+from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, random_inputs
 
 DT, STEPS, BATCH = 1e-3, 9, 3
 
@@ -142,3 +143,21 @@ def test_rate_encoding_is_the_same_however_the_batch_is_cut() -> None:
     assert not np.array_equal(spikes, rate_spikes(replace(encoder, seed=4), values, 400))
     assert np.abs(spikes.mean(axis=0) - np.clip(values / 2, 0, 1)).max() < 0.08
     assert (encoder.gain, encoder.low, encoder.high, encoder.binary) == (1.0, 0, 1, True)
+
+
+def test_what_leads_into_the_middle_of_a_loop_runs_before_it() -> None:
+    """a <-> b, and x drives b alone: the graph may name x between them or last."""
+    weight = np.full((3, 3), 40)
+    plans = {
+        "a": LayerPlan("a", weight, "input", threshold=50, dv=100, more=(SynapsePlan(weight, "b", before=2),)),
+        "b": LayerPlan("b", weight, "a", threshold=50, dv=100, more=(SynapsePlan(weight, "x"),)),
+        "x": LayerPlan("x", weight, "input", threshold=90, dv=100),
+    }
+    found = []
+    for order in ("axb", "abx"):
+        deployment = deployment_from(Plan((3,), tuple(plans[name] for name in order), steps=6, high=3, readout="b"))
+        assert deployment.stages == (("x",), ("a", "b"))
+        found.append(interpreter.run(deployment, random_inputs(np.random.default_rng(0), deployment, 2), "int64"))
+    assert all(found[0][name].spikes.any() for name in "abx")
+    for name in "abx":
+        assert np.array_equal(found[0][name].membrane, found[1][name].membrane)

@@ -91,17 +91,32 @@ def test_every_kind_of_neuron(neuron: Any) -> None:
     assert_equal(layers, read(layers, (4,), steps=10), inputs)
 
 
-@pytest.mark.parametrize(("kind", "threshold"), [(leaky, 0.3), (synaptic, 1.0)])
-def test_subtraction_in_the_step_of_the_spike_while_membranes_stay_below_twice_the_threshold(kind: Any, threshold: float) -> None:
-    layers = around(kind(threshold=threshold, reset="subtract"))
-    with torch.no_grad():
-        layers.fc.weight *= 0.3  # currents below the threshold
-        layers.fc.bias *= 0.3
-    deployment = read(layers, (4,), steps=10)
-    inputs = uniform(np.random.default_rng(0), 16, 4, low=0, high=1).astype(np.float32)
-    trace = StudentSimulator(layers).run(deployment, inputs, ("spikes", "membrane"))
-    assert trace.layers["n"].membrane.max() < threshold
+KINDS: dict[str, Any] = {
+    "Leaky": snntorch.Leaky, "Synaptic": snntorch.Synaptic, "RLeaky": snntorch.RLeaky, "RSynaptic": snntorch.RSynaptic,
+    "Recurrent": lambda linear_features, **options: Recurrent(
+        snntorch.Leaky(**options), nn.Linear(linear_features, linear_features)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reset", ["zero", "subtract", "none"])
+@pytest.mark.parametrize("delay", [False, True])
+def test_every_reset_of_every_neuron(kind: str, reset: str, delay: bool) -> None:
+    """Strong inputs: membranes pass twice the threshold, and neurons fire in consecutive steps."""
+    decays = {"beta": 0.75, **({"alpha": 0.5} if "Synaptic" in kind else {})}
+    loop = {"linear_features": 6} if kind.startswith("R") else {}
+    # Without a reset only a high threshold leaves steps without a spike.
+    layers = around(KINDS[kind](**decays, **loop, threshold=3.0 if reset == "none" else 1.0,
+                                reset_mechanism=reset, reset_delay=delay))  # fmt: skip
+    deployment = read(layers, (4,), steps=12)
+    inputs = uniform(np.random.default_rng(0), 16, 4, low=-4, high=8).astype(np.float32)
     assert_equal(layers, deployment, inputs)
+    trace = StudentSimulator(layers).run(deployment, inputs, ("spikes", "membrane")).layers["n"]
+    np.testing.assert_array_equal(interpreter.run(deployment, inputs)["n"].spikes, trace.spikes)
+    if reset == "subtract" and not (delay or kind == "RSynaptic"):
+        assert (trace.membrane > 1.0).any(), "no membrane stood above twice the threshold"
+    assert (trace.spikes[1:] & trace.spikes[:-1]).any() != deployment.contract.neurons["n"].clears_input
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -13,6 +13,7 @@ from torch import nn
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.neurons.recurrent import Recurrent
 from tests.networks import conv_net, leaky, named, read
 
 
@@ -109,6 +110,22 @@ def test_late_and_subtractive_resets_are_read_as_they_are() -> None:
     assert (spec.reset, spec.reset_delay) == ("subtract", 1)
     spec = read(with_neuron(snn(reset_mechanism="none", reset_delay=True)), (4,)).contract.neurons["lif"]
     assert (spec.reset, spec.reset_delay) == ("none", 0)
+    spec = read(with_neuron(snn(reset_mechanism="subtract")), (4,)).contract.neurons["lif"]
+    assert (spec.reset, spec.reset_delay, spec.double_to_refire, spec.microcode) == ("subtract", 0, True, False)
+
+
+def test_only_leaky_keeps_the_input_of_a_late_reset_to_zero() -> None:
+    kinds = {
+        False: (snn(reset_delay=True), Recurrent(snn(reset_delay=True), nn.Linear(3, 3))),
+        True: (
+            snntorch.Synaptic(alpha=0.5, beta=0.5, reset_mechanism="zero"),
+            snntorch.RLeaky(beta=0.5, linear_features=3, reset_mechanism="zero"),
+            snntorch.RSynaptic(alpha=0.5, beta=0.5, linear_features=3, reset_mechanism="zero"),
+        ),
+    }
+    for clears, neurons in kinds.items():
+        for neuron in neurons:
+            assert read(with_neuron(neuron), (4,)).contract.neurons["lif"].clears_input == clears
 
 
 @pytest.mark.parametrize(

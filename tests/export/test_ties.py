@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,9 @@ from snn_export.export.grid import with_parameters
 from snn_export.export.interpreter import Activity
 from snn_export.export.ties import FLOAT32_ROUNDOFF, FLOAT64_ROUNDOFF, explain
 from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.spec import NeuronSpec
 from tests.networks import dense_net, leaky, named, read, uniform
+from tests.torch_graphs import graph_of
 
 INPUT = np.array([[0.1, 0.2, 0.3]])
 
@@ -130,3 +133,22 @@ def test_bound_covers_float32_whatever_the_order_of_the_sum() -> None:
             total += product
         errors.append(abs(float(total) - exact))
     assert 0 < max(errors) <= bound
+
+
+@pytest.mark.parametrize(("amount", "tie"), [(1e-8, True), (0.1, False), (0.6, False)])
+def test_a_doubled_threshold_is_the_one_that_was_compared_with(amount: float, tie: bool) -> None:
+    """2.0 leaves 1.4 above the threshold of 0.6; the next step brings 1.2, exactly what it must pass then."""
+    spec = NeuronSpec(0, reset="subtract", double_to_refire=True)
+    one = np.ones(1)
+    nodes = {
+        "input": nir.Input({"input": one.astype(int)}), "w": nir.Scale(one), "n": nir.IF(one * 1e3, one * 0.6, one * 0),
+        "output": nir.Output({"output": one.astype(int)}),
+    }  # fmt: skip
+    deployment = graph_of(nodes, [("input", "w"), ("w", "n"), ("n", "output")], {"n": spec}, steps=2)
+    inputs = np.array([2.0, -0.2 - amount]).reshape(2, 1, 1)
+    run = interpreter.run(deployment, inputs)
+    assert run["n"].spikes.ravel().tolist() == [True, False]
+    spikes, membrane = run["n"].spikes.copy(), run["n"].membrane.copy()
+    spikes[1], membrane[1] = True, 0.6
+    found = explain(deployment, inputs, {"n": Activity(spikes, run["n"].current, membrane)}, FLOAT32_ROUNDOFF)["n"]
+    assert (bool(found.tied.any()), bool(found.faulty.any())) == (tie, not tie)

@@ -175,3 +175,55 @@ def test_float_step_is_snntorch_leaky_in_float64(reset: str, dv: int) -> None:
         np.testing.assert_array_equal(spikes.detach().numpy() > 0, s)
         np.testing.assert_array_equal(membrane.detach().numpy(), v)
     assert fired > 100
+
+
+LATE = {
+    ("Leaky", "zero"): arithmetic.late_zero_step, ("Leaky", "subtract"): arithmetic.late_subtract_step,
+    **{(kind, "zero"): arithmetic.late_clearing_step for kind in ("Synaptic", "RLeaky", "RSynaptic")},
+    **{(kind, "subtract"): arithmetic.late_subtract_step for kind in ("Synaptic", "RLeaky", "RSynaptic")},
+}  # fmt: skip
+
+
+def in_float64(kind: str, beta: float, alpha: float, theta: float, reset: str, delay: bool) -> snntorch.SpikingNeuron:
+    """A neuron of snnTorch that hears nobody, its constants in float64; theta has few bits, as its spikes are float32."""
+    filtered = {"alpha": alpha} if "Synaptic" in kind else {}
+    alone = {"V": 0.0, "all_to_all": False} if kind.startswith("R") else {}
+    neuron = getattr(snntorch, kind)(**filtered, **alone, beta=beta, threshold=theta, reset_mechanism=reset, reset_delay=delay)
+    for name, value in {"beta": beta, "threshold": theta, **filtered}.items():
+        setattr(neuron, name, torch.tensor(value, dtype=torch.float64))
+    return neuron
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["Leaky", "Synaptic", "RLeaky", "RSynaptic"]), reset=st.sampled_from(["zero", "subtract"]),
+    delay=st.booleans(), dv=st.integers(0, 4095), du=st.integers(0, 4095), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_resets_are_snntorchs_in_float64(kind: str, reset: str, delay: bool, dv: int, du: int, seed: int) -> None:
+    """Bit for bit, with membranes far above twice the threshold: every reset the installed snnTorch has."""
+    filtered, rng, theta = "Synaptic" in kind, np.random.default_rng(seed), 0.6875
+    alpha = arithmetic.alpha_from_integer(du) if filtered else 0.0
+    beta = arithmetic.decay_from_integer(dv)
+    neuron = in_float64(kind, beta, alpha, theta, reset, delay)
+    delay = delay or kind == "RSynaptic"  # its reset in the step of the spike is computed and dropped
+    u, v = np.zeros(40), np.zeros(40)
+    state = tuple(torch.zeros(40, dtype=torch.float64) for _ in range(2 if filtered else 1))
+    fired = torch.zeros(40, dtype=torch.float64)
+    for _ in range(30):
+        x = rng.uniform(-theta, 3 * theta, 40)
+        heard = (fired,) if kind.startswith("R") else ()
+        with torch.no_grad():
+            fired, *state = neuron(torch.from_numpy(x), *heard, *state)
+        if delay:
+            u, v = LATE[kind, reset](u, v, x, alpha, beta, 1.0, 0.0, theta)
+            s = arithmetic.fires(v, theta)
+        else:
+            before = v
+            u, v = arithmetic.canonical_step(u, v, x, alpha, beta, 1.0, 0.0)
+            if reset == "zero":
+                s = arithmetic.fires(v, theta)
+                v = arithmetic.reset_to_zero(v, s)
+            else:
+                v, s = arithmetic.reset_by_double_subtraction(before, v, theta)
+        np.testing.assert_array_equal(fired.numpy() > 0, s)
+        np.testing.assert_array_equal(state[-1].numpy(), v)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,28 @@ def test_negative_reset_delay_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         NeuronSpec(1, reset_delay=-1)
     assert caught.value.code == "SNX109"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"clears_input": True}, {"clears_input": True, "reset": "subtract", "reset_delay": 1}, {"double_to_refire": True},
+        {"double_to_refire": True, "reset": "subtract", "reset_delay": 1},
+    ],
+)  # fmt: skip
+def test_variants_of_a_reset_belong_to_that_reset(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        NeuronSpec(1, **values)
+    assert caught.value.code == "SNX109"
+
+
+def test_a_subtraction_like_snntorchs_is_no_microcode() -> None:
+    spec = NeuronSpec(1, reset="subtract", double_to_refire=True)
+    finding = spec.reset_finding("n")
+    assert not spec.microcode
+    assert finding is not None
+    assert (finding.code, finding.where) == ("SNX203", "n")
+    assert "Lif(" in finding.fix
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Norse as a backend; the only place where it is imported."""

@@ -1,0 +1,1 @@
+"""A NIR graph rebuilt as snnTorch modules."""
