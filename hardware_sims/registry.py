@@ -28,6 +28,9 @@ BUILT_IN: Mapping[str, str] = {
     "loihi": "snn_export.hardware_sims.loihi.simulator:LoihiSimulator",
     "lava": "snn_export.hardware_sims.lava.simulator:LavaSimulator",
     "netx": "snn_export.hardware_sims.netx.simulator:NetxSimulator",
+    "snntorch": "snn_export.hardware_sims.snntorch.simulator:SnnTorchSimulator",
+    "norse": "snn_export.hardware_sims.norse.simulator:NorseSimulator",
+    "onnxruntime": "snn_export.hardware_sims.onnxruntime.simulator:OnnxRuntimeSimulator",
 }
 
 

@@ -113,7 +113,10 @@ def test_reading_and_reporting_need_no_torch(module: str) -> None:
     assert found.stdout.strip() == "[]"
 
 
-TORCH_MAY = ("models/", "export/snntorch_", "hardware_sims/student/", "hardware_sims/loihi/", "toolchain/training/")
+TORCH_MAY = (
+    "models/", "export/snntorch_", "hardware_sims/student/", "hardware_sims/loihi/", "hardware_sims/snntorch/",
+    "hardware_sims/norse/", "hardware_sims/torch_", "toolchain/training/",
+)  # fmt: skip
 
 
 def test_torch_is_imported_only_where_networks_are_trained_read_or_run() -> None:

@@ -24,7 +24,8 @@ COMMANDS = {
     "recipes": LazyCommand("snn_export.commands.recipes:command", "List the ways a student can learn, and what each needs."),
     "quantize": LazyCommand("snn_export.commands.quantize:command", "Put a network on the integer grid of a chip."),
     "export": LazyCommand(
-        "snn_export.commands.export:command", "Write the trained network as NIR with its contract, or as lava-dl's HDF5."
+        "snn_export.commands.export:command",
+        "Write the trained network as NIR with its contract, as lava-dl's HDF5, or as ONNX.",
     ),
     "check": LazyCommand(
         "snn_export.commands.check:command", "Say whether networks can be expressed on a target, and all that stands in the way."
@@ -38,6 +39,10 @@ COMMANDS = {
     ),
     "report": LazyCommand("snn_export.commands.report:command", "Show a report, or render it as HTML."),
     "backends": LazyCommand("snn_export.commands.backends:command", "List the backends, or install one."),
+    "conformance": LazyCommand(
+        "snn_export.commands.conformance:command",
+        "Put backends through the conformance kit: small networks whose every spike is known beforehand.",
+    ),
     "config": LazyCommand("snn_export.commands.config:command", "Show the configuration and where each value came from."),
     "explain": LazyCommand("snn_export.commands.explain:command", "Explain an error code."),
 }

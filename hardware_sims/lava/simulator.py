@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims import environments, worker_trace
+from snn_export.hardware_sims.lava.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.lava.expressible import findings
 from snn_export.hardware_sims.lava.lowering import lower
 from snn_export.hardware_sims.lava.schedule import period, resets
@@ -62,6 +63,7 @@ class LavaSimulator:
     """
 
     name = "lava"
+    expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
 
     def __init__(
         self,

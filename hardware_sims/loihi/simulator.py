@@ -9,11 +9,11 @@ what is recorded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.loihi import rules
+from snn_export.hardware_sims.loihi.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.loihi.device import DeviceRun, TestedDrives, torch_device
 from snn_export.hardware_sims.loihi.device import findings as device_findings
 from snn_export.hardware_sims.loihi.engine import Run
@@ -59,6 +60,7 @@ class LoihiSimulator:
     """
 
     name = "loihi"
+    expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
 
     def __init__(
         self,

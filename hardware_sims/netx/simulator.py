@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.netx_layers import BIAS_EXPONENT, NetFile, write_file
 from snn_export.export.netx_rules import Link, axon_columns, chain, host_integers, matrices
 from snn_export.hardware_sims import environments, worker_trace
+from snn_export.hardware_sims.netx.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.netx.expressible import findings
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
@@ -58,6 +59,7 @@ class NetxSimulator:
     """
 
     name = "netx"
+    expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor
 from snn_export.export import bounds, encoding, grid
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import conv_padding, input_node, per_axis
+from snn_export.export.interpreter import programmable
 from snn_export.export.wiring import Wire
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
@@ -33,8 +34,8 @@ def student_from_deployment(deployment: Deployment, spike_grad: SpikeGradient | 
         spike_grad: a surrogate of ``snntorch.surrogate``; default fast sigmoid.
 
     Raises:
-        UserError: SNX302 for a float deployment, SNX313 for one that may overflow, SNX317 for weights that a
-            negative exponent cuts off.
+        UserError: SNX302 for a float deployment, SNX203 for resets the chip does not have, SNX313 for one that may overflow,
+            SNX317 for weights that a negative exponent cuts off.
     """
     return QuantisedStudent(student_plan(deployment), Encoder(deployment), spike_grad)
 
@@ -43,6 +44,14 @@ def student_plan(deployment: Deployment) -> StudentPlan:
     """Everything about a quantised deployment that a module needs. Raises as :func:`student_from_deployment`."""
     if not deployment.quantised:
         raise not_quantised("student_from_deployment")
+    neurons = deployment.contract.neurons.items()
+    resets = [
+        finding
+        for name, spec in neurons
+        if (finding := spec.reset_finding(name)) is not None and not (spec.microcode and programmable(deployment))
+    ]
+    if resets:
+        raise UserError.from_diagnostics(tuple(resets))
     unsafe = bounds.overflow_findings(deployment)
     if unsafe:
         raise UserError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
+from snn_export.hardware_sims.student.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.student.quantised import student_from_deployment
 from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
@@ -33,6 +34,7 @@ class QuantisedStudentSimulator:
     """
 
     name = "quantised_student"
+    expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
 
     def __init__(self, module: QuantisedStudent | None = None) -> None:
         self._module = module

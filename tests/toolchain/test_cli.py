@@ -270,7 +270,9 @@ def test_backends_are_listed_with_the_reason_for_an_absence(
     done = snn_export("backends", "list", "--format", "json", cwd=tmp_path, SNN_EXPORT_ENVS=str(tmp_path))
     found = {item["name"]: item for item in json.loads(done.stdout)}
     assert done.returncode == 0
-    assert found.keys() == {"student", "quantised_student", "reference", "loihi", "lava", "netx"}
+    assert found.keys() == {
+        "student", "quantised_student", "reference", "loihi", "lava", "netx", "snntorch", "norse", "onnxruntime",
+    }  # fmt: skip
     assert (found["loihi"]["state"], found["loihi"]["arithmetic"]) == ("available", "loihi_integer")
     for name in ("lava", "netx"):
         assert (found[name]["state"], found[name]["fix"]) == ("unavailable", f"snn-export backends install {name}")

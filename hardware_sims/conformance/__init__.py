@@ -1,0 +1,1 @@
+"""The conformance kit: small named checks that any Simulator can be put through."""
