@@ -55,7 +55,8 @@ class Simulator(Protocol):
     :class:`snn_export.hardware_sims.simulator.BackendError`.
 
     What it cannot do it may state as an attribute ``expected_failures``, a mapping from the name of a conformance check to a
-    reason; see :mod:`snn_export.hardware_sims.conformance.kit`.
+    reason, and ``expected_failures_on_integers`` where its capabilities name another arithmetic for those; see
+    :mod:`snn_export.hardware_sims.conformance.kit`.
     """
 
     name: str

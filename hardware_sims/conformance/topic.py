@@ -39,7 +39,7 @@ class Check:
         return {
             "": "",
             "floats": "it runs quantised deployments, which cannot hold this" if trial.integers else "",
-            "integers": "" if trial.integers else "it runs float deployments",
+            "integers": "" if trial.capabilities.needs_integers else "it runs float deployments",
             "loihi": "" if loihi else "it does not compute with Loihi's integers",
         }[self.needs]
 

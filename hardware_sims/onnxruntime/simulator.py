@@ -8,16 +8,17 @@ equations.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import bounds, encoding, onnx_rules
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.onnxruntime.conformance import ON_INTEGERS
 from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record, layer_trace
 from snn_export.models.diagnostics import Diagnostic, UserError
@@ -52,6 +53,7 @@ class OnnxRuntimeSimulator:
     """
 
     name = "onnxruntime"
+    expected_failures_on_integers: ClassVar[Mapping[str, str]] = ON_INTEGERS
 
     def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._chunk_bytes = chunk_bytes

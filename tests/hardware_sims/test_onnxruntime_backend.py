@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +23,14 @@ from snn_export.export import ties
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims import registry
 from snn_export.hardware_sims.conformance.kit import run_kit
-from snn_export.hardware_sims.loihi.conformance import EXPECTED_FAILURES as LOIHI_FAILURES
+from snn_export.hardware_sims.conformance.on_integers import forms
 from snn_export.hardware_sims.loihi.simulator import LoihiSimulator
 from snn_export.hardware_sims.onnxruntime import simulator as backend
 from snn_export.hardware_sims.onnxruntime.simulator import OnnxRuntimeSimulator
 from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
-from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities, Simulator
+from snn_export.hardware_sims.simulator import BackendError, Capabilities, Simulator
 from snn_export.hardware_sims.trace import Record, Trace
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec, ReadoutSpec
 from snn_export.verification.compare import Tolerance
@@ -313,41 +312,13 @@ def test_asking_what_it_can_imports_no_onnx() -> None:
 # --- the kit ---------------------------------------------------------------------------------------------------------------
 
 
-def test_it_passes_the_kit_on_floats() -> None:
-    found = run_kit(OnnxRuntimeSimulator())
-    assert found.passed, found.summary()
-
-
-def test_it_passes_the_kit_on_integers() -> None:
-    """The same backend asked as one of quantised deployments: what Loihi refuses it refuses too, but floats it runs."""
-    found = run_kit(
-        OnIntegers(), expected_failures={**LOIHI_FAILURES, "graph.floats_are_refused": "it runs float deployments as well"}
-    )
-    assert found.passed, found.summary()
-
-
-class OnIntegers:
-    """The backend as it is on quantised deployments."""
-
-    name = "onnxruntime"
-
-    def __init__(self) -> None:
-        self._inner = OnnxRuntimeSimulator()
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities("loihi_integer", needs_integers=True, description="the backend on quantised deployments")
-
-    def availability(self) -> Availability:
-        return self._inner.availability()
-
-    def check(self, deployment: Deployment) -> list[Diagnostic]:
-        return self._inner.check(deployment)
-
-    def compile(self, deployment: Deployment) -> Any:
-        return self._inner.compile(deployment)
-
-    def run(self, program: Any, inputs: NDArray[Any], record: Collection[Record]) -> Trace:
-        return self._inner.run(program, inputs, record)
+def test_it_passes_the_kit_on_floats_and_on_integers() -> None:
+    """Each form is a run of its own: what Loihi refuses is refused on integers, and run on floats."""
+    found = [run_kit(form) for form in forms(OnnxRuntimeSimulator())]
+    assert [item.backend for item in found] == ["onnxruntime", "onnxruntime (integers)"]
+    for item in found:
+        assert item.passed, item.summary()
+    assert [item.count("expected failure") for item in found] == [0, 5]
 
 
 def test_a_single_neuron_for_a_single_step() -> None:
@@ -358,6 +329,4 @@ def test_a_single_neuron_for_a_single_step() -> None:
 
 
 def test_it_is_registered_under_its_name() -> None:
-    if "onnxruntime" not in registry.BUILT_IN:
-        pytest.skip("not registered yet")
     assert isinstance(registry.simulator("onnxruntime"), OnnxRuntimeSimulator)

@@ -88,6 +88,7 @@ def _run(names: Sequence[str], checks: Sequence[Check]) -> Matrix:
     """All backends one after the other; without names, every one that is registered."""
     from snn_export.commands.conformance_matrix import Matrix, NotRun
     from snn_export.commands.telling import ConsoleTeller
+    from snn_export.hardware_sims.conformance.on_integers import forms
     from snn_export.hardware_sims.registry import locations, simulator_or_broken
 
     simulators = [simulator_or_broken(name) for name in dict.fromkeys(names or sorted(locations()))]
@@ -98,7 +99,7 @@ def _run(names: Sequence[str], checks: Sequence[Check]) -> Matrix:
             there = simulator.availability()
             if there.ok:
                 teller.step(number, len(simulators), simulator.name, f"{len(checks)} checks")
-                found.append(_told(simulator, checks, teller))
+                found += [_told(form, checks, teller) for form in forms(simulator)]
             else:
                 teller.step(number, len(simulators), simulator.name, f"cannot run here: {there.reason}")
                 missing.append(NotRun(simulator.name, there.reason, there.fix))
