@@ -10,7 +10,7 @@ from snn_export.training.settings import TrainingSettings
 
 MAIN_SEEDS = (0, 1, 2)
 """Seeds of the methods that are compared; the others get the first alone."""
-MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "qcfs", "relu_ann")
+MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "idsnn", "qcfs", "relu_ann")
 STEPS_OF_CONVERSION = (1, 2, 4, 8, 16, 32, 64)
 TOLERATED = 0.25
 """Points of validation accuracy that quantisation may cost before a network is trained on the grid."""
@@ -59,8 +59,15 @@ THROUGH_TIME = ("tser", "temporal_decoupling")
 CONVERSIONS = ("qcfs", "max_norm", "calibration")
 
 CIFAR_BUDGET = TrainingSettings(
-    epochs=12, batch_size=32, learning_rate=0.1, weight_decay=5e-4, optimizer="sgd", augmentation=("flip",)
+    epochs=12, batch_size=32, learning_rate=4e-3, weight_decay=0.01, optimizer="adamw", augmentation=("flip",)
 )
+"""AdamW, because the losses of the recipes differ in size by a factor of five, which SGD takes for another learning rate.
+
+Tried with seed 0, validation accuracy at the best of 12 epochs: without a teacher 67.4 % with either, SGD at 0.1 and AdamW; with
+the teacher's logits (plain_kd) SGD 67.0 %, SGD with the gradient divided by T 66.3 % (64.7 % without a teacher), AdamW 68.3 %.
+Over 3 epochs a threshold of 0.5, a triangle of slope 1, batch 64, SGD at 0.05 and 0.025, and a reset that the gradient sees were
+no better.
+"""
 
 EXPERIMENTS: dict[str, Experiment] = {
     "digits": Experiment(
@@ -108,7 +115,7 @@ def rows(data: str) -> tuple[Row, ...]:
     for seed in MAIN_SEEDS:
         found += [Row(data, "plain_kd", "rate", seed), Row(data, "no_teacher", "rate", seed), Row(data, "relu_ann", "ann", seed)]
         found += [Row(data, "qcfs", "conversion", seed)]
-        found += [Row(data, name, "rate", seed) for name in ("esd", "hybrid_blockwise", "ckdsnn", "lasnn")]
+        found += [Row(data, name, "rate", seed) for name in ("idsnn", "esd", "hybrid_blockwise", "ckdsnn", "lasnn")]
     found += [Row(data, name, "rate", 0) for name in BY_RATES if name not in MAIN]
     found += [Row(data, "no_teacher", "bptt", seed) for seed in MAIN_SEEDS]
     found += [Row(data, name, "bptt", 0) for name in THROUGH_TIME]
