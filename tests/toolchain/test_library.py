@@ -82,7 +82,7 @@ def test_mistakes_are_named(network: nn.Sequential) -> None:
         (lambda: snn_export.simulate(d, data.x_test[:2, :, :4], backend="reference"), "SNX003"),
         (lambda: snn_export.simulate(d, data.x_test[:2] * np.nan, backend="reference"), "SNX004"),
         (lambda: snn_export.simulate(d, data.x_test[:2], backend="reference", record=("spike",)), "SNX005"),
-        (lambda: snn_export.save(d, "net.onnx", format="onnx"), "SNX006"),  # type: ignore[arg-type]
+        (lambda: snn_export.save(d, "net.pb", format="pb"), "SNX006"),  # type: ignore[arg-type]
         (lambda: snn_export.verify(d, data.x_test[:2], reference="loihi", targets=["loihi"]), "SNX007"),
         (lambda: snn_export.verify(d, data.x_test[:2], np.zeros(3, int), reference="reference", targets=["loihi"]), "SNX007"),
     ):
