@@ -447,7 +447,7 @@ def test_the_format_is_chosen_by_the_ending_or_by_name(tmp_path: Path) -> None:
     snn_export.save(deployment, tmp_path / "a.net", format="nir")
     assert "node" in h5py.File(tmp_path / "a.net")
     with pytest.raises(UserError, match="SNX006"):
-        snn_export.save(deployment, tmp_path / "b", format="onnx")  # type: ignore[arg-type]
+        snn_export.save(deployment, tmp_path / "b", format="pb")  # type: ignore[arg-type]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

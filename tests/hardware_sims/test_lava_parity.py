@@ -36,7 +36,7 @@ def _lava() -> None:
 
 
 def lava(deployment: Deployment, inputs: np.ndarray, **options: object) -> Trace:
-    simulator = LavaSimulator(time_limit=240.0, **options)
+    simulator = LavaSimulator(time_limit=900.0, **options)
     return simulator.run(simulator.compile(deployment), inputs, EVERYTHING)
 
 
@@ -64,7 +64,7 @@ def test_random_networks_agree_bit_for_bit(seeds: list[int], low: int) -> None:
     deployment = deployment_from(Plan(SMALL.input, tuple(layer for network in networks for layer in network), **common))
     inputs = random_inputs(np.random.default_rng(seeds), deployment, 2)
     note(f"network n<i> is random_network(default_rng(seeds[i]), 'n<i>', KINDS[i % {len(KINDS)}]); seeds = {seeds}")
-    simulator = LavaSimulator(time_limit=240.0)
+    simulator = LavaSimulator(time_limit=900.0)
     program = simulator.compile(deployment)
     used = operations(deployment, program)
     assert all(used[f"{delay}{kind}"] for delay in ("", "Delay") for kind in ("Dense", "Sparse")) and used["Conv"]

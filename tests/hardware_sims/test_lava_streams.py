@@ -26,7 +26,7 @@ def _lava() -> None:
 
 
 def run(program: Program, inputs: np.ndarray, **options: object) -> Trace:
-    return LavaSimulator(time_limit=240.0, **options).run(program, inputs, EVERYTHING)
+    return LavaSimulator(time_limit=900.0, **options).run(program, inputs, EVERYTHING)
 
 
 def lava(deployment: Deployment, inputs: np.ndarray, **options: object) -> Trace:
