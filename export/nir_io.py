@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from snn_export.export import grid, hdf5_guard
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
 from snn_export.export.graph import SYNAPSE_TYPES, latencies, weight_array
+from snn_export.export.populations import PARAMETERS
 from snn_export.export.well_formed import malformed
 from snn_export.models.diagnostics import UserError
 from snn_export.models.weight_grid import WEIGHT_EXPONENT_MAX, WEIGHT_EXPONENT_MIN
@@ -41,6 +42,10 @@ NODE_TYPES = frozenset(
 )
 
 
+ONE_NUMBER = "one number for all neurons"
+"""Stands for the constants of a population that are single numbers beside arrays."""
+_RESETTING = frozenset(("IF", "LIF", "CubaLIF"))
+_NEURONS = frozenset(("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Threshold"))
 POSITIVE = frozenset(("r", "tau", "tau_mem", "tau_syn", "w_in"))
 MAX_SIDECAR_BYTES = 64 << 20
 
@@ -173,11 +178,64 @@ def read_graph(path: Path) -> nir.NIRGraph:
     return graph
 
 
+def file_version(path: Path) -> str:
+    """Version of the nir package that wrote a file which :func:`read_graph` has read; empty where it does not say."""
+    with h5py.File(path, "r") as stream:
+        stored = stream.get("version")
+        value = stored[()] if isinstance(stored, h5py.Dataset) and stored.shape == () else b""
+    return value.decode("utf-8", "replace")[:40] if isinstance(value, bytes) else ""
+
+
+def filled_fields(path: Path) -> tuple[tuple[str, str], ...]:
+    """(node, field) for what a file leaves out and :func:`read_graph` fills in; see :data:`ONE_NUMBER` for mixed constants."""
+
+    def walk(graph: h5py.Group, prefix: str) -> Iterator[tuple[str, str]]:
+        for name, node in graph["nodes"].items():
+            kind = _text(node["type"][()])
+            if kind == "NIRGraph":
+                yield from walk(node, f"{prefix}{name}.")
+            else:
+                given = {key: item.shape for key, item in node.items() if isinstance(item, h5py.Dataset)}
+                yield from ((f"{prefix}{name}", field) for field in _absent(kind, given))
+
+    with h5py.File(path, "r") as stream:
+        return tuple(walk(stream["node"], ""))
+
+
+def _absent(kind: str, given: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Fields of a node that older versions of nir did not write, and constants of mixed shapes."""
+    if kind in ("Conv1d", "Conv2d") and "input_shape" not in given:
+        yield "input_shape"
+    if kind in _RESETTING and "v_reset" not in given:
+        yield "v_reset"
+    if kind in ("CubaLIF", "CubaLI") and "w_in" not in given:
+        yield "w_in"
+    if kind in _NEURONS and len({given[key] for key in PARAMETERS if key in given and key != "w_in"}) > 1:
+        yield ONE_NUMBER
+
+
+def _completed(node: dict[str, Any]) -> None:
+    """Fill in what older versions of nir did not write; nir itself refuses constants of different shapes."""
+    missing = list(_absent(node["type"], {key: np.shape(value) for key, value in node.items()}))
+    if "input_shape" in missing:
+        node["input_shape"] = None
+    if "v_reset" in missing:
+        node["v_reset"] = np.zeros_like(node["v_threshold"])
+    if ONE_NUMBER in missing:
+        given = [key for key in PARAMETERS if key in node]
+        shape = max((np.shape(node[key]) for key in given), key=lambda size: (int(np.prod(size)), len(size)))
+        for key in given:
+            if np.size(node[key]) == 1:
+                node[key] = np.full(shape, np.ravel(node[key])[0])
+
+
 def _unchecked(graph: dict[str, Any]) -> dict[str, Any]:
     """A graph as nir's dictionary, its own wrong shape check switched off; ``nir.read`` does so for the outermost graph only."""
     for node in graph["nodes"].values():
         if node["type"] == "NIRGraph":
             _unchecked(node)
+        else:
+            _completed(node)
     graph["type_check"] = False
     return graph
 
@@ -187,12 +245,15 @@ def _check_node_types(path: Path, graph: Any) -> None:
     if not isinstance(graph, h5py.Group) or "nodes" not in graph or "edges" not in graph:
         raise _unreadable(path, "it holds no NIR graph (no node/nodes and node/edges)")
     for name, node in graph["nodes"].items():
-        kind = node["type"][()]
-        text = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
+        text = _text(node["type"][()])
         if text not in NODE_TYPES:
             raise _unreadable(path, f"node {name} has the unknown type {text!r}")
         if text == "NIRGraph":
             _check_node_types(path, node)
+
+
+def _text(kind: Any) -> str:
+    return kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
 
 
 def _contract(path: Path, text: Any) -> ExecutionContract:

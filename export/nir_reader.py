@@ -164,6 +164,7 @@ def _time_constant(name: str, key: str, tau: NDArray[Any], dt: float, most: int,
             "state dt in the unit of the file's time constants (snnTorch writes seconds with dt = 1e-4), or choose another dt; a "
             "neuron without leak is an IF or I, one without memory a Threshold",
         )  # fmt: skip
+    exact, lost = np.where(outside, 1.0, exact), np.where(outside, 1.0, lost)
     off = ~outside & (np.abs(exact - lost) > GRID_TOLERANCE * lost)
     if off.any() and not round_decays:
         first = int(np.argmax(off))

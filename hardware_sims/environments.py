@@ -59,7 +59,7 @@ class Environment:
 
     @property
     def worker(self) -> Path:
-        """The worker script. ``worker.py --self-test`` runs something small and prints a JSON object of versions."""
+        """The worker script. ``worker.py --self-test`` runs something small; its last line is a JSON object of versions."""
         return self.folder / "worker.py"
 
     @property

@@ -56,7 +56,9 @@ class Simulator(Protocol):
 
     What it cannot do it may state as an attribute ``expected_failures``, a mapping from the name of a conformance check to a
     reason, and ``expected_failures_on_integers`` where its capabilities name another arithmetic for those; see
-    :mod:`snn_export.hardware_sims.conformance.kit`.
+    :mod:`snn_export.hardware_sims.conformance.kit`. What it imports it may name as ``packages``, names of distributions, so that
+    ``snn-export targets`` can tell without importing them whether they are there. A method ``self_test`` finds out whether
+    those behave as its code takes them to; see :mod:`snn_export.hardware_sims.self_test`.
     """
 
     name: str

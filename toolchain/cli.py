@@ -30,6 +30,10 @@ COMMANDS = {
     "check": LazyCommand(
         "snn_export.commands.check:command", "Say whether networks can be expressed on a target, and all that stands in the way."
     ),
+    "lint": LazyCommand(
+        "snn_export.commands.lint:command",
+        "Say what a NIR file of any program is: its writer, time step, reset, layers and loops.",
+    ),
     "verify": LazyCommand(
         "snn_export.commands.verify:command", "Compare backends spike by spike, layer by layer, and check the gates."
     ),
@@ -39,6 +43,7 @@ COMMANDS = {
     ),
     "report": LazyCommand("snn_export.commands.report:command", "Show a report, or render it as HTML."),
     "backends": LazyCommand("snn_export.commands.backends:command", "List the backends, or install one."),
+    "targets": LazyCommand("snn_export.commands.targets:command", "Show what each chip and each backend can do."),
     "conformance": LazyCommand(
         "snn_export.commands.conformance:command",
         "Put backends through the conformance kit: small networks whose every spike is known beforehand.",

@@ -114,28 +114,41 @@ def from_nir(
     source: nir.NIRGraph | str | os.PathLike[str],
     *,
     steps: int,
-    dt: float,
-    reset: Reset = "zero",
+    dt: float | None = None,
+    reset: Reset | None = None,
     rule: ReadoutRule | None = None,
     encoder: EncoderSpec | None = None,
     round_decays: bool = False,
 ) -> Deployment:
     """Read a NIR graph of any program, stating what NIR cannot say, into a float deployment.
 
+    ``snn-export lint FILE`` tells what a file says about its time step and its reset.
+
     Args:
         source: a ``.nir`` file, or the graph itself.
         steps: T.
-        dt: time per step in the unit of the file's time constants (snnTorch writes seconds with dt = 1e-4).
-        reset: "zero", "subtract" or "none", in the step of the spike.
+        dt: time per step in the unit of the file's time constants. None takes the step that the constants were certainly
+            written with (r = tau / dt and the like, :mod:`snn_export.export.provenance`).
+        reset: "zero", "subtract" or "none", in the step of the spike. None takes the one that the writer certainly has, or
+            "zero" as NIR defines it; snnTorch and sinabs drop theirs, which must be stated.
         rule: how the last population is read out; default: its last membrane, or its spike counts where it spikes.
         encoder: default direct encoding.
         round_decays: accept time constants between two integer decays and take the nearest.
 
     Raises:
-        UserError: all findings at once; see :func:`snn_export.export.nir_reader.deployment_from_nir`.
+        UserError: SNX167, SNX168 for a dt or a reset that must be stated; all findings at once, see
+            :func:`snn_export.export.nir_reader.deployment_from_nir`.
     """
+    import nir
+
+    from snn_export.export.inspection import settled
     from snn_export.export.nir_reader import deployment_from_nir
 
+    if dt is None or reset is None:
+        graph = source if isinstance(source, nir.NIRGraph) else nir_io.read_graph(Path(source))
+        version = "" if isinstance(source, nir.NIRGraph) else nir_io.file_version(Path(source))
+        where = "graph" if isinstance(source, nir.NIRGraph) else Path(source).name
+        dt, reset = settled(graph, version, dt, reset, where)
     return deployment_from_nir(source, steps=steps, dt=dt, reset=reset, rule=rule, encoder=encoder, round_decays=round_decays)
 
 

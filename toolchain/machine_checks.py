@@ -5,23 +5,26 @@ A check never raises: what goes wrong in it is its finding.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from snn_export.config import Loaded
 from snn_export.exit_codes import EXIT_OK
-from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_USAGE, UserError
+from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from snn_export.config_schema import BackendConfig
+    from snn_export.hardware_sims.simulator import Simulator
 
 State = Literal["ok", "warning", "broken"]
 
@@ -29,8 +32,8 @@ IMPORTED: Final = {"torch": "torch", "snntorch": "snntorch", "nir": "nir", "numb
 """Packages that are imported, not only looked up: those with compiled parts or odd dependencies of their own."""
 
 OUTPUT_BYTES: Final = 200 << 20
-SELF_TEST_LIMIT: Final = 120.0
-"""Seconds for a backend's self-test; a cold one takes a few."""
+ISOLATED_AT_ONCE: Final = 4
+"""Isolated backends that test themselves side by side."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,35 @@ Check = Callable[[], Finding]
 def findings(loaded: Loaded) -> Iterator[Finding]:
     """Run all checks for these settings, one after the other; each result comes as soon as it is known."""
     output = loaded.folder / loaded.config.project.output
-    lava = loaded.config.verify.backends.get("lava")
-    checks: tuple[tuple[str, Check], ...] = (
+    before: tuple[tuple[str, Check], ...] = (
         ("python", python),
         ("packages", packages),
         ("snntorch reset", snntorch_reset),
         ("nir integers", nir_integers),
         ("numba", numba_compiles),
-        ("lava", lambda: lava_runs(required=lava is not None and lava.required)),
-        ("output", lambda: output_writable(output)),
-        ("disk", lambda: disk_space(output)),
     )
-    for name, check in checks:
-        try:
-            yield check()
-        except Exception as error:  # a check that cannot even run has found something
-            yield Finding(
-                name, "broken", f"{type(error).__name__}: {error}", "the check itself could not run",
-                "reinstall: pip install --force-reinstall snn-export",
-            )  # fmt: skip
+    after: tuple[tuple[str, Check], ...] = (("output", lambda: output_writable(output)), ("disk", lambda: disk_space(output)))
+    yield from map(_found, before)
+    try:
+        yield from backend_findings(loaded.config.verify.backends)
+    except Exception as error:
+        yield _could_not_run("backends", error)
+    yield from map(_found, after)
+
+
+def _found(named: tuple[str, Check]) -> Finding:
+    name, check = named
+    try:
+        return check()
+    except Exception as error:  # a check that cannot even run has found something
+        return _could_not_run(name, error)
+
+
+def _could_not_run(name: str, error: Exception) -> Finding:
+    return Finding(
+        name, "broken", f"{type(error).__name__}: {error}", "the check itself could not run",
+        "reinstall: pip install --force-reinstall snn-export",
+    )  # fmt: skip
 
 
 def python() -> Finding:
@@ -176,31 +189,74 @@ def numba_compiles() -> Finding:
     )  # fmt: skip
 
 
-def lava_runs(*, required: bool) -> Finding:
-    """The Lava environment is there and a neuron fires in it."""
-    from snn_export.hardware_sims import environments
+def backend_findings(settings: Mapping[str, BackendConfig]) -> Iterator[Finding]:
+    """What the backends find when they test the versions they run on, and which of those in ``settings`` cannot run here.
 
-    meaning = "runs the network on Intel's own Lava runtime" + ("" if required else "; not required by these settings")
-    bad: State = "broken" if required else "warning"
+    Isolated ones test themselves in processes of their own, meanwhile.
+    """
+    from snn_export.hardware_sims.registry import locations
+    from snn_export.hardware_sims.self_test import probes
+
+    backends = [_backend(name, settings.get(name)) for name in sorted({*locations(), *settings})]
+    with ThreadPoolExecutor(ISOLATED_AT_ONCE) as pool:
+        started = {
+            backend.name: pool.submit(probes, backend.simulator)
+            for backend in backends
+            if backend.isolated and not backend.reason
+        }
+        for backend in backends:
+            if backend.reason:
+                if backend.chosen or backend.broken:
+                    yield Finding(backend.name, backend.bad, backend.reason, backend.description + backend.note, backend.fix)
+                continue
+            found = started[backend.name].result() if backend.name in started else probes(backend.simulator)
+            if backend.chosen and not found:
+                yield Finding(backend.name, "ok", "can run here", backend.description)
+            for probe in found:
+                title = f"{backend.name}: {probe.topic}" if probe.topic else backend.name
+                state: State = "ok" if probe.as_expected else backend.bad
+                note = "" if probe.as_expected else backend.note
+                yield Finding(title, state, probe.seen, probe.meaning + note, probe.fix)
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """A registered backend; ``reason`` and ``fix`` where it cannot run here, ``broken`` where it could not even be asked."""
+
+    name: str
+    simulator: Simulator | None
+    chosen: bool
+    required: bool
+    description: str
+    isolated: bool = False
+    reason: str = ""
+    fix: str = ""
+    broken: bool = False
+
+    @property
+    def bad(self) -> State:
+        """What it is when it is not as its code takes it to be."""
+        return "broken" if self.required else "warning"
+
+    @property
+    def note(self) -> str:
+        """Added to a finding that is not ok."""
+        return "" if self.required else "; not required by these settings"
+
+
+def _backend(name: str, settings: BackendConfig | None) -> _Backend:
+    from snn_export.hardware_sims.registry import BrokenSimulator, simulator_or_broken
+
+    chosen, required = settings is not None, settings is not None and settings.required
     try:
-        interpreter = environments.interpreter("lava")
-    except UserError as error:
-        found = error.diagnostics[0]
-        return Finding("lava", bad, found.what, meaning, found.fix)
-    command = [str(interpreter), "-I", str(environments.environment("lava").worker), "--self-test"]
-    try:
-        done = subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=SELF_TEST_LIMIT, stdin=subprocess.DEVNULL
-        )
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr or "").strip().splitlines()[-1:] or [f"ended with status {error.returncode}"]
-        return Finding("lava", bad, f"does not run: {reason[0]}", meaning, "snn-export backends install lava --force")
-    except subprocess.TimeoutExpired:
-        return Finding(
-            "lava", bad, f"no answer within {SELF_TEST_LIMIT:g} seconds", meaning, "snn-export backends install lava --force"
-        )
-    versions = json.loads(done.stdout.strip().splitlines()[-1])
-    return Finding("lava", "ok", "a neuron fired; " + ", ".join(f"{name} {versions[name]}" for name in sorted(versions)), meaning)
+        simulator = simulator_or_broken(name)
+        can, there = simulator.capabilities(), simulator.availability()
+    except Exception as error:  # what a plug-in raises is its finding
+        reason, fix = f"{type(error).__name__}: {error}", "repair or uninstall the package that registers it"
+        return _Backend(name, None, chosen, required, "a registered backend", reason=reason, fix=fix, broken=True)
+    reason = "" if there.ok else there.reason or "it cannot run here"
+    broken = isinstance(simulator, BrokenSimulator)
+    return _Backend(name, simulator, chosen, required, can.description, can.isolated, reason, there.fix, broken)
 
 
 def output_writable(output: Path) -> Finding:

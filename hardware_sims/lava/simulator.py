@@ -19,6 +19,7 @@ from snn_export.hardware_sims.lava.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.lava.expressible import findings
 from snn_export.hardware_sims.lava.lowering import lower
 from snn_export.hardware_sims.lava.schedule import period, resets
+from snn_export.hardware_sims.self_test import Probe, worker_probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
 from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
@@ -92,6 +93,11 @@ class LavaSimulator:
             found = error.diagnostics[0]
             return Availability(False, reason=found.what, fix=found.fix)
         return Availability(True, versions={} if self._python else environments.versions("lava"))
+
+    def self_test(self) -> list[Probe]:
+        """See :mod:`snn_export.hardware_sims.self_test`."""
+        meaning = "runs integer networks on Intel's own Lava runtime, with the fixed-point models that compute as the chip does"
+        return [worker_probe(self.name, meaning, self._python)]
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every reason at once; see :func:`snn_export.hardware_sims.lava.expressible.findings`."""

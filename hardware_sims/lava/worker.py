@@ -1,8 +1,8 @@
 """Runs a network on real Lava (lava-nc 0.10.0, ``fixed_pt`` models) and records what every population did.
 
-``python worker.py REQUEST TRACE``; or ``--self-test``, which runs one neuron and prints the versions as JSON. A self-contained
-script for the Lava environment: NumPy, SciPy and lava-nc, nothing of this project. ``lava/simulator.py`` writes the request and
-reads the trace; what both hold is stated here.
+``python worker.py REQUEST TRACE``; or ``--self-test``, which runs two neurons and prints two lines of JSON: what it saw, and the
+versions. A self-contained script for the Lava environment: NumPy, SciPy and lava-nc, nothing of this project.
+``lava/simulator.py`` writes the request and reads the trace; what both hold is stated here.
 
 Request folder
     ``request.json``: steps T, samples B, period P (steps from one sample's start to the next), input_shape, and two lists.
@@ -59,6 +59,7 @@ from typing import Any
 import numpy as np
 
 PROBES = {"spikes": np.uint8, "current": np.int32, "membrane": np.int32}
+SELF_TEST_STEPS = 12
 
 
 def import_lava() -> None:
@@ -415,27 +416,58 @@ def describe() -> dict[str, Any]:
     }
 
 
+def fixed_point(drives: list[int], du: int, dv: int, threshold: int) -> list[tuple[int, int, int]]:
+    """Spike, u and v of one neuron in every step, in integers: decays truncate toward zero; sums and threshold are << 6."""
+    u, v, found = 0, 0, []
+    for drive in drives:
+        u = int(u * (4095 - du) / 4096) + (drive << 6)
+        v = int(v * (4096 - dv) / 4096) + u
+        fired = v > threshold << 6
+        v = 0 if fired else v
+        found.append((int(fired), u, v))
+    return found
+
+
+def check_arithmetic(folder: Path, drives: list[int], neuron: dict[str, int]) -> None:
+    """Raise where what was recorded of one neuron per drive is not what :func:`fixed_point` gives, e.g. of a float model."""
+    for index, drive in enumerate(drives):
+        expected = np.array(fixed_point([drive] * SELF_TEST_STEPS, **neuron))
+        for what, values in zip(PROBES, expected.T, strict=True):
+            got = np.load(folder / f"0.{what}.npy")[0, :, index].astype(np.int64)
+            if not np.array_equal(got, values):
+                raise RuntimeError(f"Lava does not compute in fixed point: {what} is {got.tolist()}, not {values.tolist()}")
+
+
+def seen(models: dict[str, str]) -> str:
+    """What the self-test saw, as a line of JSON."""
+    neurons = sorted({model.rpartition(".")[2] for model in models.values() if "lif" in model})
+    return json.dumps({"seen": f"spikes, u and v are those of the fixed-point model, {', '.join(neurons)}"})
+
+
 def self_test() -> None:
-    """One input, one synapse, one neuron, one step: shows that Lava imports, compiles and runs here."""
+    """Two neurons behind one input, some steps: shows that Lava imports, compiles and runs here, in fixed point."""
+    steps, drives, neuron = SELF_TEST_STEPS, [22, -22], {"du": 1365, "dv": 819, "threshold": 50}
     population = {
-        "name": "n", "shape": [1], "du": 4095, "dv": 0, "threshold": 1, "bias_exponent": 0, "latency": 1, "reset_interval": 1,
-        "cleared_at": [], "axons": False, "record": ["spikes"],
+        "name": "n", "shape": [2], **neuron, "bias_exponent": 0, "latency": 1, "reset_interval": steps,
+        "cleared_at": [], "axons": False, "record": list(PROBES),
     }  # fmt: skip
     connection = {
         "source": -1, "target": 0, "kind": "dense", "weight_exponent": 0, "sign_mode": "mixed", "message_bits": 0,
-        "input_shape": [1], "output_shape": [1], "delayed": False, "cleared": False,
+        "input_shape": [1], "output_shape": [2], "delayed": False, "cleared": False,
     }  # fmt: skip
     request = {
-        "steps": 1, "samples": 1, "period": 1, "input_shape": [1], "populations": [population], "connections": [connection],
+        "steps": steps, "samples": 1, "period": steps, "input_shape": [1], "populations": [population],
+        "connections": [connection],
     }  # fmt: skip
     arrays = {
-        "input": np.ones((1, 1, 1), np.int32), "bias_0": np.zeros(1, np.int16), "weight_0": np.full((1, 1), 2, np.int16)
+        "input": np.ones((steps, 1, 1), np.int32), "bias_0": np.zeros(2, np.int16),
+        "weight_0": np.array(drives, np.int16)[:, None],
     }  # fmt: skip
     import_lava()
     with tempfile.TemporaryDirectory() as folder:
-        run(request, arrays, Path(folder))
-        if np.load(Path(folder) / "0.spikes.npy").sum() != 1:
-            raise RuntimeError("a neuron driven above its threshold did not fire")
+        models = run(request, arrays, Path(folder))["models"]
+        check_arithmetic(Path(folder), drives, neuron)
+    print(seen(models))
     print(json.dumps(describe()["versions"], sort_keys=True))
 
 

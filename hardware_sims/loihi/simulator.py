@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +22,21 @@ from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.loihi import rules
 from snn_export.hardware_sims.loihi.conformance import EXPECTED_FAILURES
-from snn_export.hardware_sims.loihi.device import DeviceRun, TestedDrives, torch_device
-from snn_export.hardware_sims.loihi.device import findings as device_findings
-from snn_export.hardware_sims.loihi.engine import Run
 from snn_export.hardware_sims.loihi.inputs import InputPart, InputStream
 from snn_export.hardware_sims.loihi.memory import Buffers
-from snn_export.hardware_sims.loihi.program import Program, compile_deployment
-from snn_export.hardware_sims.loihi.recording import LayerRecorder, ReadoutRecorder
 from snn_export.hardware_sims.loihi.workers import Workers, cores
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.spec import ReadoutSpec
+
+if TYPE_CHECKING:  # what imports torch is imported when a network is compiled or run
+    import torch
+
+    from snn_export.hardware_sims.loihi.device import DeviceRun, TestedDrives
+    from snn_export.hardware_sims.loihi.engine import Run
+    from snn_export.hardware_sims.loihi.program import Program
+    from snn_export.hardware_sims.loihi.recording import LayerRecorder, ReadoutRecorder
 
 CHUNK_BYTES = 64 << 20
 """Memory that a chunk may take in spikes, sums and state: about what a shared cache holds."""
@@ -42,7 +45,6 @@ BATCH_AT_ONCE = 16
 """Samples of a chunk, where there are steps enough to fill it."""
 
 Progress = Callable[[int, int], None]
-Start = Callable[..., Run | DeviceRun]
 
 
 @final
@@ -80,8 +82,13 @@ class LoihiSimulator:
         self._layers = None if layers is None else frozenset(layers)
         self._workers = Workers(1 if device != "cpu" else threads or cores())
         self._buffers: list[Buffers] = []
-        self._device = None if device == "cpu" else torch_device(device)
-        self._drives = None if self._device is None else TestedDrives(self._device)
+        self._device: torch.device | None = None
+        self._drives: TestedDrives | None = None
+        if device != "cpu":
+            from snn_export.hardware_sims.loihi.device import TestedDrives, torch_device
+
+            self._device = torch_device(device)
+            self._drives = TestedDrives(self._device)
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
@@ -97,13 +104,18 @@ class LoihiSimulator:
 
     def compile(self, deployment: Deployment) -> Program:
         """Bring neurons and weights into the form the kernels take. Raises UserError with all findings of :meth:`check`."""
+        from snn_export.hardware_sims.loihi.program import compile_deployment
+
         findings = self.check(deployment)
         if findings:
             raise UserError.from_diagnostics(tuple(findings))
         program = compile_deployment(deployment)
-        refused = [] if self._device is None else device_findings(program, str(self._device))
-        if refused:
-            raise UserError.from_diagnostics(tuple(refused))
+        if self._device is not None:
+            from snn_export.hardware_sims.loihi import device
+
+            refused = device.findings(program, str(self._device))
+            if refused:
+                raise UserError.from_diagnostics(tuple(refused))
         return program
 
     def run(self, program: Program, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
@@ -112,6 +124,8 @@ class LoihiSimulator:
         Raises:
             UserError: those of :func:`snn_export.export.encoding.signal`; SNX005, SNX326 for a layer that does not exist.
         """
+        from snn_export.hardware_sims.loihi.recording import LayerRecorder, ReadoutRecorder
+
         deployment, wanted = program.deployment, check_record(record)
         stream = InputStream(deployment, inputs)
         populations = {population.name: population for population in program.populations}
@@ -138,7 +152,11 @@ class LoihiSimulator:
         host: dict[str, NDArray[np.int64]],
     ) -> Run | DeviceRun:
         if self._device is None or self._drives is None:
+            from snn_export.hardware_sims.loihi.engine import Run
+
             return Run(program, inputs, samples, wanted, counted, buffers, host)
+        from snn_export.hardware_sims.loihi.device import DeviceRun
+
         return DeviceRun(program, inputs, samples, wanted, counted, host, self._drives, self._device)
 
     def _recorded(self, populations: Collection[str]) -> list[str]:
@@ -167,7 +185,7 @@ class _Job:
     host: dict[str, NDArray[np.int64]]
     plan: _Plan
     progress: Progress | None
-    start: Start
+    start: Callable[..., Run | DeviceRun]
     spare: list[Buffers]
     done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
 Task = TypeVar("Task")
 
 
@@ -77,6 +75,8 @@ def _taken(queue: list[Task]) -> Iterator[Task]:
 
 def _help(queue: list[Task], work: Callable[[Iterator[Task]], None]) -> None:
     """Work in a thread of the pool, with one thread of torch; after an error there are no tasks left for the others."""
+    import torch
+
     torch.set_num_threads(1)
     try:
         work(_taken(queue))
@@ -88,6 +88,8 @@ def _help(queue: list[Task], work: Callable[[Iterator[Task]], None]) -> None:
 @contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
     """Thread count of torch for the time of a run."""
+    import torch
+
     before = torch.get_num_threads()
     if before == threads:
         yield

@@ -19,6 +19,7 @@ from snn_export.export.netx_rules import Link, axon_columns, chain, host_integer
 from snn_export.hardware_sims import environments, worker_trace
 from snn_export.hardware_sims.netx.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.netx.expressible import findings
+from snn_export.hardware_sims.self_test import Probe, worker_probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
 from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
@@ -91,6 +92,11 @@ class NetxSimulator:
             found = error.diagnostics[0]
             return Availability(False, reason=found.what, fix=found.fix)
         return Availability(True, versions={} if self._python else environments.versions("netx"))
+
+    def self_test(self) -> list[Probe]:
+        """See :mod:`snn_export.hardware_sims.self_test`."""
+        meaning = "runs .net files in lava-dl's netx, on the fixed-point models of Lava"
+        return [worker_probe(self.name, meaning, self._python)]
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every reason at once; see :func:`snn_export.hardware_sims.netx.expressible.findings`."""

@@ -1,9 +1,9 @@
 """Loads a lava-dl ``.net`` file with the real ``lava.lib.dl.netx.hdf5.Network`` (lava-dl 0.6.0), runs it on Lava's ``fixed_pt``
 models (lava-nc 0.10.0) and records what every layer did.
 
-``python worker.py REQUEST TRACE``; or ``--self-test``, which runs one neuron and prints the versions as JSON. A self-contained
-script for the netx environment: NumPy, h5py, lava-nc and lava-dl, nothing of this project. ``netx/simulator.py`` writes the
-request and reads the trace; what both hold is stated here.
+``python worker.py REQUEST TRACE``; or ``--self-test``, which runs two neurons and prints two lines of JSON: what it saw, and the
+versions. A self-contained script for the netx environment: NumPy, h5py, lava-nc and lava-dl, nothing of this project.
+``netx/simulator.py`` writes the request and reads the trace; what both hold is stated here.
 
 Request folder
     ``network.net``: the file.
@@ -50,6 +50,7 @@ from typing import Any
 import numpy as np
 
 PROBES = {"spikes": np.uint8, "current": np.int32, "membrane": np.int32}
+SELF_TEST_STEPS = 12
 LIBRARY = "lava.lib.dl"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -317,25 +318,56 @@ def describe() -> dict[str, Any]:
     }
 
 
+def fixed_point(drives: list[int], du: int, dv: int, threshold: int) -> list[tuple[int, int, int]]:
+    """Spike, u and v of one neuron in every step, in integers: decays truncate toward zero; sums and threshold are << 6."""
+    u, v, found = 0, 0, []
+    for drive in drives:
+        u = int(u * (4095 - du) / 4096) + (drive << 6)
+        v = int(v * (4096 - dv) / 4096) + u
+        fired = v > threshold << 6
+        v = 0 if fired else v
+        found.append((int(fired), u, v))
+    return found
+
+
+def check_arithmetic(folder: Path, drives: list[int], neuron: dict[str, int]) -> None:
+    """Raise where what was recorded of one neuron per drive is not what :func:`fixed_point` gives, e.g. of a float model."""
+    for index, drive in enumerate(drives):
+        expected = np.array(fixed_point([drive] * SELF_TEST_STEPS, **neuron))
+        for what, values in zip(PROBES, expected.T, strict=True):
+            got = np.load(folder / f"0.{what}.npy")[0, :, index].astype(np.int64)
+            if not np.array_equal(got, values):
+                raise RuntimeError(f"Lava does not compute in fixed point: {what} is {got.tolist()}, not {values.tolist()}")
+
+
+def seen(models: dict[str, str]) -> str:
+    """What the self-test saw, as a line of JSON."""
+    neurons = sorted({model.rpartition(".")[2] for model in models.values() if "lif" in model})
+    return json.dumps({"seen": f"spikes, u and v are those of the fixed-point model, {', '.join(neurons)}"})
+
+
 def self_test() -> None:
-    """One input, one synapse, one neuron, one step, from a file: shows that netx imports, loads, compiles and runs here."""
+    """Two neurons behind one input, from a file, some steps: shows that netx imports, loads and runs here, in fixed point."""
     import h5py
 
+    steps, drives, neuron = SELF_TEST_STEPS, [22, -22], {"du": 1365, "dv": 819, "threshold": 50}
     request = {
-        "steps": 1, "samples": 1, "message_bits": 0, "separation": "reset", "reset_interval": 0, "input_shape": [1],
-        "populations": [{"shape": [1], "latency": 1, "record": ["spikes"]}],
+        "steps": steps, "samples": 1, "message_bits": 0, "separation": "reset", "reset_interval": 0, "input_shape": [1],
+        "populations": [{"shape": [2], "latency": 1, "record": list(PROBES)}],
     }  # fmt: skip
-    arrays = {"input": np.ones((1, 1, 1), np.int32), "weight_0": np.full((1, 1), 2, np.int32)}
+    weight = np.array(drives, np.int32)[:, None]
+    arrays = {"input": np.ones((steps, 1, 1), np.int32), "weight_0": weight}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "network.net"
         with h5py.File(path, "w") as file:
             layer = file.create_group("layer/0")
-            layer["type"], layer["shape"], layer["weight"] = b"dense", [1], [[2.0]]
-            for key, value in {"type": b"CUBA", "iDecay": 4096, "vDecay": 0, "vThMant": 1}.items():
+            layer["type"], layer["shape"], layer["weight"] = b"dense", [2], weight.astype(np.float64)
+            values = {"iDecay": neuron["du"] + 1, "vDecay": neuron["dv"], "vThMant": neuron["threshold"]}
+            for key, value in ({"type": b"CUBA"} | values).items():
                 layer[f"neuron/{key}"] = value
-        run(import_netx(), request, arrays, path, Path(name))
-        if np.load(Path(name) / "0.spikes.npy").sum() != 1:
-            raise RuntimeError("a neuron driven above its threshold did not fire")
+        models = run(import_netx(), request, arrays, path, Path(name))["models"]
+        check_arithmetic(Path(name), drives, neuron)
+    print(seen(models))
     print(json.dumps(describe()["versions"], sort_keys=True))
 
 

@@ -21,6 +21,7 @@ from snn_export.hardware_sims.norse.expressible import Plan
 from snn_export.hardware_sims.torch_graph import Cell, Fired, TorchProgram
 from snn_export.hardware_sims.torch_layers import float32, layer_of
 from snn_export.models.arithmetic import DECAY_ONE
+from snn_export.models.spec import Reset
 
 
 def keep(z: Tensor, v: Tensor, reset: Tensor, th: Tensor) -> Tensor:
@@ -57,15 +58,19 @@ def _current_units(plan: Plan) -> dict[str, NDArray[np.float64]]:
 
 
 def imported(deployment: Deployment, name: str) -> nn.Module:
-    """What ``norse.torch.from_nir`` makes of one node, taken from a graph that holds nothing else."""
+    """What ``norse.torch.from_nir`` makes of one node of a deployment."""
     spec = deployment.contract.neurons.get(name)
     source = next(source for source, target in deployment.graph.edges if target == name)
-    ends = {
-        "input": nir.Input({"input": np.array(deployment.shapes[source])}),
-        "output": nir.Output({"output": np.array(deployment.shapes[name])}),
-    }
+    reset: Reset = spec.reset if spec is not None else "zero"
+    shapes = deployment.shapes
+    return imported_node(deployment.graph.nodes[name], shapes[source], shapes[name], reset, deployment.contract.dt)
+
+
+def imported_node(node: nir.NIRNode, given: Shape, made: Shape, reset: Reset, dt: float) -> nn.Module:
+    """What ``norse.torch.from_nir`` makes of a node of shape ``given`` to ``made``, in a graph that holds nothing else."""
+    ends = {"input": nir.Input({"input": np.array(given)}), "output": nir.Output({"output": np.array(made)})}
     alone = nir.NIRGraph(
-        {"input": ends["input"], "node": deployment.graph.nodes[name], "output": ends["output"]},
+        {"input": ends["input"], "node": node, "output": ends["output"]},
         [("input", "node"), ("node", "output")],
         type_check=False,
     )
@@ -74,18 +79,23 @@ def imported(deployment: Deployment, name: str) -> nn.Module:
         loaded = norse.from_nir(
             alone,
             ignore_warnings=True,  # it warns of the r = 1/dt of an IF, and of every r != 1 that was folded before
-            reset_method=RESETS[spec.reset] if spec is not None else reset_value,
-            dt=deployment.contract.dt,
+            reset_method=RESETS[reset],
+            dt=dt,
         )
     module: nn.Module = loaded.get_submodule("node")
     return module.eval().requires_grad_(False)
 
 
+def native_cell(node: nir.NIRNode, shape: Shape, reset: Reset, dt: float) -> Cell:
+    """The population that Norse imports from a LIF, IF or CubaLIF."""
+    module = imported_node(node, shape, shape, reset, dt)
+    return _NativeCuba(module) if isinstance(node, nir.CubaLIF) else _Native(module, isinstance(node, nir.IF))
+
+
 def _cell(plan: Plan, name: str) -> Cell:
     node, deployment = plan.deployment.graph.nodes[name], plan.deployment
     if plan.native(name):
-        module = imported(deployment, name)
-        return _NativeCuba(module) if isinstance(node, nir.CubaLIF) else _Native(module, isinstance(node, nir.IF))
+        return native_cell(node, deployment.shapes[name], deployment.contract.neurons[name].reset, deployment.contract.dt)
     if isinstance(node, nir.IF | nir.I | nir.Threshold):
         return _Accumulating(deployment, name)
     return _Leaking(deployment, name)

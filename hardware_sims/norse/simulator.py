@@ -13,6 +13,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.mapping import LayerMapping, provenance_of
 from snn_export.hardware_sims.norse import expressible
 from snn_export.hardware_sims.norse.conformance import EXPECTED_FAILURES
+from snn_export.hardware_sims.self_test import Probe
 from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
 from snn_export.models.diagnostics import Diagnostic, UserError
@@ -39,6 +40,7 @@ class NorseSimulator:
 
     name = "norse"
     expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
+    packages: ClassVar[tuple[str, ...]] = ("norse", "torch")
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
@@ -53,6 +55,12 @@ class NorseSimulator:
             return Availability(True, versions={"norse": version("norse"), "torch": version("torch")})
         except (ImportError, PackageNotFoundError, RuntimeError, OSError) as error:  # what a build that does not fit raises
             return Availability(False, f"Norse cannot be imported: {type(error).__name__}: {error}", INSTALL)
+
+    def self_test(self) -> list[Probe]:
+        """See :mod:`snn_export.hardware_sims.self_test`."""
+        from snn_export.hardware_sims.norse.probe import findings
+
+        return list(findings())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """The graph's own faults; SNX435 a reset and SNX436 an encoder that Norse cannot have."""

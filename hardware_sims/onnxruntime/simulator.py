@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from snn_export.export import bounds, encoding, onnx_rules
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.onnxruntime.conformance import ON_INTEGERS
+from snn_export.hardware_sims.self_test import Probe
 from snn_export.hardware_sims.simulator import Availability, BackendError, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record, layer_trace
 from snn_export.models.diagnostics import Diagnostic, UserError
@@ -54,6 +55,7 @@ class OnnxRuntimeSimulator:
 
     name = "onnxruntime"
     expected_failures_on_integers: ClassVar[Mapping[str, str]] = ON_INTEGERS
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
 
     def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._chunk_bytes = chunk_bytes
@@ -70,6 +72,12 @@ class OnnxRuntimeSimulator:
             return Availability(True, versions=_versions())
         except PackageNotFoundError as error:
             return Availability(False, reason=f"{error.name} is not installed", fix="pip install onnx onnxruntime")
+
+    def self_test(self) -> list[Probe]:
+        """See :mod:`snn_export.hardware_sims.self_test`."""
+        from snn_export.hardware_sims.onnxruntime.probe import findings
+
+        return list(findings(self))
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """What keeps it from being written as ONNX; see :mod:`snn_export.export.onnx_rules`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.mapping import LayerMapping, provenance_of
+from snn_export.hardware_sims.self_test import Probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.snntorch import expressible
 from snn_export.hardware_sims.snntorch.conformance import EXPECTED_FAILURES
@@ -33,6 +34,7 @@ class SnnTorchSimulator:
 
     name = "snntorch"
     expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
+    packages: ClassVar[tuple[str, ...]] = ("snntorch", "torch")
 
     def capabilities(self) -> Capabilities:
         """See :class:`Simulator`."""
@@ -41,6 +43,12 @@ class SnnTorchSimulator:
     def availability(self) -> Availability:
         """Always there: the project depends on snnTorch."""
         return Availability(True, versions={"torch": version("torch"), "snntorch": version("snntorch")})
+
+    def self_test(self) -> list[Probe]:
+        """See :mod:`snn_export.hardware_sims.self_test`."""
+        from snn_export.hardware_sims.snntorch.probe import findings
+
+        return list(findings())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """The graph's own faults; SNX431 a reset, SNX432 a threshold, SNX433 a leak, SNX434 an encoder it cannot have."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.student.conformance import EXPECTED_FAILURES
-from snn_export.hardware_sims.student.quantised import student_from_deployment
 from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
-from snn_export.models.quantised.student import EncodedInput, QuantisedStudent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snn_export.models.quantised.student import QuantisedStudent
 
 CHUNK = 128
 """Samples run at once."""
@@ -34,6 +35,7 @@ class QuantisedStudentSimulator:
     """
 
     name = "quantised_student"
+    packages: ClassVar[tuple[str, ...]] = ("snntorch", "torch")
     expected_failures: ClassVar[Mapping[str, str]] = EXPECTED_FAILURES
 
     def __init__(self, module: QuantisedStudent | None = None) -> None:
@@ -50,6 +52,8 @@ class QuantisedStudentSimulator:
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """What keeps a module from being made of the deployment, or the given module from being matched with it."""
         if self._module is None:
+            from snn_export.hardware_sims.student.quantised import student_from_deployment
+
             try:
                 student_from_deployment(deployment)
             except UserError as error:
@@ -70,6 +74,8 @@ class QuantisedStudentSimulator:
 
     def compile(self, deployment: Deployment) -> tuple[Deployment, QuantisedStudent]:
         """The module to run. Raises UserError with the findings of :meth:`check`."""
+        from snn_export.hardware_sims.student.quantised import student_from_deployment
+
         findings = self.check(deployment)
         if findings:
             raise UserError.from_diagnostics(tuple(findings))
@@ -79,6 +85,10 @@ class QuantisedStudentSimulator:
         self, program: tuple[Deployment, QuantisedStudent], inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY
     ) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); u and v are int32, chip units. Overflows are not counted: None."""
+        import torch
+
+        from snn_export.models.quantised.student import EncodedInput
+
         wanted = check_record(record)
         deployment, module = program
         levels = torch.from_numpy(encoding.levels(deployment, inputs))

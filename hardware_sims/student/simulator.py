@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib.metadata import version
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, LayerTrace, Record, Trace, check_record, layer_trace, read_out
 from snn_export.models.diagnostics import Diagnostic, UserError
-from snn_export.models.unroll import leaves, unroll
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CHUNK = 128
 """Samples run at once."""
@@ -31,6 +31,7 @@ class StudentSimulator:
     """
 
     name = "student"
+    packages: ClassVar[tuple[str, ...]] = ("snntorch", "torch")
 
     def __init__(self, layers: nn.Sequential | None = None) -> None:
         self._layers = layers
@@ -47,6 +48,8 @@ class StudentSimulator:
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every population of the deployment must be a layer of the module."""
+        from snn_export.models.unroll import leaves
+
         names = dict(leaves(self._layers)) if self._layers is not None else {}
         return [
             Diagnostic(
@@ -69,6 +72,10 @@ class StudentSimulator:
 
     def run(self, program: Deployment, inputs: NDArray[Any], record: Collection[Record] = SPIKES_ONLY) -> Trace:
         """Run on (T, B, *shape) or (B, *shape); membranes are float32, real units. See :class:`Simulator`."""
+        import torch
+
+        from snn_export.models.unroll import unroll
+
         wanted = check_record(record)
         if self._layers is None:
             raise UserError(

@@ -324,11 +324,12 @@ def test_doctor_reports_a_check_that_cannot_run(monkeypatch: pytest.MonkeyPatch)
         raise OSError("no such luck")
 
     monkeypatch.setattr("snn_export.machine_checks.numba_compiles", explode)
-    monkeypatch.setattr("snn_export.machine_checks.lava_runs", lambda **_: explode())
+    monkeypatch.setattr("snn_export.machine_checks.backend_findings", lambda _: explode())
     result = CliRunner().invoke(doctor.command, ["--format", "json"])
     found = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 4
     assert (found["numba"]["state"], found["numba"]["detail"]) == ("broken", "OSError: no such luck")
+    assert (found["backends"]["state"], found["backends"]["detail"]) == ("broken", "OSError: no such luck")
     assert found["disk"]["state"] == "ok", "the checks after it still run"
 
 

@@ -16,8 +16,9 @@ from snn_export.commands.options import Format, config_options, format_option
 def command(ctx: click.Context, config_file: Path | None, overrides: dict[str, str], output_format: Format) -> None:
     """Check that this machine can do the work.
 
-    Looks at Python, the packages, how the installed snnTorch resets, whether NIR keeps integers, the Lava environment, and
-    whether results can be written. The exit code is 4 where something that the settings require is broken.
+    Looks at Python, the packages, how the installed snnTorch resets, whether NIR keeps integers, and whether results can be
+    written. Every backend that is there tests the versions it runs on: each finding says what it means for your exports. The
+    exit code is 4 where something that the settings require is broken.
     """
     from rich.console import Console
     from rich.text import Text

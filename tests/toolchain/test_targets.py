@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from snn_export import cli
+from snn_export.export.chips import CHIPS
+from snn_export.export.readiness import findings
+from snn_export.hardware_sims import registry
+from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
+from snn_export.models.delay import Delay
+from snn_export.models.diagnostics import UserError
+from snn_export.models.spec import EncoderSpec, NeuronSpec
+from tests.networks import dense_net, read
+
+SDKS = ("torch", "snntorch", "norse", "onnx", "onnxruntime", "nirtorch", "lava")
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert cli.main(["targets", "--format", "json"]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_no_sdk_is_imported(form: str) -> None:
+    program = (
+        "import sys\n"
+        "from snn_export import cli\n"
+        f"assert cli.main(['targets', '--format', {form!r}]) == 0\n"
+        f"print('LOADED', *(set(sys.modules) & set({SDKS!r})))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED"
+    assert all(name in done.stdout for name in registry.BUILT_IN)
+
+
+def test_a_chip_takes_what_its_row_says(capsys: pytest.CaptureFixture[str]) -> None:
+    chips = {chip["name"]: chip for chip in shown(capsys)["chips"]}
+    assert list(chips) == ["loihi1", "loihi2"]
+    before = read(dense_net(), (4,), steps=4)
+    name = next(name for name, spec in before.contract.neurons.items() if spec.spiking)
+
+    def refused(target: Any, encoder: EncoderSpec, **spec: Any) -> set[str]:
+        neurons = {**before.contract.neurons, name: NeuronSpec(before.contract.neurons[name].dv, **spec)}
+        contract = before.contract.model_copy(update={"encoder": encoder, "neurons": neurons})
+        return {item.code for item in findings(before.replace(contract=contract), target)}
+
+    spikes = EncoderSpec("rate")
+    for target, chip in chips.items():
+        assert ("SNX247" in refused(target, EncoderSpec("direct"))) == (not chip["graded_input_bits"])
+        assert ("SNX203" in refused(target, spikes, reset="subtract")) == ("subtract" not in chip["resets"])
+        assert ("SNX203" in refused(target, spikes)) == ("zero" not in chip["resets"])
+        assert "SNX203" in refused(target, spikes, reset="none") and "none" not in chip["resets"]
+        assert chip["programmable_neurons"] == ("subtract" in chip["resets"])
+
+
+def test_the_figures_are_those_that_are_applied() -> None:
+    for chip in CHIPS:
+        assert (chip.weight_bits, chip.weight_range, chip.decay_bits, chip.threshold_bits) == (8, (-256, 254), 12, 17)
+        assert (chip.state_bits, chip.bias_mantissa, chip.bias_exponents) == (24, (-4096, 4095), (0, 7))
+        Delay(chip.delays[1])
+        with pytest.raises(UserError):
+            Delay(chip.delays[1] + 1)
+        NeuronSpec((1 << chip.decay_bits) - 1)
+        with pytest.raises(UserError):
+            NeuronSpec((1 << chip.decay_bits) + 1)
+
+
+def test_a_backend_says_what_it_computes_with_and_what_it_cannot(capsys: pytest.CaptureFixture[str]) -> None:
+    content = shown(capsys)
+    backends = {item["name"]: item for item in content["backends"]}
+    assert set(registry.BUILT_IN) <= set(backends)
+    assert (backends["loihi"]["floats"], backends["loihi"]["integers"]) == (None, "loihi_integer")
+    assert (backends["onnxruntime"]["floats"], backends["onnxruntime"]["integers"]) == ("float32", "loihi_integer")
+    assert {name for name in registry.BUILT_IN if backends[name]["isolated"]} >= {"lava", "netx"}
+    (late,) = backends["norse"]["cannot"]
+    assert late["reason"].startswith("SNX435") and "reset.delayed_to_zero" in late["checks"]
+    assert len(backends["snntorch"]["cannot"]) == 2
+    assert [len(group["checks"]) for group in backends["onnxruntime"]["cannot_on_integers"]] == [5]
+    assert backends["snntorch"]["versions"]["snntorch"]
+
+
+class Needy:
+    """The reference, with a package that nobody has."""
+
+    name = "needy"
+    packages = ("no-such-sdk", "numpy")
+    expected_failures = {"reset.none": "never \x1b[31m red", "fire.bias_alone": "no bias", "fire.negative_weights": "no bias"}  # noqa: RUF012
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ReferenceSimulator(), name)
+
+
+def test_missing_and_broken_backends_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    made = {"needy": "tests.toolchain.test_targets:Needy", "torn": "no_such_module:Simulator"}
+    monkeypatch.setattr(registry, "locations", lambda: made)
+    needy, torn = shown(capsys)["backends"]
+    assert (needy["state"], needy["reason"], needy["fix"]) == (
+        "missing", "no-such-sdk not installed", "pip install no-such-sdk"
+    )  # fmt: skip
+    assert list(needy["versions"]) == ["numpy"]
+    assert (torn["state"], torn["floats"], torn["integers"]) == ("broken", None, None)
+    assert "no_such_module" in torn["reason"]
+    assert cli.main(["targets"]) == 0
+    out = capsys.readouterr().out
+    assert "no bias (2 checks)" in out and "\x1b" not in out
+    assert "red (reset.none)" in out
