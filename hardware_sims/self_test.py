@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from snn_export.hardware_sims import environments
 
@@ -90,12 +90,14 @@ def worker_probe(name: str, meaning: str, python: Path | None = None) -> Probe:
 def _answer(output: str) -> tuple[str, dict[str, str]]:
     """What was seen, and the versions. Other lines, which what the worker imports may print, are passed over."""
     *before, last = output.strip().splitlines()
-    seen = "its self-test passed"
-    for line in before:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and "seen" in found:
-            seen = str(found["seen"])
-    return seen, {str(key): str(value) for key, value in json.loads(last).items()}
+    seen = next((found["seen"] for line in reversed(before) if "seen" in (found := _object(line))), "its self-test passed")
+    return str(seen), {str(key): str(value) for key, value in json.loads(last).items()}
+
+
+def _object(line: str) -> dict[str, Any]:
+    """The JSON object that a line is; empty for any other line."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
