@@ -27,6 +27,7 @@ from snn_export.models.students.registry import build_student
 from snn_export.models.students.student import SpikingStudent
 from snn_export.models.teachers.registry import build_teacher
 from snn_export.models.teachers.teacher import Teacher
+from snn_export.reporting.json_file import write_text
 from snn_export.training.conversion.registry import CONVERSIONS, load_conversion
 from snn_export.training.loop import fit
 from snn_export.training.recipe import ForwardMode
@@ -254,9 +255,7 @@ def _line(cells: Sequence[str]) -> str:
 def main() -> int:
     torch.set_num_threads(1)
     text = document({case: answer(case) for case in cases()})
-    temporary = DOCUMENT.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(DOCUMENT)
+    write_text(DOCUMENT, text)
     print(f"wrote {DOCUMENT.relative_to(ROOT)}")
     return 0
 

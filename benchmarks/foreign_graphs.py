@@ -31,6 +31,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.inspection import inspect
 from snn_export.export.provenance import AGREEMENT
 from snn_export.models.spec import EncoderSpec
+from snn_export.reporting.json_file import write_text
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures" / "nir"
@@ -219,13 +220,6 @@ def report(rows: list[Row], command: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(path: Path, text: str) -> None:
-    """Complete or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def main(command_line: list[str] | None = None) -> int:
     """Run, write both files; 1 where Norse differs from the reference anywhere."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -233,10 +227,9 @@ def main(command_line: list[str] | None = None) -> int:
     given = parser.parse_args(command_line)
     torch.set_num_threads(1)
     rows = [row(case) for case in CASES]
-    given.output.parent.mkdir(parents=True, exist_ok=True)
     text = report(rows, "python benchmarks/foreign_graphs.py")
-    write(given.output, text)
-    write(given.output.with_suffix(".json"), json.dumps([asdict(item) for item in rows], indent=2) + "\n")
+    write_text(given.output, text)
+    write_text(given.output.with_suffix(".json"), json.dumps([asdict(item) for item in rows], indent=2) + "\n")
     print(text)
     return 1 if any(item.norse for item in rows) else 0
 

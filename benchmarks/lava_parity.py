@@ -34,6 +34,7 @@ if __name__ == "__main__":
 
 from snn_export.hardware_sims.lava import worker  # noqa: E402
 from snn_export.hardware_sims.lava.simulator import LavaSimulator, Program  # noqa: E402
+from snn_export.reporting.json_file import write_text  # noqa: E402
 from tests.builders import Plan, deployment_from, random_inputs  # noqa: E402
 from tests.lava_networks import (  # noqa: E402
     EVERYTHING,
@@ -175,12 +176,6 @@ def report(chunks: list[dict[str, Any]], seed: int, wanted: int, command: str) -
     return "\n".join(lines + (["## Where they differ", "", *places, ""] if places else []))
 
 
-def write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neuron-steps", type=float, default=1e8)
@@ -212,7 +207,7 @@ def main(command_line: list[str] | None = None) -> int:
         )  # fmt: skip
     command = f"python benchmarks/lava_parity.py --neuron-steps {given.neuron_steps:g} --seed {given.seed}"
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    write(given.output, report(done, given.seed, wanted, shlex.join(shlex.split(command))))
+    write_text(given.output, report(done, given.seed, wanted, shlex.join(shlex.split(command))))
     print(f"\n{given.output}: {compared:,} neuron-steps, {mismatches(done)} mismatches", file=sys.stderr)
     return 1 if mismatches(done) else 0
 

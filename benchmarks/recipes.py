@@ -107,13 +107,12 @@ def keep(key: str, result: object) -> None:
     """Add a row to the results; a crash leaves the old file or the new one."""
     import fcntl
 
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    from snn_export.reporting.json_file import write_text
+
     with (Path(tempfile.gettempdir()) / "snn-export-recipes.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = {**kept(), key: result}
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"rows": dict(sorted(found.items()))}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(RESULTS)
+        write_text(RESULTS, json.dumps({"rows": dict(sorted(found.items()))}, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

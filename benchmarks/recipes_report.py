@@ -13,6 +13,7 @@ from benchmarks.recipes_answers import answers, percent, said
 from benchmarks.recipes_measures import Group, Result, baseline_of, compare, groups, unplanned
 from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, Experiment
 from benchmarks.recipes_plots import write_plots
+from snn_export.reporting.json_file import write_text
 from snn_export.training.settings import TrainingSettings
 
 MIB = 2**20
@@ -45,10 +46,7 @@ def write_report(results: Path) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     lines = {data: groups(found, data) for data in EXPERIMENTS}
     plots = write_plots(lines, results.parent)
-    text = document(lines, plots, unplanned(found))
-    temporary = results.with_suffix(".md.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(results.with_suffix(".md"))
+    write_text(results.with_suffix(".md"), document(lines, plots, unplanned(found)))
 
 
 def document(

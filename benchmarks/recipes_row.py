@@ -38,6 +38,7 @@ from snn_export.models.students.registry import build_student  # noqa: E402
 from snn_export.models.students.student import SpikingStudent  # noqa: E402
 from snn_export.models.teachers.registry import build_teacher  # noqa: E402
 from snn_export.models.teachers.teacher import Teacher  # noqa: E402
+from snn_export.reporting.json_file import write_text  # noqa: E402
 from snn_export.training.checkpoint import load_model, save_model  # noqa: E402
 from snn_export.training.conversion.conversion import Conversion  # noqa: E402
 from snn_export.training.devices import peak_memory  # noqa: E402
@@ -72,10 +73,7 @@ def main(arguments: list[str]) -> None:
         if not error.code.startswith(NOT_FOR_THIS_NETWORK):
             raise
         result |= {"refused": error.code, "why_refused": error.diagnostics[0].what}
-    path = folder / f"{row.key}.json"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(folder / f"{row.key}.json", json.dumps(result, indent=1, sort_keys=True) + "\n")
 
 
 def _trained(row: Row, experiment: Experiment, data: Dataset, folder: Path) -> dict[str, Any]:

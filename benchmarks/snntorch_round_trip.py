@@ -39,6 +39,7 @@ from snn_export.hardware_sims.snntorch.simulator import SnnTorchSimulator
 from snn_export.hardware_sims.student.simulator import StudentSimulator
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec
+from snn_export.reporting.json_file import write_text
 
 ROOT = Path(__file__).parents[1]
 NEURONS = {"Leaky": snntorch.Leaky, "Synaptic": snntorch.Synaptic, "RLeaky": snntorch.RLeaky, "RSynaptic": snntorch.RSynaptic}
@@ -160,13 +161,6 @@ def report(rows: list[Row], command: str) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Complete or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def main(command_line: list[str] | None = None) -> int:
     """Run, write both files; 1 where our own path mismatches anywhere."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,10 +169,9 @@ def main(command_line: list[str] | None = None) -> int:
     given = parser.parse_args(command_line)
     torch.set_num_threads(1)
     rows = [row(kind, reset, delayed, given.seed) for kind in NEURONS for reset in RESETS for delayed in (False, True)]
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write(given.output, report(rows, f"python benchmarks/snntorch_round_trip.py --seed {given.seed}"))
+    write_text(given.output, report(rows, f"python benchmarks/snntorch_round_trip.py --seed {given.seed}"))
     document = {"seed": given.seed, "rows": [asdict(item) for item in rows]}
-    write(given.output.with_suffix(".json"), json.dumps(document, indent=2) + "\n")
+    write_text(given.output.with_suffix(".json"), json.dumps(document, indent=2) + "\n")
     wrong = sum(item.ours_against_module + item.ours_against_reference for item in rows)
     print(f"{given.output}: {len(rows)} round trips, {wrong} mismatches by our own path", file=sys.stderr)
     return 1 if wrong else 0

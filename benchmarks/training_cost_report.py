@@ -14,6 +14,8 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from snn_export.reporting.json_file import write_text
+
 Row = dict[str, Any]
 LIMIT = "convolutions"
 NAME = "training-cost"
@@ -28,16 +30,10 @@ def write(result: dict[str, Any], folder: Path) -> str:
     """Write the three files, each whole or not at all; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(result)
-    _replace(folder / f"{NAME}.json", json.dumps(result, indent=1) + "\n")
-    _replace(folder / f"{NAME}.md", text)
+    write_text(folder / f"{NAME}.json", json.dumps(result, indent=1) + "\n")
+    write_text(folder / f"{NAME}.md", text)
     _plot(result, folder / f"{NAME}.svg")
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def markdown(result: dict[str, Any]) -> str:

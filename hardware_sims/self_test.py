@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +18,10 @@ from snn_export.hardware_sims import environments
 
 TIME_LIMIT = 120.0
 """Seconds for the worker of an isolated backend; a cold one takes a few."""
+
+
+Judge = Callable[[dict[str, Any]], tuple[bool, str]]
+"""What a worker saw -> whether it is right, and how to say it."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,16 @@ def probes(simulator: object) -> tuple[Probe, ...]:
     return (Probe("", False, "its self_test returned something else than Probes", meaning, "repair or update that package"),)
 
 
-def worker_probe(name: str, meaning: str, python: Path | None = None) -> Probe:
+def worker_probe(name: str, meaning: str, python: Path | None = None, judge: Judge | None = None) -> Probe:
     """The probe of an isolated backend: ``worker.py --self-test`` in its environment.
 
-    The worker's last line of output is a JSON object of versions. A line before it may be one with ``seen``: what it saw.
+    The worker's last line of output is a JSON object of versions. A line before it may be one of what the worker saw.
 
     Args:
         name: of the backend, which has an environment that is there.
         meaning: of the probe.
         python: interpreter in place of the installed environment's.
+        judge: whether what the worker saw is right; without one it is enough that the self-test ends.
     """
     interpreter, fix = python or environments.interpreter(name), f"snn-export backends install {name} --force"
     command = [str(interpreter), "-I", str(environments.environment(name).worker), "--self-test"]
@@ -82,16 +87,16 @@ def worker_probe(name: str, meaning: str, python: Path | None = None) -> Probe:
         return Probe("", False, f"does not run: {reason[0]}", meaning, fix)
     except subprocess.TimeoutExpired:
         return Probe("", False, f"no answer within {TIME_LIMIT:g} seconds", meaning, fix)
-    seen, versions = _answer(done.stdout)
+    *before, last = done.stdout.strip().splitlines()
+    versions = json.loads(last)
+    right, seen = (True, "its self-test passed") if judge is None else judge(_last_object(before))
     told = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
-    return Probe("", True, f"{seen}; {told}", meaning)
+    return Probe("", right, f"{seen}; {told}", meaning, "" if right else fix)
 
 
-def _answer(output: str) -> tuple[str, dict[str, str]]:
-    """What was seen, and the versions. Other lines, which what the worker imports may print, are passed over."""
-    *before, last = output.strip().splitlines()
-    seen = next((found["seen"] for line in reversed(before) if "seen" in (found := _object(line))), "its self-test passed")
-    return str(seen), {str(key): str(value) for key, value in json.loads(last).items()}
+def _last_object(lines: Sequence[str]) -> dict[str, Any]:
+    """The last line that is a JSON object: what a worker imports may print others. Empty where there is none."""
+    return next((found for line in reversed(lines) if (found := _object(line))), {})
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -7,9 +7,15 @@ from typing import Any
 
 import nir
 import numpy as np
+import pytest
 
+from snn_export.explanations import lookup
+from snn_export.export import interpreter
 from snn_export.export.contract import ExecutionContract
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.simulator import Simulator
+from snn_export.hardware_sims.trace import Trace
+from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 
 
@@ -17,6 +23,29 @@ def with_spec(deployment: Deployment, **changes: Any) -> Deployment:
     """Other semantics for every population that fires."""
     neurons = {name: replace(spec, **changes) if spec.spiking else spec for name, spec in deployment.contract.neurons.items()}
     return deployment.replace(contract=deployment.contract.model_copy(update={"neurons": neurons}))
+
+
+def refusals(backend: Simulator, deployment: Deployment) -> list[tuple[str, str]]:
+    """(code, where) of what ``check`` finds; ``compile`` must raise the same, and every code must have its page."""
+    found = [(item.code, item.where) for item in backend.check(deployment)]
+    with pytest.raises(UserError) as caught:
+        backend.compile(deployment)
+    assert [item.code for item in caught.value.diagnostics] == [code for code, _ in found]
+    for code, _ in found:
+        assert lookup.page(code).startswith(f"# {code} ")
+    return found
+
+
+def assert_runs_its_integers(backend: Simulator, deployment: Deployment, inputs: Any) -> Trace:
+    """A quantised deployment in float state: the spikes of the float64 interpreter, states within float32's rounding."""
+    trace = backend.run(backend.compile(deployment), inputs, ("spikes", "membrane", "current"))
+    for name, activity in interpreter.run(deployment, inputs).items():
+        layer = trace.layers[name]
+        assert layer.membrane is not None and layer.current is not None
+        np.testing.assert_array_equal(layer.spikes, activity.spikes)
+        np.testing.assert_allclose(layer.membrane, activity.membrane, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(layer.current, activity.current, rtol=1e-4, atol=1e-4)
+    return trace
 
 
 def graph_of(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims import environments, worker_trace
+from snn_export.hardware_sims import environments, fixed_point, worker_trace
 from snn_export.hardware_sims.lava.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.lava.expressible import findings
 from snn_export.hardware_sims.lava.lowering import lower
@@ -97,7 +97,7 @@ class LavaSimulator:
     def self_test(self) -> list[Probe]:
         """See :mod:`snn_export.hardware_sims.self_test`."""
         meaning = "runs integer networks on Intel's own Lava runtime, with the fixed-point models that compute as the chip does"
-        return [worker_probe(self.name, meaning, self._python)]
+        return [worker_probe(self.name, meaning, self._python, fixed_point.judge)]
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every reason at once; see :func:`snn_export.hardware_sims.lava.expressible.findings`."""

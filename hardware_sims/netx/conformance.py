@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from snn_export.hardware_sims.conformance.resets import NOT_ON_FIXED_NEURONS
+
 _RESET = "SNX203: netx's neurons are Lava's LIF, which resets to zero in the step of the spike"
 _CHAIN = "SNX250: a .net file is one chain of layers, without branches, sums, or loops over several layers"
 _LAYER = "SNX251: netx has dense layers and 2-d convolutions that pad both sides alike, nothing else"
 
 EXPECTED_FAILURES: Mapping[str, str] = {
     "fire.one_step_above_threshold": "SNX252: netx shifts every bias by 6 bits, and one unit of v is less than that",
-    "reset.by_subtraction": _RESET,
-    "reset.by_subtraction_takes_one_threshold": _RESET,
-    "reset.by_subtraction_with_leak": _RESET,
-    "reset.none": _RESET,
-    "reset.delayed_subtraction": _RESET,
-    "reset.delayed_to_zero": _RESET,
-    "reset.delayed_to_zero_clears_the_input": _RESET,
-    "reset.subtraction_that_doubles_the_threshold": _RESET,
+    **dict.fromkeys(NOT_ON_FIXED_NEURONS, _RESET),
     "latency.a_loop_over_two_layers": _CHAIN,
     "latency.paths_of_unequal_depth": _CHAIN,
     "shapes.conv_same_padding": _LAYER,

@@ -16,7 +16,7 @@ from snn_export.export import encoding, netx_io
 from snn_export.export.deployment import Deployment
 from snn_export.export.netx_layers import BIAS_EXPONENT, NetFile, write_file
 from snn_export.export.netx_rules import Link, axon_columns, chain, host_integers, matrices
-from snn_export.hardware_sims import environments, worker_trace
+from snn_export.hardware_sims import environments, fixed_point, worker_trace
 from snn_export.hardware_sims.netx.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.netx.expressible import findings
 from snn_export.hardware_sims.self_test import Probe, worker_probe
@@ -96,7 +96,7 @@ class NetxSimulator:
     def self_test(self) -> list[Probe]:
         """See :mod:`snn_export.hardware_sims.self_test`."""
         meaning = "runs .net files in lava-dl's netx, on the fixed-point models of Lava"
-        return [worker_probe(self.name, meaning, self._python)]
+        return [worker_probe(self.name, meaning, self._python, fixed_point.judge)]
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
         """Every reason at once; see :func:`snn_export.hardware_sims.netx.expressible.findings`."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_RESETS = "SNX203: a quantised network has the chip's resets: to zero, or as microcode by subtraction, in the step of the spike"
+from snn_export.hardware_sims.conformance.resets import NOT_ON_A_CHIP
 
-ON_INTEGERS: Mapping[str, str] = {
-    "reset.none": _RESETS,
-    "reset.delayed_subtraction": _RESETS,
-    "reset.delayed_to_zero": _RESETS,
-    "reset.delayed_to_zero_clears_the_input": _RESETS,
-    "reset.subtraction_that_doubles_the_threshold": _RESETS,
-}
+ON_INTEGERS: Mapping[str, str] = dict.fromkeys(
+    NOT_ON_A_CHIP,
+    "SNX203: a quantised network has the chip's resets: to zero, or as microcode by subtraction, in the step of the spike",
+)
 """On quantised deployments; float networks it runs all."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_SUBTRACT = "SNX431: snnTorch 1.0.0 subtracts a second time where a membrane stands above twice the threshold"
+from snn_export.hardware_sims.conformance.resets import SUBTRACTING
 
 EXPECTED_FAILURES: Mapping[str, str] = {
-    "reset.by_subtraction": _SUBTRACT,
-    "reset.by_subtraction_takes_one_threshold": _SUBTRACT,
-    "reset.by_subtraction_with_leak": _SUBTRACT,
+    **dict.fromkeys(
+        SUBTRACTING, "SNX431: snnTorch 1.0.0 subtracts a second time where a membrane stands above twice the threshold"
+    ),
     "leak.resting_potential_of_a_cubalif": "SNX433: snnTorch's Synaptic adds nothing to its membrane but the current",
 }

@@ -31,12 +31,11 @@ from snn_export.hardware_sims.norse import simulator
 from snn_export.hardware_sims.norse.simulator import NorseSimulator
 from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.hardware_sims.trace import Trace
-from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec, NeuronSpec
 from snn_export.models.students.registry import build_student
 from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net, uniform
 from tests.students import lively
-from tests.torch_graphs import everything, graph_of, with_spec
+from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, refusals, with_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -227,23 +226,12 @@ def test_periodic_resets_clear_states_and_leave_what_is_in_flight() -> None:
 def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
     deployment = quantised(read(conv_net(), (2, 9, 7)))
     inputs = uniform(np.random.default_rng(0), 12, 2, 9, 7)
-    trace = run(deployment, inputs)
-    for name, activity in interpreter.run(deployment, inputs).items():
-        np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes)
-        np.testing.assert_allclose(trace.layers[name].membrane, activity.membrane, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(trace.layers[name].current, activity.current, rtol=1e-4, atol=1e-4)
+    trace = assert_runs_its_integers(NorseSimulator(), deployment, inputs)
     assert "no truncation" in trace.provenance["norse state"]
 
 
 def codes(deployment: Deployment) -> list[tuple[str, str]]:
-    backend = NorseSimulator()
-    found = [(item.code, item.where) for item in backend.check(deployment)]
-    with pytest.raises(UserError) as caught:
-        backend.compile(deployment)
-    assert [item.code for item in caught.value.diagnostics] == [code for code, _ in found]
-    for code, _ in found:
-        assert lookup.page(code).startswith(f"# {code} ")
-    return found
+    return refusals(NorseSimulator(), deployment)
 
 
 def test_resets_norse_does_not_have_are_refused_all_at_once() -> None:

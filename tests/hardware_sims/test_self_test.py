@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import snntorch
 
-from snn_export.hardware_sims import self_test
-from snn_export.hardware_sims.lava import worker as lava_worker
+from snn_export.hardware_sims import fixed_point, self_test
 from snn_export.hardware_sims.lava.simulator import LavaSimulator
-from snn_export.hardware_sims.netx import worker as netx_worker
 from snn_export.hardware_sims.netx.simulator import NetxSimulator
 from snn_export.hardware_sims.norse import probe as norse_probe
 from snn_export.hardware_sims.norse.simulator import NorseSimulator
@@ -171,11 +169,18 @@ def script(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_what_a_worker_saw_is_told_with_its_versions(tmp_path: Path) -> None:
-    said = ['noise {', '{"seen": "it computes right"}', '[1]', '{"b": "2", "a": "1"}']  # fmt: skip
+def test_what_a_worker_saw_is_judged_and_told_with_its_versions(tmp_path: Path) -> None:
+    said = ['noise {', '{"u": 3}', '[1]', '{"b": "2", "a": "1"}']  # fmt: skip
     python = script(tmp_path, "\n".join(f"echo '{line}'" for line in said))
-    assert worker_probe("lava", "meaning", python) == Probe("", True, "it computes right; a 1, b 2", "meaning")
-    assert worker_probe("lava", "", script(tmp_path, "echo '{}'")).seen.startswith("its self-test passed")
+
+    def judge(seen: dict[str, Any]) -> tuple[bool, str]:
+        return seen.get("u") == 3, f"saw {seen}"
+
+    assert worker_probe("lava", "meaning", python, judge) == Probe("", True, "saw {'u': 3}; a 1, b 2", "meaning")
+    assert worker_probe("lava", "", python).seen.startswith("its self-test passed; a 1")
+    silent = worker_probe("lava", "", script(tmp_path, "echo '{}'"), judge)
+    assert not silent.as_expected
+    assert "install lava" in silent.fix
 
 
 def test_a_worker_that_fails_or_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,32 +193,41 @@ def test_a_worker_that_fails_or_hangs_is_a_finding(tmp_path: Path, monkeypatch: 
     assert not found.as_expected
 
 
-@pytest.mark.parametrize("worker", [lava_worker, netx_worker])
-def test_a_float_model_is_told_from_the_fixed_point_one(worker: Any, tmp_path: Path) -> None:
-    neuron, drives = {"du": 1365, "dv": 819, "threshold": 50}, [22, -22]
-    fixed = np.array([worker.fixed_point([drive] * worker.SELF_TEST_STEPS, **neuron) for drive in drives])
-    floats, (u, v) = [], (0.0, 0.0)
-    for _ in range(worker.SELF_TEST_STEPS):
-        u = u * (1 - 1366 / 4096) + (22 << 6)
-        v = v * (1 - 819 / 4096) + u
-        fired = v > 50 << 6
-        v = 0.0 if fired else v
-        floats.append((fired, int(u), int(v)))
+def ran(step: Callable[[float, float, int], tuple[float, float]], drives: tuple[int, ...] = (22, -22)) -> dict[str, Any]:
+    """What a worker says of neurons that integrate by ``step``, as its line of JSON comes back."""
+    found: dict[str, Any] = {"drives": list(drives), "du": 1365, "dv": 819, "threshold": 50, "models": ["PyLif"]}
+    found |= {"spikes": [], "current": [], "membrane": []}
+    u, v = [0.0] * len(drives), [0.0] * len(drives)
+    for _ in range(12):
+        u, v = map(list, zip(*(step(*now) for now in zip(u, v, drives, strict=True)), strict=True))
+        fired = [one > 50 << 6 for one in v]
+        v = [0.0 if spike else one for one, spike in zip(v, fired, strict=True)]
+        for name, values in (("spikes", fired), ("current", u), ("membrane", v)):
+            found[name].append([int(one) for one in values])
+    return found
 
-    def keep(values: Any) -> None:
-        for index, (what, kind) in enumerate(worker.PROBES.items()):
-            np.save(tmp_path / f"0.{what}.npy", np.asarray(values)[None, :, :, index].transpose(0, 2, 1).astype(kind))
 
-    keep(fixed)
-    worker.check_arithmetic(tmp_path, drives, neuron)
-    keep(np.array([floats, fixed[1]]))
-    with pytest.raises(RuntimeError, match="does not compute in fixed point: current"):
-        worker.check_arithmetic(tmp_path, drives, neuron)
-    floored = fixed.copy()
-    floored[1, -1, 2] -= 1
-    keep(floored)
-    with pytest.raises(RuntimeError, match="membrane"):
-        worker.check_arithmetic(tmp_path, drives, neuron)
+def on_the_chip(u: float, v: float, drive: int) -> tuple[float, float]:
+    u = int(u * 2730 / 4096) + (drive << 6)
+    return u, int(v * 3277 / 4096) + u
+
+
+def in_floats(u: float, v: float, drive: int) -> tuple[float, float]:
+    u = u * 2730 / 4096 + (drive << 6)
+    return u, v * 3277 / 4096 + u
+
+
+def test_a_float_model_is_told_from_the_fixed_point_one() -> None:
+    right = ran(on_the_chip)
+    assert any(map(any, right["spikes"]))
+    assert fixed_point.judge(right) == (True, "spikes, u and v are those of the chip's arithmetic, PyLif")
+    assert fixed_point.judge(ran(in_floats))[1].startswith("Lava does not compute in fixed point: membrane of step 2")
+    for name in ("spikes", "current", "membrane"):
+        wrong = ran(on_the_chip)
+        wrong[name][-1][1] += 1
+        assert fixed_point.judge(wrong)[1].startswith(f"Lava does not compute in fixed point: {name} of step 11")
+    assert fixed_point.judge({**right, "spikes": []})[0] is False
+    assert fixed_point.judge({})[1].startswith("its self-test does not tell current")
 
 
 @pytest.mark.parametrize("backend", [LavaSimulator, NetxSimulator])

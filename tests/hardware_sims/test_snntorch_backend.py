@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from snn_export.explanations import lookup
 from snn_export.export import interpreter, nir_io
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
@@ -29,7 +28,6 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.hardware_sims.snntorch.simulator import SnnTorchSimulator
 from snn_export.hardware_sims.student.simulator import StudentSimulator
 from snn_export.hardware_sims.trace import Trace
-from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.spec import EncoderSpec, NeuronSpec
@@ -44,7 +42,7 @@ from tests.networks import (
     residual_net,
     uniform,
 )
-from tests.torch_graphs import everything, graph_of, with_spec
+from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, refusals, with_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -222,24 +220,13 @@ def test_samples_do_not_hear_each_other(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
     deployment = quantised(read(conv_net(), (2, 9, 7)))
     inputs = uniform(np.random.default_rng(0), 12, 2, 9, 7)
-    trace, arbiter = run(deployment, inputs), interpreter.run(deployment, inputs)
-    for name, activity in arbiter.items():
-        np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes)
-        np.testing.assert_allclose(trace.layers[name].membrane, activity.membrane, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(trace.layers[name].current, activity.current, rtol=1e-4, atol=1e-4)
+    trace = assert_runs_its_integers(SnnTorchSimulator(), deployment, inputs)
     assert "no truncation" in trace.provenance["snntorch state"]
     assert "snntorch state" not in run(read(conv_net(), (2, 9, 7)), inputs).provenance
 
 
 def codes(deployment: Deployment) -> list[tuple[str, str]]:
-    backend = SnnTorchSimulator()
-    found = [(item.code, item.where) for item in backend.check(deployment)]
-    with pytest.raises(UserError) as caught:
-        backend.compile(deployment)
-    assert [item.code for item in caught.value.diagnostics] == [code for code, _ in found]
-    for code, _ in found:
-        assert lookup.page(code).startswith(f"# {code} ")
-    return found
+    return refusals(SnnTorchSimulator(), deployment)
 
 
 def test_what_snntorchs_neurons_cannot_do_is_refused_all_at_once() -> None:

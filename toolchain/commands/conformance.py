@@ -119,16 +119,10 @@ def _told(simulator: Simulator, checks: Sequence[Check], teller: ConsoleTeller) 
 def _write(matrix: Matrix, path: Path, code: int) -> None:
     """JSON or Markdown by the ending; the file appears complete or not at all."""
     import json
-    import os
 
     from snn_export.commands.conformance_matrix import markdown
+    from snn_export.reporting.json_file import write_text
 
     text = markdown(matrix) if path.suffix == ".md" else json.dumps(matrix.as_dict(code), indent=2, sort_keys=True) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text)
     click.echo(f"written: {path}", err=True)
