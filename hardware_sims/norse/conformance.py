@@ -7,5 +7,5 @@ from collections.abc import Mapping
 from snn_export.hardware_sims.conformance.resets import LATE
 
 EXPECTED_FAILURES: Mapping[str, str] = dict.fromkeys(
-    LATE, "SNX435: Norse resets in the step of the spike, to zero or by one subtraction"
+    LATE, "SNX294: Norse resets in the step of the spike, to zero or by one subtraction"
 )

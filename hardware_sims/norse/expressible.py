@@ -71,7 +71,7 @@ def findings(deployment: Deployment) -> list[Diagnostic]:
         found += _resets(name, spec)
     if deployment.quantised and deployment.host_synapses:
         found.append(Diagnostic(
-            "SNX436", "the host turns inputs into integer biases", where="contract.encoder",
+            "SNX295", "the host turns inputs into integer biases", where="contract.encoder",
             why="this backend computes integers in float32 neurons, which have no host and no bias registers",
             fix="run the float deployment it came from, or run this one on reference or loihi",
         ))  # fmt: skip
@@ -89,7 +89,7 @@ def _resets(name: str, spec: NeuronSpec) -> Iterator[Diagnostic]:
         return
     how = f", {spec.reset_delay} step late" if spec.reset_delay else " as snnTorch 1.0.0 does, twice above twice the threshold"
     yield Diagnostic(
-        "SNX435", f"{name} resets by {spec.reset!r}{how}", where=name,
+        "SNX294", f"{name} resets by {spec.reset!r}{how}", where=name,
         why="Norse resets in the step of the spike, to zero or by one subtraction",
         fix="train with reset_delay=False and a reset to zero, or run the network on student, snntorch or reference",
     )  # fmt: skip

@@ -63,7 +63,7 @@ class NorseSimulator:
         return list(findings())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
-        """The graph's own faults; SNX435 a reset and SNX436 an encoder that Norse cannot have."""
+        """The graph's own faults; SNX294 a reset and SNX295 an encoder that Norse cannot have."""
         return expressible.findings(deployment)
 
     def mapping(self, deployment: Deployment) -> dict[str, LayerMapping]:

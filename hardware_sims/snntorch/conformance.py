@@ -8,7 +8,7 @@ from snn_export.hardware_sims.conformance.resets import SUBTRACTING
 
 EXPECTED_FAILURES: Mapping[str, str] = {
     **dict.fromkeys(
-        SUBTRACTING, "SNX431: snnTorch 1.0.0 subtracts a second time where a membrane stands above twice the threshold"
+        SUBTRACTING, "SNX290: snnTorch 1.0.0 subtracts a second time where a membrane stands above twice the threshold"
     ),
-    "leak.resting_potential_of_a_cubalif": "SNX433: snnTorch's Synaptic adds nothing to its membrane but the current",
+    "leak.resting_potential_of_a_cubalif": "SNX292: snnTorch's Synaptic adds nothing to its membrane but the current",
 }

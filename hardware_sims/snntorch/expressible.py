@@ -104,7 +104,7 @@ def _inputs(deployment: Deployment) -> Iterator[Diagnostic]:
             yield from diagnostics_of(lambda c=connection: least_delay(deployment.graph, c, deployment.contract.dt))  # type: ignore[misc]
     if deployment.quantised and deployment.host_synapses:
         yield Diagnostic(
-            "SNX434", "the host turns inputs into integer biases", where="contract.encoder",
+            "SNX293", "the host turns inputs into integer biases", where="contract.encoder",
             why="this backend computes integers in float32 neurons, which have no host and no bias registers",
             fix="run the float deployment it came from, or run this one on reference or loihi",
         )  # fmt: skip
@@ -116,13 +116,13 @@ def _population(deployment: Deployment, name: str) -> Iterator[Diagnostic]:
         yield _no_neuron(name, spec)
     if spec.spiking and spec.reset == "zero" and not spec.reset_delay and np.any(threshold_array(node) < 0):
         yield Diagnostic(
-            "SNX432", f"{name} has a negative threshold", where=name,
+            "SNX291", f"{name} has a negative threshold", where=name,
             why="snnTorch takes a membrane above its threshold for one that has just fired, and zero is above it",
             fix="use a threshold of 0 or more, or run the network on reference",
         )  # fmt: skip
     if filtered(spec) and np.any(membrane_bias(deployment, name)):
         yield Diagnostic(
-            "SNX433", f"v_leak of {name} is not zero, and its current is filtered", where=name,
+            "SNX292", f"v_leak of {name} is not zero, and its current is filtered", where=name,
             why="snnTorch's Synaptic adds nothing to its membrane but the current",
             fix="shift the threshold and the bias so that v_leak is zero, or run the network on reference or norse",
         )  # fmt: skip
@@ -143,7 +143,7 @@ def _no_neuron(name: str, spec: NeuronSpec) -> Diagnostic:
             "snnTorch's Synaptic clears the input too when it resets to zero one step late",
             "set clears_input, or drop the filter",
         )
-    return Diagnostic("SNX431", what, where=name, why=why, fix=fix)
+    return Diagnostic("SNX290", what, where=name, why=why, fix=fix)
 
 
 def mapping(deployment: Deployment) -> dict[str, LayerMapping]:

@@ -17,7 +17,7 @@ _WAYS: tuple[tuple[str, Sequence[Law], str, str], ...] = (
     ),
     (
         "late reset", LATE, "one step late, to zero or by subtraction, in all four neurons; all but Leaky clear the input too",
-        "snnTorch's default, reset_delay=True, is exported as it is; chips, Lava and Norse refuse it (SNX203, SNX435)",
+        "snnTorch's default, reset_delay=True, is exported as it is; chips, Lava and Norse refuse it (SNX203, SNX294)",
     ),
     (
         "RSynaptic", DROPPED, "resets late although reset_delay=False",

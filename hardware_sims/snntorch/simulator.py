@@ -51,7 +51,7 @@ class SnnTorchSimulator:
         return list(findings())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
-        """The graph's own faults; SNX431 a reset, SNX432 a threshold, SNX433 a leak, SNX434 an encoder it cannot have."""
+        """The graph's own faults; SNX290 a reset, SNX291 a threshold, SNX292 a leak, SNX293 an encoder it cannot have."""
         return expressible.findings(deployment)
 
     def mapping(self, deployment: Deployment) -> dict[str, LayerMapping]:

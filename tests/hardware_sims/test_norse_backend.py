@@ -236,7 +236,7 @@ def codes(deployment: Deployment) -> list[tuple[str, str]]:
 
 def test_resets_norse_does_not_have_are_refused_all_at_once() -> None:
     deployment = read(dense_net(), (4,))
-    both = [("SNX435", "lif1"), ("SNX435", "lif2")]
+    both = [("SNX294", "lif1"), ("SNX294", "lif2")]
     assert codes(with_spec(deployment, reset_delay=1)) == both
     assert codes(with_spec(deployment, reset="subtract", double_to_refire=True)) == both
     assert kinds(with_spec(deployment, reset_delay=1))["lif1"] == "unsupported"
@@ -246,7 +246,7 @@ def test_resets_norse_does_not_have_are_refused_all_at_once() -> None:
 
 
 def test_inputs_a_host_turns_into_biases_are_refused() -> None:
-    assert codes(quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX436", "contract.encoder")]
+    assert codes(quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX295", "contract.encoder")]
 
 
 def test_a_graph_that_cannot_be_read_is_a_finding() -> None:

@@ -234,17 +234,17 @@ def test_what_snntorchs_neurons_cannot_do_is_refused_all_at_once() -> None:
     filtered = {"hidden": with_constants(deployment.graph.nodes["hidden"], v_leak=np.full(12, 0.1))}
     filtered["rlif"] = with_constants(deployment.graph.nodes["rlif"], v_threshold=np.full(9, -0.1))
     found = codes(deployment.replace(graph=replace_nodes(deployment.graph, filtered)))
-    assert found == [("SNX433", "hidden"), ("SNX432", "rlif")]
-    both = [("SNX431", "hidden"), ("SNX431", "rlif")]
+    assert found == [("SNX292", "hidden"), ("SNX291", "rlif")]
+    both = [("SNX290", "hidden"), ("SNX290", "rlif")]
     assert codes(with_spec(deployment, reset="subtract")) == both
     assert codes(with_spec(deployment, reset_delay=2)) == both
-    assert codes(with_spec(deployment, reset_delay=1)) == [("SNX431", "hidden")]
+    assert codes(with_spec(deployment, reset_delay=1)) == [("SNX290", "hidden")]
     assert SnnTorchSimulator().mapping(with_spec(deployment, reset_delay=1))["hidden"].kind == "unsupported"
 
 
 def test_inputs_a_host_turns_into_biases_are_refused() -> None:
     deployment = quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))
-    assert codes(deployment) == [("SNX434", "contract.encoder")]
+    assert codes(deployment) == [("SNX293", "contract.encoder")]
 
 
 def test_a_graph_that_cannot_be_read_is_a_finding() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import snn_export
 from snn_export.data.registry import load_dataset
 from snn_export.models.diagnostics import UserError
+from snn_export.models.neurons.integrator import Integrator
+from snn_export.models.neurons.lif import Lif
 from snn_export.models.students.registry import build_student
+from snn_export.models.surrogates import Surrogate
 from tests.conftest import REPOSITORY
 from tests.lava_environment import require_lava
 
@@ -20,8 +25,6 @@ from tests.lava_environment import require_lava
 @pytest.fixture(scope="module")
 def network() -> nn.Sequential:
     """An untrained student with batch-norm statistics of its own: enough to fire, and quick."""
-    import torch
-
     student = build_student("convnet", seed=3, input_shape=(1, 8, 8), classes=10, width=4)
     student.train()
     with torch.no_grad():
@@ -119,3 +122,17 @@ def test_the_readme_does_what_it_says(network: nn.Sequential, tmp_path: Path, mo
     assert names["r"].passed
     assert (tmp_path / "net.nir").is_file()
     assert (tmp_path / "net.contract.json").is_file()
+
+
+def test_a_network_that_a_target_cannot_express_ends_with_3_not_as_a_broken_backend() -> None:
+    """snnTorch has no neuron that subtracts once: refused with SNX290, and the pair is not blamed on the backend."""
+    torch.manual_seed(0)
+    neuron = Lif(dv=1024, surrogate=Surrogate("sigmoid", 4.0), reset="subtract")
+    layers = nn.Sequential(OrderedDict(fc=nn.Linear(6, 8), lif=neuron, out=nn.Linear(8, 3), readout=Integrator()))
+    inputs = np.random.default_rng(0).uniform(0, 2, (5, 6)).astype(np.float32)
+    d = snn_export.from_snntorch(layers, (6,), 6, inputs)
+    r = snn_export.verify(d, inputs, np.zeros(5, int), reference="reference", targets=["snntorch"])
+    assert not r.passed
+    assert r.exit_code == 3
+    codes = {gate.name: gate.exit_code for gate in r.gates if "SNX290" in gate.detail}
+    assert codes == {"snntorch runs": 3, "snntorch equals reference up to rounding": 3}

@@ -80,7 +80,7 @@ def test_a_backend_says_what_it_computes_with_and_what_it_cannot(capsys: pytest.
     assert (backends["onnxruntime"]["floats"], backends["onnxruntime"]["integers"]) == ("float32", "loihi_integer")
     assert {name for name in registry.BUILT_IN if backends[name]["isolated"]} >= {"lava", "netx"}
     (late,) = backends["norse"]["cannot"]
-    assert late["reason"].startswith("SNX435") and "reset.delayed_to_zero" in late["checks"]
+    assert late["reason"].startswith("SNX294") and "reset.delayed_to_zero" in late["checks"]
     assert len(backends["snntorch"]["cannot"]) == 2
     assert [len(group["checks"]) for group in backends["onnxruntime"]["cannot_on_integers"]] == [5]
     assert backends["snntorch"]["versions"]["snntorch"]

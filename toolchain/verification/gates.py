@@ -39,10 +39,10 @@ def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Compar
     """All gates, those about coverage first."""
     gates = [_everything_compared(comparisons), *_backends(ladder), *_something_fired(ladder, comparisons)]
     demanded = [pair for pair in criteria.exact if pair not in {(link.reference, link.target) for link, _ in ladder.links}]
-    gates += [_agreement(reference, target, comparisons, exact=True) for reference, target in demanded]
+    gates += [_agreement(reference, target, comparisons, ladder, exact=True) for reference, target in demanded]
     for link, _ in ladder.links:
         if link.kind != "approximate":
-            gates.append(_agreement(link.reference, link.target, comparisons, exact=link.kind == "exact"))
+            gates.append(_agreement(link.reference, link.target, comparisons, ladder, exact=link.kind == "exact"))
             continue
         comparison = _find(link.reference, link.target, comparisons)
         if comparison is not None and comparison.verdict in ("WITHIN", "DRIFT"):
@@ -129,7 +129,7 @@ def _find(reference: str, target: str, comparisons: tuple[Comparison, ...]) -> C
     return next((c for c in comparisons if (c.reference, c.target) == (reference, target)), None)
 
 
-def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...], exact: bool) -> Gate:
+def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...], ladder: LadderResult, *, exact: bool) -> Gate:
     found = _find(reference, target, comparisons)
     allowed = ("EXACT",) if exact else ("EXACT", "TIE")
     name = f"{target} equals {reference}" + (" bit for bit" if exact else " up to rounding")
@@ -149,9 +149,9 @@ def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...],
     measured = f"{formatting.count(spikes)} spikes, {formatting.count(membranes)} membranes"
     if exact:
         measured += f", {formatting.count(currents)} currents"
-    code = {"NOT_COMPARED": EXIT_NOTHING_COMPARED, "ERROR": EXIT_BACKEND, "UNAVAILABLE": EXIT_BACKEND}.get(
-        found.verdict, EXIT_GATE
-    )
+    code = {
+        "NOT_COMPARED": EXIT_NOTHING_COMPARED, "ERROR": _cause(reference, target, ladder), "UNAVAILABLE": EXIT_BACKEND
+    }.get(found.verdict, EXIT_GATE)  # fmt: skip
     return Gate(
         name=name,
         required=required,
@@ -160,6 +160,12 @@ def _agreement(reference: str, target: str, comparisons: tuple[Comparison, ...],
         exit_code=code,
         detail="" if found.verdict in allowed else found.message,
     )
+
+
+def _cause(reference: str, target: str, ladder: LadderResult) -> int:
+    """Exit code of a pair that could not be run: that of what stopped it, e.g. 3 where a backend cannot express the network."""
+    failed = [result for name in (reference, target) if (result := ladder.find(name)) is not None and result.status == "ERROR"]
+    return worst_exit_code([finding.exit_code for result in failed for finding in result.findings]) or EXIT_BACKEND
 
 
 def _drift(comparison: Comparison, tolerance: Tolerance) -> Gate:
