@@ -63,6 +63,22 @@ class IntegerPopulation:
         return 1.0 / state_units(self.scale)
 
 
+@dataclass(frozen=True)
+class Firing:
+    """How a neuron of some package fires otherwise than the contract says; see ``export/deviation.py``.
+
+    Attributes:
+        at_threshold: s = v >= theta in place of v > theta.
+        several: as many spikes in one step as its membrane holds thresholds, n = floor(v / theta) where v >= theta, or, above
+            the threshold only, ceil(v / theta) - 1; a subtraction takes n theta.
+        floor: the membrane is clipped from below here, after its reset; real units, None for no limit.
+    """
+
+    at_threshold: bool = False
+    several: bool = False
+    floor: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Deployment:
     """An immutable network ready to be run, compared or compiled. Passes return a new one.
@@ -73,6 +89,8 @@ class Deployment:
         synapses, populations: the authoritative integers, by node name; both empty while the parameters are floats.
         fold_magnitude: per weight node, (out,): sum of the absolute values that folding batch-norm added into the bias. The
             forward error bound of a float comparison needs it, because the folded bias no longer shows what cancelled.
+        firing: by population, how it fires otherwise than the contract says. Empty but in networks that
+            :func:`snn_export.export.deviation.deviating` made for the interpreter; no file holds it.
     """
 
     graph: nir.NIRGraph
@@ -80,6 +98,7 @@ class Deployment:
     synapses: Mapping[str, IntegerSynapse] = field(default_factory=lambda: MappingProxyType({}))
     populations: Mapping[str, IntegerPopulation] = field(default_factory=lambda: MappingProxyType({}))
     fold_magnitude: Mapping[str, NDArray[np.float64]] = field(default_factory=lambda: MappingProxyType({}))
+    firing: Mapping[str, Firing] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def quantised(self) -> bool:

@@ -9,7 +9,7 @@ that hear each other are stepped together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import nir
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import encoding
-from snn_export.export.deployment import Deployment, integer_parameters, not_quantised
+from snn_export.export.deployment import Deployment, Firing, integer_parameters, not_quantised
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
 from snn_export.export.graph import Connection, delay_steps, weight_array
 from snn_export.export.linear import apply
@@ -28,7 +28,8 @@ from snn_export.models.spec import SAME_STEP_RESET, NeuronSpec
 Array = NDArray[Any]
 Numbers = Literal["float64", "int64"]
 Step = Callable[[Array, Array, Array], tuple[Array, Array, Array, int]]
-"""(u, v, drive) of one step -> (u, v, spikes, overflows)."""
+"""(u, v, drive) of one step -> (u, v, spikes, overflows); spikes are boolean, or counts of a neuron that emits several."""
+CANONICAL = Firing()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,19 @@ class Activity:
     """What one population did. All arrays (T, B, *features); u and v as they stand after the step's reset.
 
     Float runs are in real units; integer runs in membrane units (1.0 real = 64 scale).
+    ``several``: spikes per step, float64, of a neuron that emits more than one; None where ``spikes`` says it all.
     """
 
     spikes: NDArray[np.bool_]
     current: Array
     membrane: Array
     overflows: int = 0
+    several: NDArray[np.float64] | None = None
+
+    @property
+    def sent(self) -> Array:
+        """What the next layers receive."""
+        return self.spikes if self.several is None else self.several
 
 
 def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> dict[str, Activity]:
@@ -64,7 +72,7 @@ def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> 
             found = {stage[0]: run_population(deployment, stage[0], signals, numbers, host.get(stage[0]))}
         for name, activity in found.items():
             result[name] = activity
-            signals[name] = activity.spikes.astype(np.int64 if integer else np.float64)
+            signals[name] = activity.sent.astype(np.int64 if integer else np.float64)
     return result
 
 
@@ -235,8 +243,8 @@ class _Recorder:
         shape = (batch, *deployment.shapes[name])
         self.spec: NeuronSpec = deployment.contract.neurons[name]
         self.u, self.v = np.zeros(shape, dtype), np.zeros(shape, dtype)
-        steps = deployment.contract.steps
-        self.spikes = np.zeros((steps, *shape), bool)
+        steps, several = deployment.contract.steps, deployment.firing.get(name, CANONICAL).several
+        self.spikes = np.zeros((steps, *shape), np.float64 if several else bool)
         self.currents, self.membranes = np.zeros((steps, *shape), dtype), np.zeros((steps, *shape), dtype)
         self.overflows = 0
 
@@ -251,9 +259,9 @@ class _Recorder:
 
     def activity(self, unit: float) -> Activity:
         """The history, states times ``unit``."""
-        if unit == 1.0:
-            return Activity(self.spikes, self.currents, self.membranes, self.overflows)
-        return Activity(self.spikes, self.currents * unit, self.membranes * unit, self.overflows)
+        several = None if self.spikes.dtype == bool else self.spikes
+        currents, membranes = (self.currents, self.membranes) if unit == 1.0 else (self.currents * unit, self.membranes * unit)
+        return Activity(self.spikes > 0, currents, membranes, self.overflows, several)
 
 
 def _unit(deployment: Deployment, name: str, numbers: Numbers) -> float:
@@ -273,15 +281,28 @@ def _float_step(deployment: Deployment, name: str) -> Step:
     current_gain, membrane_gain = input_gains(deployment, name)
     leak = membrane_bias(deployment, name)
     threshold = np.broadcast_to(threshold_array(node), deployment.shapes[name])
+    advance = _equations(name, spec, deployment.firing.get(name, CANONICAL), membrane_gain, leak, threshold)
+
+    def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
+        return advance(u, v, current_gain * x)
+
+    return step
+
+
+def _equations(name: str, spec: NeuronSpec, firing: Firing, gain: Array | float, bias: Array | float, threshold: Array) -> Step:
+    """One step in floats on an input in units of u, with the reset in the step of the spike or in the one after it."""
     late = _late_step(name, spec) if spec.spiking and spec.reset_delay and spec.reset != "none" else None
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
-        u, after = arithmetic.canonical_step(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak)
-        return u, *_float_reset(spec, v, after, threshold), 0
+        u, after = arithmetic.canonical_step(u, v, x, spec.alpha, spec.beta, gain, bias)
+        return u, *_float_reset(spec, firing, v, after, threshold), 0
 
     def late_step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
-        u, v = equations(u, v, current_gain * x, spec.alpha, spec.beta, membrane_gain, leak, threshold)
-        return u, v, arithmetic.fires(v, threshold), 0
+        before = _spikes(firing, v, threshold)
+        taken = before if spec.reset == "subtract" else before > 0
+        u, v = equations(u, v, x, spec.alpha, spec.beta, gain, bias, threshold, taken)
+        v = v if firing.floor is None else np.maximum(v, firing.floor)
+        return u, v, _spikes(firing, v, threshold), 0
 
     if late is None:
         return step
@@ -307,32 +328,43 @@ def _late_step(name: str, spec: NeuronSpec) -> Callable[..., tuple[Array, Array]
 def _float_step_on_integers(deployment: Deployment, name: str, host: Array | None) -> Step:
     spec, population = deployment.contract.neurons[name], deployment.populations[name]
     finding = spec.reset_finding(name)
-    if finding is not None and (spec.reset_delay or spec.double_to_refire):
+    if finding is not None and (spec.reset_delay or spec.double_to_refire) and name not in deployment.firing:
         raise UserError.from_diagnostics((finding,))
     bias = deployment.bias(name) + (0 if host is None else host)
     threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
+    firing = deployment.firing.get(name, CANONICAL)
+    if firing.floor is not None:  # stated in the units of the grid, as everything is that a backend of floats is told
+        firing = replace(firing, floor=firing.floor * (1 << arithmetic.STATE_SHIFT))
+    advance = _equations(name, spec, firing, 1.0, bias, threshold)
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
-        shifted = (x << arithmetic.STATE_SHIFT).astype(np.float64)
-        u, after = arithmetic.canonical_step(u, v, shifted, spec.alpha, spec.beta, 1.0, bias)
-        return u, *_float_reset(spec, v, after, threshold), 0
+        return advance(u, v, (x << arithmetic.STATE_SHIFT).astype(np.float64))
 
     return step
 
 
-def _float_reset(spec: NeuronSpec, before: Array, v: Array, threshold: Array) -> tuple[Array, Array]:
+def _float_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, threshold: Array) -> tuple[Array, Array]:
     """Membrane after the reset of the same step, and spikes. before: the membrane the last step left; v: as integrated."""
     if not spec.spiking:
         return v, np.zeros(v.shape, bool)
     if spec.double_to_refire:
         v, fired = arithmetic.reset_by_double_subtraction(before, v, threshold)
         return v, fired
-    fired = arithmetic.fires(v, threshold)
+    fired = _spikes(firing, v, threshold)
     if spec.reset == "zero":
-        v = arithmetic.reset_to_zero(v, fired)
+        v = arithmetic.reset_to_zero(v, fired > 0)
     elif spec.reset == "subtract":
         v = arithmetic.reset_by_subtraction(v, fired, threshold)
-    return v, fired
+    return v if firing.floor is None else np.maximum(v, firing.floor), fired
+
+
+def _spikes(firing: Firing, v: Array, threshold: Array) -> Array:
+    """Spikes of a membrane: boolean, or how many."""
+    if firing.several:
+        held: Array = arithmetic.thresholds_held(v, threshold, firing.at_threshold)
+        return held
+    found: Array = arithmetic.fires_from(v, threshold) if firing.at_threshold else arithmetic.fires(v, threshold)
+    return found
 
 
 def _integer_step(deployment: Deployment, name: str, host: Array | None) -> Step:

@@ -68,6 +68,8 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
         UserError: SNX123 where it cannot be written there.
     """
     target = Path(path)
+    if deployment.firing:
+        raise ValueError("a network with the deviations of a backend is for the interpreter; write the one it was made from")
     for name in deployment.graph.nodes:
         if "/" in name or name in ("", "."):
             raise _unwritable(target, f"the node name {name!r} would be a path inside the file")

@@ -70,16 +70,16 @@ def explain(
     signals: dict[str, NDArray[np.float64]] = {
         name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)
     }
-    signals |= {name: np.asarray(recorded.spikes, np.float64) for name, recorded in run.items()}
+    signals |= {name: _sent(recorded) for name, recorded in run.items()}
     for name in deployment.layers:  # those the run does not know, such as relays that a pass put in
         if name not in signals:
-            signals[name] = interpreter.run_population(deployment, name, signals).spikes.astype(np.float64)
+            signals[name] = interpreter.run_population(deployment, name, signals).sent.astype(np.float64)
     found = {}
     for name, recorded in run.items():
         expected = interpreter.run_population(deployment, name, signals)
         # The interpreter rounds too, in float64.
         bound = interpreter.error_bound(deployment, name, signals, unit_roundoff) * (1.0 + FLOAT64_ROUNDOFF / unit_roundoff)
-        flips = expected.spikes != recorded.spikes
+        flips = expected.sent != _sent(recorded)
         diverged = np.logical_or.accumulate(flips, axis=0)
         first = flips.copy()
         first[1:] &= ~diverged[:-1]
@@ -89,15 +89,26 @@ def explain(
     return found
 
 
+def _sent(recorded: Recorded) -> NDArray[np.float64]:
+    """Spikes per step as the next layers receive them."""
+    several = getattr(recorded, "several", None)
+    return np.asarray(recorded.spikes if several is None else several, np.float64)
+
+
 def _near_threshold(
-    deployment: Deployment, name: str, recorded: Recorded, expected: Recorded, bound: NDArray[np.float64]
+    deployment: Deployment, name: str, recorded: Recorded, expected: interpreter.Activity, bound: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Where a flip lies within the bound of what was compared; (T, B, *features).
 
     The side that stayed silent was not reset: its membrane is what was compared with the threshold. A neuron that must pass
-    twice its threshold after a membrane above it compares twice, and either comparison may have been the close one.
+    twice its threshold after a membrane above it compares twice, and either comparison may have been the close one. Of several
+    spikes in a step, a flip is one more or one fewer: every multiple of the threshold is compared with.
     """
     threshold = threshold_array(deployment.graph.nodes[name])
+    if expected.several is not None:
+        integrated = expected.membrane + expected.several * threshold  # as compared: a subtraction took what was sent
+        nearest = np.maximum(np.round(integrated / threshold), 1.0) * threshold
+        return np.asarray(np.abs(integrated - nearest) <= bound)
     silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
     if not deployment.contract.neurons[name].double_to_refire:
         return np.asarray(np.abs(silent - threshold) <= bound)

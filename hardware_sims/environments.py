@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snn_export.models.diagnostics import UserError
+from snn_export.models.diagnostics import Diagnostic, UserError
 
 STAMP = "snn-export-environment.json"
 LOCK_LIMIT = 1800.0
@@ -42,6 +42,8 @@ class Environment:
         megabytes: disk space it takes once it is installed.
         disk_bytes: free space asked for before the start.
         time_limit: seconds per step of the installation.
+        licence: of the package, as it names it itself.
+        restriction: what the licence asks of its user beyond the usual open source terms; installing then needs a consent.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Environment:
     megabytes: int = 0
     disk_bytes: int = 1 << 30
     time_limit: float = 1800.0
+    licence: str = ""
+    restriction: str = ""
 
     @property
     def requirements(self) -> Path:
@@ -83,6 +87,10 @@ class Environment:
 # lava-nc 0.10.0 and lava-dl 0.6.0 declare Python < 3.11 and run on later ones; NumPy < 2 has no wheels from 3.13 on.
 _LAVA_PIP = ("--no-deps", "--ignore-requires-python", "--only-binary", ":all:")
 
+_PIP = ("--no-deps", "--only-binary", ":all:")
+_PYTHON = ((3, 11), (3, 13))
+"""For which the pinned packages have wheels."""
+
 BUILT_IN: Mapping[str, Environment] = {
     "lava": Environment(
         "lava",
@@ -90,6 +98,7 @@ BUILT_IN: Mapping[str, Environment] = {
         pip_arguments=_LAVA_PIP,
         python=((3, 11), (3, 13)),
         megabytes=280,
+        licence="BSD-3-Clause and LGPL-2.1-or-later",
     ),
     "netx": Environment(
         "netx",
@@ -97,6 +106,39 @@ BUILT_IN: Mapping[str, Environment] = {
         pip_arguments=_LAVA_PIP,
         python=((3, 11), (3, 13)),
         megabytes=450,
+        licence="BSD-3-Clause and LGPL-2.1-or-later",
+    ),
+    "nengo_loihi": Environment(
+        "nengo_loihi",
+        Path(__file__).parent / "nengo_loihi",
+        pip_arguments=_PIP,
+        python=_PYTHON,
+        megabytes=260,
+        licence="Apache-2.0 (nengo-loihi) and the ABR licence (nengo)",
+        restriction="nengo is free for non-commercial use only; a business needs a licence from Applied Brain Research",
+    ),
+    "sinabs": Environment(
+        "sinabs", Path(__file__).parent / "sinabs", pip_arguments=_PIP, python=_PYTHON, megabytes=900, licence="Apache-2.0"
+    ),
+    "spikingjelly": Environment(
+        "spikingjelly",
+        Path(__file__).parent / "spikingjelly",
+        pip_arguments=_PIP,
+        python=_PYTHON,
+        megabytes=890,
+        licence="Apache-2.0",
+    ),
+    "spyx": Environment(
+        "spyx", Path(__file__).parent / "spyx", pip_arguments=_PIP, python=_PYTHON, megabytes=400, licence="MIT"
+    ),
+    "rockpool": Environment(
+        "rockpool",
+        Path(__file__).parent / "rockpool",
+        pip_arguments=_PIP,
+        python=_PYTHON,
+        megabytes=900,
+        licence="AGPL-3.0",
+        restriction="AGPL-3.0: what is built on it and offered to others, also as a service, has to come with its source",
     ),
 }
 
@@ -186,8 +228,25 @@ def versions(name: str) -> dict[str, str]:
     return dict(_read_stamp(environment(name)) or {})
 
 
+def consent_finding(name: str) -> Diagnostic | None:
+    """What a user has to accept before a backend is installed; None where its licence asks nothing unusual."""
+    recipe = environment(name)
+    if not recipe.restriction:
+        return None
+    return Diagnostic(
+        "SNX427", f"{name} is under {recipe.licence}", where="backends install", why=recipe.restriction,
+        fix=f"read the licence; where it allows what you do: snn-export backends install {name} --accept-licence {name}",
+    )  # fmt: skip
+
+
 def install(
-    name: str, progress: Callable[[str], None], log_path: Path | None = None, run: Runner | None = None, *, force: bool = False
+    name: str,
+    progress: Callable[[str], None],
+    log_path: Path | None = None,
+    run: Runner | None = None,
+    *,
+    force: bool = False,
+    licence_accepted: bool = False,
 ) -> Installed:
     """Make a backend's environment unless it is there. Safe to call twice, and from two processes at once.
 
@@ -197,9 +256,10 @@ def install(
         log_path: pip's output; by default beside the environment.
         run: replaces the command runner, for tests.
         force: make it anew even where it is complete, to repair a damaged one.
+        licence_accepted: the user has accepted the licence; asked for where :func:`consent_finding` finds something.
 
     Raises:
-        UserError: SNX410 to SNX419; each names the log where there is one.
+        UserError: SNX410 to SNX419; each names the log where there is one. SNX427 for a licence that was not accepted.
     """
     started, recipe, runner = time.monotonic(), environment(name), run or run_logged
     if os.environ.get(override_variable(name)):
@@ -211,6 +271,9 @@ def install(
         if known is not None:
             progress(f"the {name} environment is complete: nothing to do")
             return Installed(_python_of(recipe), False, time.monotonic() - started, known)
+        asked = None if licence_accepted else consent_finding(name)
+        if asked is not None:
+            raise UserError.from_diagnostics((asked,))
         _check_python(recipe)
         _check_disk(recipe)
         found = _make(recipe, progress, log, runner)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
+
+from snn_export.export.deployment import Deployment
 
 MappingKind = Literal["native", "rewritten", "emulated", "unsupported"]
 KINDS: tuple[MappingKind, ...] = ("native", "rewritten", "emulated", "unsupported")
@@ -22,6 +24,15 @@ class LayerMapping:
 
     kind: MappingKind
     why: str = ""
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A backend that says, node by node, how it carries a network."""
+
+    def mapping(self, deployment: Deployment) -> Mapping[str, LayerMapping]:
+        """By node of the graph, but for its input and output."""
+        ...
 
 
 def provenance_of(mapping: Mapping[str, LayerMapping]) -> str:

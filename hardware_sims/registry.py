@@ -30,6 +30,11 @@ BUILT_IN: Mapping[str, str] = {
     "netx": "snn_export.hardware_sims.netx.simulator:NetxSimulator",
     "snntorch": "snn_export.hardware_sims.snntorch.simulator:SnnTorchSimulator",
     "norse": "snn_export.hardware_sims.norse.simulator:NorseSimulator",
+    "nengo_loihi": "snn_export.hardware_sims.nengo_loihi.simulator:NengoLoihiSimulator",
+    "sinabs": "snn_export.hardware_sims.sinabs.simulator:SinabsSimulator",
+    "spikingjelly": "snn_export.hardware_sims.spikingjelly.simulator:SpikingJellySimulator",
+    "spyx": "snn_export.hardware_sims.spyx.simulator:SpyxSimulator",
+    "rockpool": "snn_export.hardware_sims.rockpool.simulator:RockpoolSimulator",
     "onnxruntime": "snn_export.hardware_sims.onnxruntime.simulator:OnnxRuntimeSimulator",
 }
 

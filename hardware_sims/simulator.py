@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
+from snn_export.export.deviation import Deviation
 from snn_export.hardware_sims.trace import Record, Trace
 from snn_export.models.diagnostics import Diagnostic
 
@@ -56,7 +57,8 @@ class Simulator(Protocol):
 
     What it cannot do it may state as an attribute ``expected_failures``, a mapping from the name of a conformance check to a
     reason, and ``expected_failures_on_integers`` where its capabilities name another arithmetic for those; see
-    :mod:`snn_export.hardware_sims.conformance.kit`. What it imports it may name as ``packages``, names of distributions, so that
+    :mod:`snn_export.hardware_sims.conformance.kit`. What its neurons do otherwise than the contract a method ``deviations`` may
+    declare, see :class:`Deviating`. What it imports it may name as ``packages``, names of distributions, so that
     ``snn-export targets`` can tell without importing them whether they are there. A method ``self_test`` finds out whether
     those behave as its code takes them to; see :mod:`snn_export.hardware_sims.self_test`.
     """
@@ -81,6 +83,15 @@ class Simulator(Protocol):
 
     def run(self, program: Any, inputs: NDArray[Any], record: Collection[Record]) -> Trace:
         """Run a program."""
+        ...
+
+
+@runtime_checkable
+class Deviating(Protocol):
+    """A backend whose neurons do something else than the contract on some networks, and that says what."""
+
+    def deviations(self, deployment: Deployment) -> Mapping[str, Deviation]:
+        """By population; empty where it does as the contract says. Asked only where ``check`` finds nothing."""
         ...
 
 

@@ -32,7 +32,7 @@ CHUNK = 128
 
 
 class Fired(NamedTuple):
-    """One step of a population, each (B, *features): spikes 0 or 1; u and v after the step, v in real units."""
+    """One step of a population, each (B, *features): spikes 0, 1 or more; u and v after the step, v in real units."""
 
     spikes: Tensor
     current: Tensor
@@ -138,8 +138,9 @@ def run(program: TorchProgram, backend: str, inputs: NDArray[np.generic], record
         currents = currents * np.asarray(program.current_units.get(name, 1.0), np.float32)
         if given.quantised:
             currents, membranes = _real_units(given, name, currents), membranes / np.float32(given.populations[name].scale)
-        joined[name] = (spikes > 0, membranes)
-        layers[name] = layer_trace(spikes > 0, membranes, currents, record, latency=contract.latency[name])
+        joined[name] = (spikes, membranes)
+        several = spikes if spikes.max(initial=0) > 1 else None
+        layers[name] = layer_trace(spikes > 0, membranes, currents, record, latency=contract.latency[name], several=several)
     readout, predictions, ties = read_out(contract.readout, *joined[contract.readout.node])
     return Trace(backend, layers, readout, predictions, ties, dict(program.provenance))
 

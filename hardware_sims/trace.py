@@ -32,6 +32,7 @@ class LayerTrace:
         unit: real value of 1 in membrane and current; 1.0 for float backends.
         overflows: wraps of u and saturations of v, summed over time, batch and neurons; None where the backend cannot tell.
         latency: steps removed to reach local time.
+        several: (T, B, *features) float64, spikes per step of neurons that emit more than one; None where ``spikes`` says it all.
     """
 
     counts: NDArray[np.int64]
@@ -41,6 +42,7 @@ class LayerTrace:
     unit: float = 1.0
     overflows: int | None = 0
     latency: int = 0
+    several: NDArray[np.float64] | None = None
 
     @property
     def integer(self) -> bool:
@@ -83,10 +85,12 @@ def layer_trace(
     unit: float = 1.0,
     overflows: int | None = 0,
     latency: int = 0,
+    several: NDArray[Any] | None = None,
 ) -> LayerTrace:
-    """A LayerTrace that keeps only what was asked for; counts are always kept."""
+    """A LayerTrace that keeps only what was asked for; counts are always kept, and count every spike of ``several``."""
     return LayerTrace(
-        counts=spikes.sum(axis=0, dtype=np.int64),
+        counts=(spikes if several is None else several).sum(axis=0, dtype=np.int64),
+        several=None if several is None or "spikes" not in record else several.astype(np.float64),
         spikes=spikes if "spikes" in record else None,
         membrane=membrane if "membrane" in record else None,
         current=current if "current" in record else None,

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,15 +41,14 @@ _BOOTSTRAP = Path(__file__).with_name("worker_bootstrap.py")
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class WorkerCall:
-    """One run of a worker.
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A worker to start.
 
     Attributes:
         backend: name, for messages.
         python: interpreter of the worker's environment.
         worker: the script.
-        request, trace: folder it reads; folder it makes (must not exist yet).
         log: file that receives its stdout and stderr.
         time_limit: seconds until it is killed.
         environment: variables set on top of a small part of this process's.
@@ -58,11 +57,21 @@ class WorkerCall:
     backend: str
     python: Path
     worker: Path
-    request: Path
-    trace: Path
     log: Path
     time_limit: float
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerCall(Worker):
+    """One run of a worker.
+
+    Attributes:
+        request, trace: folder it reads; folder it makes (must not exist yet).
+    """
+
+    request: Path
+    trace: Path
 
 
 def run_worker(call: WorkerCall, progress: Progress | None = None) -> None:
@@ -75,39 +84,47 @@ def run_worker(call: WorkerCall, progress: Progress | None = None) -> None:
     """
     prefix = f"snx{secrets.token_hex(8)}-"
     call.log.parent.mkdir(parents=True, exist_ok=True)
-    with call.log.open("wb") as log, _killed_at_exit(_start(call, prefix, log), prefix) as process:
+    arguments = (str(call.request), str(call.trace))
+    with call.log.open("wb") as log, killed_at_exit(start(call, arguments, prefix, log), prefix) as process:
         _wait(call, process, progress)
-    status = process.returncode
+    check_status(call, process.returncode)
+    if not call.trace.is_dir():
+        raise broken(call, "SNX423", "ended without an error and without a trace", last_line(call.log))
+
+
+def check_status(call: Worker, status: int) -> None:
+    """Raises BackendError for a worker that did not end well: SNX421 killed by a signal, SNX422 ended with an error."""
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        raise _broken(call, "SNX421", f"was killed by {name}", f"the kernel does so when memory runs out; {_last_line(call.log)}")
+        raise broken(call, "SNX421", f"was killed by {name}", f"the kernel does so when memory runs out; {last_line(call.log)}")
     if status > 0:
-        raise _broken(call, "SNX422", f"ended with status {status}", _last_line(call.log))
-    if not call.trace.is_dir():
-        raise _broken(call, "SNX423", "ended without an error and without a trace", _last_line(call.log))
+        raise broken(call, "SNX422", f"ended with status {status}", last_line(call.log))
 
 
-def _start(call: WorkerCall, prefix: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start(
+    call: Worker, arguments: Sequence[str], prefix: str, log: IO[bytes], pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start the worker as leader of a session of its own, so that one signal reaches all it forks."""
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
-    arguments = [str(os.getpid()), prefix, str(call.worker), str(call.request), str(call.trace)]
+    given = [str(os.getpid()), prefix, str(call.worker), *arguments]
     try:
         return subprocess.Popen(
-            [str(call.python), "-I", "-u", "-W", _QUIET, str(_BOOTSTRAP), *arguments],
+            [str(call.python), "-I", "-u", "-W", _QUIET, str(_BOOTSTRAP), *given],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**kept, "OMP_NUM_THREADS": "1", **call.environment},
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
     except OSError as error:
-        raise _broken(call, "SNX424", f"could not be started: {error.strerror}", f"its interpreter is {call.python}") from error
+        raise broken(call, "SNX424", f"could not be started: {error.strerror}", f"its interpreter is {call.python}") from error
 
 
 @contextmanager
-def _killed_at_exit(process: subprocess.Popen[bytes], prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+def killed_at_exit(process: subprocess.Popen[bytes], prefix: str) -> Iterator[subprocess.Popen[bytes]]:
     """Whatever happens inside: kill the whole process group, reap the leader, remove shared memory it left.
 
     The leader is reaped last. Until then its id cannot be given to another process, so the signal hits nobody else.
@@ -133,11 +150,11 @@ def _wait(call: WorkerCall, process: subprocess.Popen[bytes], progress: Progress
         if time.monotonic() > deadline:
             stopped = any(state in "Tt" for state in group_members(process.pid).values())
             what = "was stopped (SIGSTOP) and did not continue" if stopped else "did not finish"
-            raise _broken(
+            raise broken(
                 call, "SNX420", f"{what} within {call.time_limit:g} seconds", "it hangs, or the job is larger than its limit"
             )
         if call.log.stat().st_size > LOG_LIMIT:
-            raise _broken(call, "SNX426", f"wrote more than {LOG_LIMIT >> 20} MiB of log", "it repeats an error without end")
+            raise broken(call, "SNX426", f"wrote more than {LOG_LIMIT >> 20} MiB of log", "it repeats an error without end")
         seen = _report(call.trace, progress, seen)
         time.sleep(_POLL)
     _report(call.trace, progress, seen)
@@ -188,7 +205,7 @@ def _steps_done(folder: Path) -> tuple[int, int] | None:
     return done, total
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
     """Last line with content, shortened: nearly always the error."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
@@ -196,7 +213,8 @@ def _last_line(log: Path) -> str:
     return f"its last words: {lines[-1][:300]}" if lines else "it said nothing"
 
 
-def _broken(call: WorkerCall, code: str, what: str, why: str) -> BackendError:
+def broken(call: Worker, code: str, what: str, why: str) -> BackendError:
+    """The error of a worker, with its log."""
     fix = f"read {call.log}; `snn-export backends install {call.backend} --force` makes the environment anew"
     return BackendError(Diagnostic(code, f"the {call.backend} worker {what}", call.backend, why, fix), str(call.log))
 

@@ -55,8 +55,10 @@ def samples_at_once(deployment: Deployment, names: Sequence[Sequence[str]]) -> i
     return max(1, BYTES_PER_RUN // (per_step * deployment.contract.steps))
 
 
-def read_folder(backend: str, trace: Path, into: Arrays, log: Path) -> dict[str, Any]:
+def read_folder(backend: str, trace: Path, into: Arrays, log: Path, model: str = "fixed_pt") -> dict[str, Any]:
     """Read a finished trace folder into (T, B, *shape) arrays; returns what the worker says about itself.
+
+    model: what the name of every model that ran must hold, so that none of floats can have stood in for one of integers.
 
     Raises:
         BackendError: SNX425 where it is not what was asked for, or another model than a fixed-point one ran.
@@ -68,8 +70,8 @@ def read_folder(backend: str, trace: Path, into: Arrays, log: Path) -> dict[str,
             if found.dtype != array.dtype or found.shape != (array.shape[1], array.shape[0], *array.shape[2:]):
                 raise ValueError(f"{index}.{what}.npy holds {found.dtype} {found.shape}")
             array[...] = np.moveaxis(found, 0, 1)
-        if not facts["models"] or not all("fixed_pt" in model for model in facts["models"].values()):
-            raise ValueError("a model that is not fixed_pt ran")
+        if not facts["models"] or not all(model in found for found in facts["models"].values()):
+            raise ValueError(f"a model that is not {model} ran")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackendError(
             Diagnostic(

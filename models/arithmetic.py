@@ -98,6 +98,11 @@ def fires(membrane: Any, threshold: Any) -> Any:
     return membrane > threshold
 
 
+def fires_from(membrane: Any, threshold: Any) -> Any:
+    """``v >= theta`` as a boolean array: the comparison of packages whose neurons fire at their threshold."""
+    return membrane >= threshold
+
+
 def reset_to_zero(membrane: Any, spikes: Any) -> Any:
     """``v = 0`` where a neuron fired. Works for integer and float membranes; spikes is boolean or 0/1."""
     return membrane - membrane * spikes
@@ -127,29 +132,39 @@ def canonical_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bia
     return u, integrate(v, beta, gain * u + bias)
 
 
-def late_zero_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+def late_zero_step(
+    u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any, spikes: Any = None
+) -> tuple[Any, Any]:
     """:func:`canonical_step` of a neuron that is reset to zero in the step after its spike; the input of that step stays.
 
-    v = beta (1 - r) v + gain u + bias with r = [v > threshold]: snnTorch's ``Leaky(reset_mechanism="zero")``.
+    v = beta (1 - r) v + gain u + bias with r = [v > threshold]: snnTorch's ``Leaky(reset_mechanism="zero")``. ``spikes``: r of
+    a neuron that fires otherwise than strictly above its threshold.
     """
-    return canonical_step(u, reset_to_zero(v, fires(v, threshold)), x, alpha, beta, gain, bias)
+    before = fires(v, threshold) if spikes is None else spikes
+    return canonical_step(u, reset_to_zero(v, before), x, alpha, beta, gain, bias)
 
 
-def late_clearing_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+def late_clearing_step(
+    u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any, spikes: Any = None
+) -> tuple[Any, Any]:
     """As :func:`late_zero_step`, but the input of the step after the spike is cleared with the membrane; the current is not.
 
     v = (1 - r) (beta v + gain u + bias): snnTorch's ``Synaptic``, ``RLeaky`` and ``RSynaptic`` with ``reset_mechanism="zero"``.
     """
-    after, before = canonical_step(u, v, x, alpha, beta, gain, bias), fires(v, threshold)
+    before = fires(v, threshold) if spikes is None else spikes
+    after = canonical_step(u, v, x, alpha, beta, gain, bias)
     return after[0], reset_to_zero(after[1], before)
 
 
-def late_subtract_step(u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any) -> tuple[Any, Any]:
+def late_subtract_step(
+    u: Any, v: Any, x: Any, alpha: Any, beta: Any, gain: Any, bias: Any, threshold: Any, spikes: Any = None
+) -> tuple[Any, Any]:
     """:func:`canonical_step` of a neuron that subtracts its threshold in the step after its spike: snnTorch's default.
 
-    v = beta v + gain u + bias - r threshold.
+    v = beta v + gain u + bias - r threshold, r as in :func:`late_zero_step`, or how many spikes there were.
     """
-    after, before = canonical_step(u, v, x, alpha, beta, gain, bias), fires(v, threshold)
+    before = fires(v, threshold) if spikes is None else spikes
+    after = canonical_step(u, v, x, alpha, beta, gain, bias)
     return after[0], reset_by_subtraction(after[1], before, threshold)
 
 
@@ -168,6 +183,17 @@ def reset_by_double_subtraction(before: Any, membrane: Any, threshold: Any) -> t
     compared = reset_by_subtraction(membrane, again, threshold)
     spikes = fires(compared, threshold)
     return compared - threshold * (1.0 * spikes - 1.0 * again), spikes
+
+
+def thresholds_held(membrane: Any, threshold: Any, at_threshold: bool) -> Any:
+    """Spikes of a neuron that emits several in one step, as whole numbers in the membrane's own float type; 0 where it is silent.
+
+    floor(v / theta) where v >= theta, or, of a strict comparison, ceil(v / theta) - 1 where v > theta.
+    """
+    held = membrane / threshold
+    if at_threshold:
+        return (held // 1.0) * fires_from(membrane, threshold)
+    return (-(-held // 1.0) - 1.0) * fires(membrane, threshold)
 
 
 # --- Loihi integer neuron --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A backend is held to it by three lines of test::
         found = run_kit(MySimulator())
         assert found.passed, found.summary()
 
+What its neurons do otherwise than the contract it declares by a method ``deviations``, and the kit confirms (``deviations.py``).
 What it cannot do it states itself, beside its code, as an attribute ``expected_failures: Mapping[check, reason]``; the command
 ``snn-export conformance`` and the test read the same. A listed check that passes is a failure too, and a reason that starts with
 a code ("SNX203: ...") expects a refusal with that code and no other outcome.
@@ -20,6 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from snn_export.hardware_sims.conformance import contract, fire, graph, latency, leak, reset, shapes
+from snn_export.hardware_sims.conformance.deviations import declared
 from snn_export.hardware_sims.conformance.topic import Check
 from snn_export.hardware_sims.conformance.trial import CheckError, Stage, Trial
 from snn_export.hardware_sims.simulator import Simulator
@@ -30,7 +32,7 @@ CHECKS: Mapping[str, Check] = {
 }
 """Every check by its name, ``topic.check``, in order."""
 
-Status = Literal["passed", "failed", "expected failure", "nothing exercised", "not applicable"]
+Status = Literal["passed", "failed", "expected failure", "declared deviation", "nothing exercised", "not applicable"]
 OnCheck = Callable[[str, int, int], None]
 """Called with name, number and total before each check runs."""
 
@@ -47,6 +49,7 @@ class Outcome:
         detail: of a failure, in one line.
         finding: the diagnostic behind a refusal or a broken run.
         reason: why a failure is expected; None where it is not.
+        deviation: what the backend declares to do otherwise, where that is all the mismatch shows; see ``deviations.py``.
     """
 
     check: str
@@ -54,6 +57,7 @@ class Outcome:
     detail: str = ""
     finding: Diagnostic | None = None
     reason: str | None = None
+    deviation: str = ""
 
     @property
     def code(self) -> str | None:
@@ -64,6 +68,8 @@ class Outcome:
     def status(self) -> Status:
         """The verdict. A failure counts as expected only where it is listed, and with the code its reason starts with."""
         if self.reason is None:
+            if self.deviation:
+                return "declared deviation"
             plain: Mapping[Stage, Status] = {
                 "passed": "passed", "nothing exercised": "nothing exercised", "not applicable": "not applicable"
             }  # fmt: skip
@@ -76,6 +82,8 @@ class Outcome:
     @property
     def told(self) -> str:
         """The outcome in one line for people."""
+        if self.status == "declared deviation":
+            return f"{self.detail} (declared, and confirmed: {self.deviation})"
         if self.reason is None or self.status == "expected failure":
             return self.detail
         if self.stage == "passed":
@@ -96,7 +104,7 @@ class Outcome:
         """Plain data, for JSON."""
         return {
             "check": self.check, "stage": self.stage, "status": self.status, "code": self.code, "detail": self.detail,
-            "reason": self.reason,
+            "reason": self.reason, "deviation": self.deviation,
         }  # fmt: skip
 
 
@@ -198,7 +206,8 @@ def run_check(simulator: Simulator, check: Check, reason: str | None = None) -> 
     try:
         check.run(trial)
     except CheckError as error:
-        return Outcome(check.name, error.stage, error.detail, error.finding, reason)
+        deviation = declared(trial) if error.stage == "mismatch" else ""
+        return Outcome(check.name, error.stage, error.detail, error.finding, reason, deviation)
     if trial.exercised:
         return Outcome(check.name, "passed", reason=reason)
     return Outcome(check.name, "nothing exercised", "no spike was expected and no membrane was recorded", reason=reason)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.conformance.networks import Network, float_deployment, on_integers
-from snn_export.hardware_sims.simulator import BackendError, Simulator
+from snn_export.hardware_sims.simulator import BackendError, Deviating, Simulator
 from snn_export.hardware_sims.trace import LayerTrace, Record, Trace
 from snn_export.models.diagnostics import Diagnostic, UserError
 
@@ -44,12 +44,14 @@ class Trial:
     Attributes:
         integers: the simulator runs quantised deployments: :meth:`deployment` makes them.
         exercised: something was compared that could have been wrong.
+        runs: of a simulator that declares deviations, every run of the check: network, inputs, trace.
     """
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator, self.capabilities = simulator, simulator.capabilities()
         self.integers = self.capabilities.needs_integers or self.capabilities.arithmetic == "loihi_integer"
         self.exercised = False
+        self.runs: list[tuple[Deployment, Array, Trace]] = []
 
     # --- from a network to a trace -----------------------------------------------------------------------------------
 
@@ -86,6 +88,8 @@ class Trial:
         except Exception as error:  # a backend may raise anything
             raise _broken("run failed", error) from error
         self._check_whole(trace, deployment, int(inputs.shape[-len(deployment.input_shape) - 1]))
+        if isinstance(self.simulator, Deviating):
+            self.runs.append((deployment, inputs, trace))
         return trace
 
     def run(self, deployment: Deployment, inputs: Array, record: Collection[Record] = EVERYTHING) -> Trace:

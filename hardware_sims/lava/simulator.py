@@ -172,7 +172,18 @@ class LavaSimulator:
             arrays: dict[str, Any] = {**given, **program.arrays}
             np.savez(folder / "arrays.npz", **arrays)
             worker = environments.environment("lava").worker
-            run_worker(WorkerCall("lava", python, worker, folder, trace, log, self._time_limit), self._progress)
+            run_worker(
+                WorkerCall(
+                    backend="lava",
+                    python=python,
+                    worker=worker,
+                    log=log,
+                    time_limit=self._time_limit,
+                    request=folder,
+                    trace=trace,
+                ),
+                self._progress,
+            )
             facts = worker_trace.read_folder("lava", trace, into, log)
         if self._log_folder is None:
             log.unlink()

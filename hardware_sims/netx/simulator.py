@@ -178,7 +178,18 @@ class NetxSimulator:
             np.savez(folder / "arrays.npz", **arrays)
             write_file(program.net, folder / "network.net")
             worker = environments.environment("netx").worker
-            run_worker(WorkerCall("netx", python, worker, folder, trace, log, self._time_limit), self._progress)
+            run_worker(
+                WorkerCall(
+                    backend="netx",
+                    python=python,
+                    worker=worker,
+                    log=log,
+                    time_limit=self._time_limit,
+                    request=folder,
+                    trace=trace,
+                ),
+                self._progress,
+            )
             facts = worker_trace.read_folder("netx", trace, into, log)
         if self._log_folder is None:
             log.unlink()

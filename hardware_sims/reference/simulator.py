@@ -53,9 +53,11 @@ class ReferenceSimulator:
         wanted = check_record(record)
         activities = interpreter.run(program, inputs)
         last = activities[program.contract.readout.node]
-        readout, predictions, ties = read_out(program.contract.readout, last.spikes, last.membrane)
+        readout, predictions, ties = read_out(program.contract.readout, last.sent, last.membrane)
         layers = {
-            name: layer_trace(found.spikes, found.membrane, found.current, wanted, latency=program.contract.latency[name])
+            name: layer_trace(
+                found.spikes, found.membrane, found.current, wanted, latency=program.contract.latency[name], several=found.several
+            )
             for name, found in activities.items()
         }
         return Trace(self.name, layers, readout, predictions, ties, self.availability().versions)

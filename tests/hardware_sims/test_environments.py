@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from snn_export.commands.backends import command
 from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.environments import Environment
 from snn_export.hardware_sims.lava.simulator import LavaSimulator
@@ -152,3 +154,33 @@ def test_the_default_runner_logs_and_fails_loudly(tmp_path: Path) -> None:
     assert {"out", "err"} <= set(log.read_text(encoding="utf-8").split())
     with pytest.raises(subprocess.CalledProcessError):
         environments.run_logged([sys.executable, "-c", "raise SystemExit(1)"], log, 20.0)
+
+
+def test_a_restricted_licence_is_accepted_by_name_or_nothing_is_installed(folder: Path) -> None:
+    pip = PretendedPip()
+    with pytest.raises(UserError) as caught:
+        environments.install("rockpool", ignore, run=pip)
+    [finding] = caught.value.diagnostics
+    assert finding.code == "SNX427" and "AGPL-3.0" in finding.what
+    assert finding.fix.endswith("snn-export backends install rockpool --accept-licence rockpool")
+    assert pip.commands == [] and not (folder / "rockpool" / environments.environment("rockpool").key).exists()
+    assert environments.install("rockpool", ignore, run=pip, licence_accepted=True).fresh
+    assert not environments.install("rockpool", ignore, run=pip).fresh, "what is there was accepted when it was made"
+
+
+def test_licences_are_named_and_those_that_ask_for_more_are_restricted() -> None:
+    assert all(recipe.licence for recipe in environments.BUILT_IN.values())
+    restricted = {name for name in environments.BUILT_IN if environments.consent_finding(name)}
+    assert restricted == {"rockpool", "nengo_loihi"}
+
+
+def test_the_command_names_the_licence_and_passes_the_consent_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = PretendedPip()
+    monkeypatch.setattr(environments, "run_logged", pip)
+    refused = CliRunner().invoke(command, ["install", "nengo_loihi"])
+    assert isinstance(refused.exception, UserError) and refused.exception.code == "SNX427"
+    assert "licence" in refused.stderr and "non-commercial" in str(refused.exception)
+    done = CliRunner().invoke(command, ["install", "nengo_loihi", "--accept-licence", "nengo_loihi"])
+    assert done.exit_code == 0 and done.stdout.strip().endswith("bin/python") and len(pip.commands) == 3
+    other = CliRunner().invoke(command, ["install", "rockpool", "--accept-licence", "sinabs"])
+    assert isinstance(other.exception, UserError)

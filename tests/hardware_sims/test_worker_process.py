@@ -51,7 +51,10 @@ def call(folder: Path, script: str, time_limit: float = 20.0) -> WorkerCall:
     worker = folder / "worker.py"
     worker.write_text(script, encoding="utf-8")
     (folder / "request").mkdir(exist_ok=True)
-    return WorkerCall("test", Path(sys.executable), worker, folder / "request", folder / "trace", folder / "log.txt", time_limit)
+    return WorkerCall(
+        backend="test", python=Path(sys.executable), worker=worker, log=folder / "log.txt", time_limit=time_limit,
+        request=folder / "request", trace=folder / "trace",
+    )  # fmt: skip
 
 
 def alive(pid: int) -> bool:
@@ -163,7 +166,10 @@ from pathlib import Path
 from snn_export.hardware_sims.worker_process import WorkerCall, run_worker
 folder = Path({str(tmp_path)!r})
 request, trace, log = folder / "request", folder / "trace", folder / "log.txt"
-run_worker(WorkerCall("test", Path({sys.executable!r}), folder / "worker.py", request, trace, log, 600.0))
+run_worker(WorkerCall(
+    backend="test", python=Path({sys.executable!r}), worker=folder / "worker.py", log=log, time_limit=600.0,
+    request=request, trace=trace,
+))
 """
     process = subprocess.Popen([sys.executable, "-c", caller])
     try:

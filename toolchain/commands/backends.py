@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -61,16 +62,30 @@ def _describe(name: str, location: str) -> dict[str, Any]:
 @command.command("install")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Make the environment anew although it is there.")
+@click.option(
+    "--accept-licence", "accepted", metavar="NAME", multiple=True, help="Accept the licence of backend NAME; can be repeated."
+)
 @format_option
-def install(name: str, force: bool, output_format: Format) -> None:
+def install(name: str, force: bool, accepted: tuple[str, ...], output_format: Format) -> None:
     """Make the environment of backend NAME, e.g. lava. Does nothing where it is complete.
 
+    A licence that asks more than the usual open source terms has to be accepted, here or at the question.
     Progress goes to standard error; standard output names the interpreter.
     """
     from snn_export.commands.output import print_json
     from snn_export.hardware_sims import environments
 
-    done = environments.install(name, lambda line: click.echo(f"{name}: {line}", err=True), force=force)
+    def tell(line: str) -> None:
+        click.echo(f"{name}: {line}", err=True)
+
+    recipe, asked = environments.environment(name), environments.consent_finding(name)
+    if recipe.licence:
+        tell(f"licence {recipe.licence}")
+    consent = asked is None or name in accepted
+    if asked is not None and not consent and not environments.versions(name) and sys.stdin.isatty():
+        tell(asked.why)
+        consent = click.confirm(f"{name}: do you accept it?", err=True)
+    done = environments.install(name, tell, force=force, licence_accepted=consent)
     if output_format == "json":
         print_json({
             "name": name, "interpreter": str(done.interpreter), "fresh": done.fresh, "seconds": round(done.seconds, 1),

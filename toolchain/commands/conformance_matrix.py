@@ -18,7 +18,11 @@ from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_NOTHING_COMPARED
 from snn_export.text_safety import printable
 
 FORMAT = "snn_export/conformance/1"
-_COLOURS = {"passed": "green", "failed": "bold red", "expected failure": "yellow", "nothing exercised": "red"}
+_COLOURS = {
+    "passed": "green", "failed": "bold red", "expected failure": "yellow", "declared deviation": "cyan",
+    "nothing exercised": "red",
+}  # fmt: skip
+_SUMMARY = ("backend", "passed", "deviations", "expected failures", "failed", "not applicable", "versions")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ def cell(outcome: Outcome) -> str:
     """An outcome in a word or two; failures in capitals."""
     if outcome.status == "not applicable":
         return "-"
+    if outcome.status == "declared deviation":
+        return "deviates"
     if outcome.status == "failed":
         return "UNEXPECTED PASS" if outcome.stage == "passed" else " ".join(filter(None, (outcome.stage.upper(), outcome.code)))
     return " ".join(filter(None, (outcome.stage, outcome.code)))
@@ -95,6 +101,8 @@ def print_matrix(matrix: Matrix) -> None:
                 click.echo(f"  {outcome.check}: {outcome.stage}: {printable(outcome.told)}")
             elif outcome.status == "expected failure":
                 click.echo(f"  {outcome.check}: {cell(outcome)}, expected: {printable(outcome.reason or '')}")
+        for told, names in _by_deviation(item).items():
+            click.echo(f"  {len(names)} deviate as declared, and in nothing else: {printable(told)}")
     for absent in matrix.missing:
         click.echo(f"\n{absent.backend}: not run: {printable(absent.reason)}\n  fix: {printable(absent.fix)}")
 
@@ -106,10 +114,12 @@ def markdown(matrix: Matrix) -> str:
         "# What each backend does", "",
         "Every backend runs the same small networks, whose spikes and membranes are known beforehand. *passed* means that all of "
         "them were right: spikes exactly, membranes exactly on integers. A refusal or a mismatch in this table is one that the "
-        "backend declares, with its reason below; anything undeclared stands in capitals and fails the build. *-* means that a "
-        "check says nothing about this arithmetic.", "",
+        "backend declares, with its reason below; anything undeclared stands in capitals and fails the build. *deviates* means "
+        "that the backend's neuron does otherwise than the contract as it declares, and that this is all: the float64 reference "
+        "with these deviations switched on makes the same spikes, membranes and currents. *-* means that a check says nothing "
+        "about this arithmetic.", "",
         f"Made with {_listed(made_with())}.", "",
-        *_table(("backend", "passed", "expected failures", "failed", "not applicable", "versions"), _summaries(matrix)), "",
+        *_table(_SUMMARY, _summaries(matrix)), "",
     ]  # fmt: skip
     topics = dict.fromkeys(check.topic for check in matrix.checks)
     for topic in topics:
@@ -120,7 +130,7 @@ def markdown(matrix: Matrix) -> str:
         told: dict[str, list[str]] = {}
         for outcome in item.outcomes:
             if outcome.status not in ("passed", "not applicable"):
-                told.setdefault(outcome.reason or outcome.told, []).append(f"`{outcome.check}`")
+                told.setdefault(outcome.deviation or outcome.reason or outcome.told, []).append(f"`{outcome.check}`")
         if told:
             lines += [f"### {item.backend}", "", *(f"- {reason} ({', '.join(names)})" for reason, names in told.items()), ""]
     if matrix.missing:
@@ -128,10 +138,22 @@ def markdown(matrix: Matrix) -> str:
     return "\n".join(lines)
 
 
+def _by_deviation(item: Conformance) -> dict[str, list[str]]:
+    """Checks that deviate as the backend declares, by what it declares."""
+    found: dict[str, list[str]] = {}
+    for outcome in item.outcomes:
+        if outcome.status == "declared deviation":
+            found.setdefault(outcome.deviation, []).append(outcome.check)
+    return found
+
+
 def _summaries(matrix: Matrix) -> Iterator[tuple[str, ...]]:
     for item in matrix.found:
         problems = item.count("failed") + item.count("nothing exercised")
-        counts = (item.count("passed"), item.count("expected failure"), problems, item.count("not applicable"))
+        counts = (
+            item.count("passed"), item.count("declared deviation"), item.count("expected failure"), problems,
+            item.count("not applicable"),
+        )  # fmt: skip
         yield (item.backend, *map(str, counts), _versions(item))
 
 

@@ -43,7 +43,7 @@ from snn_export.training.evaluate import Network, predictions
 from snn_export.training.fine_tuning import STEP as FINE_TUNE
 from snn_export.training.fine_tuning import load_quantised_student
 from snn_export.training.threads import use_threads
-from snn_export.verification import assemble
+from snn_export.verification import assemble, deviations
 from snn_export.verification.compare import Kind, Tolerance
 from snn_export.verification.direct import link_kind
 from snn_export.verification.gates import Criteria, minimum_accuracy
@@ -223,8 +223,14 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
         deployment = forms.folded
         if deployment is None or can.needs_integers or can.on_integers is not None:
             deployment = forms.quantised
-        rungs.append(Rung(name, name, deployment, backend, can.description, settings.required, settings.samples))
+        rungs += _with_model(Rung(name, name, deployment, backend, can.description, settings.required, settings.samples))
     return rungs
+
+
+def _with_model(rung: Rung) -> list[Rung]:
+    """A backend, after its model where it declares deviations."""
+    model = deviations.model_of(rung)
+    return [rung] if model is None else [model, rung]
 
 
 def _backend(name: str, time_limit: float, progress: Progress) -> Simulator:
@@ -246,12 +252,14 @@ def _links(rungs: list[Rung], config: Config) -> list[Link]:
     by_name = {rung.name: rung for rung in rungs}
     forms = [rung for rung in rungs if rung.name in FORMS]
     links = [Link(first.name, second.name, _kind(first, second)) for first, second in pairwise(forms)]
+    models = {rung.model_of: rung for rung in rungs if rung.model_of}
     for rung in rungs:
-        if rung.name in FORMS:
+        if rung.name in FORMS or rung.model_of:
             continue
         integer = rung.deployment.quantised and rung.name != INTEGER and INTEGER in by_name
         anchor = by_name[INTEGER] if integer else next(form for form in reversed(forms) if form.deployment is rung.deployment)
-        links.append(Link(anchor.name, rung.name, _kind(anchor, rung)))
+        model = models.get(rung.name)
+        links += [Link(anchor.name, rung.name, _kind(anchor, rung))] if model is None else deviations.links(anchor, model, rung)
     demanded = [(pair[0], pair[1]) for pair in config.gates.exact]
     ends = {(link.reference, link.target) for link in links}
     links += [Link(*pair, "exact") for pair in demanded if pair not in ends and set(pair) <= by_name.keys()]

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from snn_export.reporting import plots, wording
 from snn_export.reporting.formatting import divergence_place, divergence_values, text_of
 from snn_export.reporting.json_file import write_text
-from snn_export.reporting.report import Raster, Report
+from snn_export.reporting.report import CarriedNode, Raster, Report
 from snn_export.text_safety import printable
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -52,6 +52,7 @@ def render(report: Report) -> str:
         differs=_differs,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         sections=_sections(report),
+        carriers=_carriers(report),
     )
     return environment.get_template("report.html.j2").render()
 
@@ -88,6 +89,7 @@ def _sections(report: Report) -> tuple[tuple[str, str], ...]:
     offered = (
         ("ladder", "Ladder", report.ladder),
         ("layers", "Layer by layer", report.comparisons),
+        ("carried", "What carries each node", report.carried),
         ("rasters", "Spikes", report.rasters),
         ("time", "Accuracy over time", report.accuracy_over_time),
         ("activity", "Firing rates", report.activity),
@@ -97,6 +99,13 @@ def _sections(report: Report) -> tuple[tuple[str, str], ...]:
         ("reproduce", "Reproduce", True),
     )
     return tuple((anchor, title) for anchor, title, content in offered if content)
+
+
+def _carriers(report: Report) -> dict[str, list[CarriedNode | None]]:
+    """By node, one entry per network of ``report.carried``; None where a backend has no such node."""
+    nodes = dict.fromkeys(item.node for network in report.carried for item in network.nodes)
+    by_name = [{item.node: item for item in network.nodes} for network in report.carried]
+    return {name: [found.get(name) for found in by_name] for name in nodes}
 
 
 def _differs(raster: Raster) -> bool:

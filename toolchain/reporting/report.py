@@ -99,6 +99,26 @@ class Rung(_Record):
     note: str = ""
 
 
+class CarriedNode(_Record):
+    """How a backend carries one node of the network."""
+
+    node: str
+    kind: Literal["native", "rewritten", "emulated", "unsupported"] = Field(
+        description="native: its own import reads it right; rewritten: after an equal change; emulated: put together by us"
+    )
+    why: str
+
+
+class CarriedNetwork(_Record):
+    """How a backend carries the network, and what its neurons do otherwise than the contract says."""
+
+    rung: str
+    backend: str
+    nodes: tuple[CarriedNode, ...]
+    deviations: tuple[str, ...] = Field(default=(), description="each with the populations it holds for")
+    model: str | None = Field(default=None, description="rung of the reference with these deviations")
+
+
 class Gate(_Record):
     """A condition from the config, with what was measured."""
 
@@ -249,6 +269,7 @@ class Report(_Record):
     coverage: tuple[CoverageItem, ...]
     ladder: tuple[Rung, ...]
     comparisons: tuple[Comparison, ...]
+    carried: tuple[CarriedNetwork, ...] = ()
     quantisation: tuple[QuantisedLayer, ...] = ()
     input_grid: str = ""
     activity: tuple[Activity, ...] = ()

@@ -30,6 +30,7 @@ from snn_export.reporting.report import (
     TrainingSummary,
     Verdict,
 )
+from snn_export.verification import deviations
 from snn_export.verification import gates as gating
 from snn_export.verification.compare import ComparisonTally, Tolerance
 from snn_export.verification.ladder import LadderResult, Link, RungResult
@@ -70,7 +71,7 @@ def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolera
         layers=layers,
         first_faulty_layer=None if faulty is None else faulty.layer,
         decisions_equal=tally.decisions_equal,
-        message=_message(failed, faulty, tally),
+        message=_with_cause(_message(failed, faulty, tally), link.because if verdict in ("DRIFT", "WITHIN") else ""),
         log=None if failed is None else failed.log,
     )
 
@@ -89,6 +90,10 @@ def _message(failed: RungResult | None, faulty: LayerComparison | None, tally: C
     if faulty.first_divergence is None:
         return f"{faulty.layer} is the first layer that differs"
     return f"first in {faulty.layer}: {formatting.divergence(faulty.first_divergence)}"
+
+
+def _with_cause(message: str, because: str) -> str:
+    return "; ".join(part for part in (message, because) if part)
 
 
 def ladder_rungs(ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Rung, ...]:
@@ -241,6 +246,7 @@ def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criter
         coverage=(*around.coverage, *_absent(ladder), *_partial(ladder), *_silent(comparisons, deployment), *NOT_MODELLED),
         ladder=(*around.before, *ladder_rungs(ladder, comparisons)),
         comparisons=comparisons,
+        carried=deviations.carried(ladder),
         quantisation=quantised_layers(deployment, around.float_deployment),
         input_grid=_input_grid(deployment),
         activity=around.activity,

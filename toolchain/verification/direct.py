@@ -14,7 +14,7 @@ from snn_export.hardware_sims.registry import simulator
 from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.reporting.report import Report
-from snn_export.verification import assemble
+from snn_export.verification import assemble, deviations
 from snn_export.verification.compare import Kind, Tolerance
 from snn_export.verification.gates import Criteria
 from snn_export.verification.ladder import Link, Rung, run_ladder
@@ -48,8 +48,15 @@ def verify_backends(
     classes = int(np.prod(deployment.shapes[deployment.contract.readout.node]))
     truth = None if labels is None else _checked_labels(labels, samples, classes)
     backends = {name: simulator(name, **options.get(name, {})) for name in names}
-    rungs = [Rung(name, name, deployment, backend, backend.capabilities().description) for name, backend in backends.items()]
-    links = [Link(reference, name, link_kind(backends[reference], backends[name], deployment)) for name in targets]
+    asked = {
+        name: Rung(name, name, deployment, backend, backend.capabilities().description) for name, backend in backends.items()
+    }
+    rungs, links = [asked[reference]], list[Link]()
+    for name in targets:
+        model = deviations.model_of(asked[name])
+        rungs += [asked[name]] if model is None else [model, asked[name]]
+        kind = link_kind(backends[reference], backends[name], deployment)
+        links += [Link(reference, name, kind)] if model is None else deviations.links(asked[reference], model, asked[name])
     activity = ActivityObserver(reference)
     raster = RasterObserver(reference, tuple(reversed(targets)), deployment)
     ladder = run_ladder(rungs, links, np.asarray(inputs), truth, observers=(activity, raster))

@@ -32,7 +32,8 @@ Progress = Callable[[str], None]
 class Rung:
     """A form of the network and the backend that runs it.
 
-    samples: at most this many (0: all). required: its absence fails the verdict.
+    samples: at most this many (0: all). required: its absence fails the verdict. model_of: the rung whose declared deviations
+    it is run with; see :mod:`snn_export.verification.deviations`.
     """
 
     name: str
@@ -42,15 +43,17 @@ class Rung:
     description: str
     required: bool = True
     samples: int = 0
+    model_of: str = ""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Two rungs to compare, by name, and what counts as equal."""
+    """Two rungs to compare, by name, what counts as equal, and what is known to keep them apart (empty: nothing)."""
 
     reference: str
     target: str
     kind: Kind
+    because: str = ""
 
 
 @dataclass
@@ -101,6 +104,11 @@ class LadderResult:
         return found
 
 
+def _judged_by(reference: Rung, target: Rung) -> Deployment:
+    """The network whose sums bound the rounding between two rungs: the model's, where one of them is the model of the other."""
+    return reference.deployment if reference.model_of == target.name else target.deployment
+
+
 def run_ladder(
     rungs: Sequence[Rung],
     links: Sequence[Link],
@@ -129,7 +137,7 @@ def run_ladder(
     total = int(np.shape(inputs)[axis])
     result = LadderResult(
         [_prepare(rung) for rung in rungs],
-        [(link, ComparisonTally(link.kind, by_name[link.target].deployment)) for link in links],
+        [(link, ComparisonTally(link.kind, _judged_by(by_name[link.reference], by_name[link.target]))) for link in links],
         total,
         labels is not None,
     )

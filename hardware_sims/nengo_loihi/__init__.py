@@ -1,0 +1,1 @@
+"""nengo-loihi's Loihi emulator, in an environment of its own behind a worker process."""

@@ -1,0 +1,1 @@
+"""sinabs as a backend: its neurons in an environment of their own."""

@@ -1,0 +1,1 @@
+"""Spyx as a backend: its neurons run in an environment of their own."""

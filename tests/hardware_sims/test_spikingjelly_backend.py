@@ -1,0 +1,394 @@
+"""SpikingJelly's own neurons run the contract's network but for what is declared, and its NIR import makes what is said of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng
+
+from snn_export.export import interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.export.deviation import deviating
+from snn_export.export.graph import is_population, replace_nodes
+from snn_export.export.grid_units import in_grid_units
+from snn_export.export.passes.reset_periodically import ResetPeriodically
+from snn_export.export.populations import with_constants
+from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
+from snn_export.hardware_sims import environments
+from snn_export.hardware_sims.conformance.kit import run_kit
+from snn_export.hardware_sims.simulator import Simulator
+from snn_export.hardware_sims.spikingjelly import expressible
+from snn_export.hardware_sims.spikingjelly.simulator import SpikingJellySimulator
+from snn_export.hardware_sims.torch_layers import layer_of
+from snn_export.hardware_sims.trace import Trace
+from snn_export.models.spec import NeuronSpec
+from tests.builders import LayerPlan, Plan, deployment_from, even, random_inputs
+from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net, uniform
+from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, with_spec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ALL = ("spikes", "membrane", "current")
+NETWORKS = {
+    "dense": (dense_net, (4,)), "conv": (conv_net, (2, 9, 7)), "residual": (residual_net, (2, 8, 6)),
+    "recurrent": (recurrent_net, (7,)), "delayed": (delayed_net, (6,)),
+}  # fmt: skip
+ROUNDOFF = 4 * FLOAT32_ROUNDOFF
+"""A LIFNode rounds its tau, a division by it, and a difference that the canonical form does not have, in every step."""
+
+
+@pytest.fixture
+def environment() -> None:
+    """Skips, or fails under ``SNN_EXPORT_REQUIRE_SPIKINGJELLY=1``, where SpikingJelly is not installed."""
+    found = SpikingJellySimulator().availability()
+    if not found.ok and os.environ.get("SNN_EXPORT_REQUIRE_SPIKINGJELLY") == "1":
+        pytest.fail(f"{found.reason}; fix: {found.fix}")
+    if not found.ok:
+        pytest.skip(f"{found.reason}; fix: {found.fix}")
+
+
+@cache
+def backend(strict: bool = False) -> SpikingJellySimulator:
+    """One for all tests here: its worker stays, and importing torch there takes longer than any of them."""
+    return SpikingJellySimulator(strict=strict, time_limit=120)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_end_with_these_tests() -> Iterator[None]:
+    yield
+    backend.cache_clear()
+
+
+def run(deployment: Deployment, inputs: Any, strict: bool = False) -> Trace:
+    made = backend(strict)
+    assert made.check(deployment) == []
+    return made.run(made.compile(deployment), inputs, ALL)
+
+
+def kinds(deployment: Deployment) -> dict[str, str]:
+    return {name: found.kind for name, found in SpikingJellySimulator().mapping(deployment).items()}
+
+
+def declared(deployment: Deployment) -> Deployment:
+    return deviating(deployment, SpikingJellySimulator().deviations(deployment))
+
+
+def assert_explained(model: Deployment, inputs: Any, trace: Trace) -> None:
+    """Every layer follows from what the run itself fired before it, but for ties; and every layer that can fire does."""
+    for name, found in explain(model, inputs, trace.layers, ROUNDOFF).items():  # type: ignore[arg-type]
+        assert not found.faulty.any(), name
+        assert not found.beyond.any(), name
+        assert bool(trace.layers[name].counts.any()) == model.contract.neurons[name].spiking, f"{name} is dead"
+
+
+def assert_equal(model: Deployment, inputs: Any, trace: Trace) -> None:
+    """0 mismatched spikes against the arbiter."""
+    for name, activity in interpreter.run(model, inputs).items():
+        np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes, err_msg=name)
+        for which in ("membrane", "current"):
+            found, expected = getattr(trace.layers[name], which), getattr(activity, which)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()), err_msg=name)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_differ_from_the_contract_in_nothing_but_what_is_declared(name: str) -> None:
+    build, shape = NETWORKS[name]
+    deployment = read(build(), shape, steps=12)
+    inputs = uniform(default_rng(1), 16, *shape, low=-0.5, high=2.0).astype(np.float32)
+    trace = run(deployment, inputs)
+    assert_explained(declared(deployment), inputs, trace)
+    assert_equal(declared(deployment), inputs, trace)
+    assert set(kinds(deployment).values()) <= {"native", "rewritten", "emulated"}
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(("reset", "seed"), [("zero", 2), ("subtract", 3), ("none", 4)])
+def test_every_node_and_every_way_of_joining_them(reset: str, seed: int) -> None:
+    """Thresholds of their own, r, w_in, v_leak, all types of neurons; a v_leak behind a filter too."""
+    deployment = with_spec(everything(seed), reset=reset)
+    leaky = with_constants(deployment.graph.nodes["n4"], v_leak=default_rng(seed).uniform(-0.3, 0.3, 6))
+    if reset != "zero":
+        deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"n4": leaky}))
+    inputs = default_rng(seed).uniform(-1, 2, (9, 5, 2, 7, 6))
+    trace = run(deployment, inputs)
+    assert_explained(declared(deployment), inputs, trace)
+    assert_equal(declared(deployment), inputs, trace)
+
+
+def on_the_grid(**spec: Any) -> tuple[Deployment, Any]:
+    """Whole and half numbers, decays of one half: what meets a threshold meets it exactly, in float32 as in float64."""
+    one, rng = np.ones(6), default_rng(3)
+    dyadic = lambda: rng.integers(-3, 6, (6, 6)) / 2.0
+    zero, fires = 0 * one, {"v_threshold": 2 * one, "v_reset": 0 * one}
+    nodes = {
+        "input": nir.Input({"input": np.array([6])}), "w1": nir.Linear(dyadic()), "if": nir.IF(1e3 * one, **fires),
+        "w2": nir.Linear(dyadic() / 2), "lif": nir.LIF(2e-3 * one, 2 * one, zero, **fires), "w3": nir.Linear(dyadic()),
+        "cuba": nir.CubaLIF(tau_syn=2e-3 * one, tau_mem=2e-3 * one, r=2 * one, v_leak=zero, w_in=2 * one, **fires),
+        "output": nir.Output({"output": np.array([6])}),
+    }  # fmt: skip
+    specs = {"if": NeuronSpec(0, **spec), "lif": NeuronSpec(2048, **spec), "cuba": NeuronSpec(2048, 2047, **spec)}
+    names = list(nodes)
+    deployment = graph_of(nodes, list(pairwise(names)), specs, steps=12)
+    return deployment, rng.integers(0, 3, (12, 20, 6)).astype(np.float64)
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "zero": {}, "subtract": {"reset": "subtract"}, "none": {"reset": "none"},
+    "late zero": {"reset_delay": 1}, "late subtract": {"reset": "subtract", "reset_delay": 1},
+    "late, clears": {"reset_delay": 1, "clears_input": True}, "doubled": {"reset": "subtract", "double_to_refire": True},
+}  # fmt: skip
+TOLD: Mapping[str, tuple[str, ...]] = {
+    "zero": (), "subtract": (), "none": (), "late zero": (expressible.NOT_LATE,), "late subtract": (expressible.NOT_LATE,),
+    "late, clears": (expressible.NOT_LATE, expressible.KEEPS_INPUT), "doubled": (expressible.SUBTRACTS_ONCE,),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("name", SPECS)
+def test_a_declared_deviation_is_bit_for_bit_all_there_is(name: str) -> None:
+    deployment, inputs = on_the_grid(**SPECS[name])
+    found = SpikingJellySimulator().deviations(deployment)
+    assert {deviation.told for deviation in found.values()} == {(expressible.AT_THRESHOLD, *TOLD[name])}
+    trace, model, plain = run(deployment, inputs), declared(deployment), interpreter.run(deployment, inputs)
+    for layer, activity in interpreter.run(model, inputs).items():
+        np.testing.assert_array_equal(trace.layers[layer].spikes, activity.spikes)
+        np.testing.assert_array_equal(trace.layers[layer].membrane, activity.membrane)
+        np.testing.assert_array_equal(trace.layers[layer].current, activity.current)
+        assert (plain[layer].spikes != activity.spikes).any(), "the deviation costs nothing here: this shows nothing"
+    assert trace.provenance["spikingjelly deviations"].startswith(f"{expressible.AT_THRESHOLD} (if, lif, cuba)")
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("reset", ["zero", "subtract", "none"])
+def test_with_a_strict_spike_function_nothing_is_left_to_declare(reset: str) -> None:
+    deployment, inputs = on_the_grid(reset=reset)
+    assert SpikingJellySimulator(strict=True).deviations(deployment) == {}
+    trace = run(deployment, inputs, strict=True)
+    for layer, activity in interpreter.run(deployment, inputs).items():
+        np.testing.assert_array_equal(trace.layers[layer].spikes, activity.spikes)
+        np.testing.assert_array_equal(trace.layers[layer].membrane, activity.membrane)
+    assert "spikingjelly deviations" not in trace.provenance
+
+
+@pytest.mark.usefixtures("environment")
+def test_periodic_resets_clear_u_and_v() -> None:
+    deployment = ResetPeriodically(4, {"hidden": 1})(read(recurrent_net(), (7,), steps=10))
+    inputs = uniform(default_rng(3), 8, 7, high=2.0)
+    assert_equal(declared(deployment), inputs, run(deployment, inputs))
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
+    deployment = quantised(read(conv_net(), (2, 9, 7)))
+    inputs = uniform(default_rng(0), 12, 2, 9, 7)
+    trace = assert_runs_its_integers(backend(strict=True), deployment, inputs)
+    assert "no truncation" in trace.provenance["spikingjelly state"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_integers_meet_their_thresholds_and_fire_there() -> None:
+    rng = default_rng(0)
+    layers = (
+        LayerPlan("a", even(rng, (6, 4), 8), threshold=12), LayerPlan("b", even(rng, (5, 6), 8), "a", dv=1024, threshold=10),
+        LayerPlan("out", even(rng, (3, 5), 8), "b"),
+    )  # fmt: skip
+    deployment = deployment_from(Plan((4,), layers, steps=12, high=3))
+    levels = random_inputs(rng, deployment, 64)
+    trace, plain = run(deployment, levels), interpreter.run(deployment, levels)
+    for name, activity in interpreter.run(declared(in_grid_units(deployment)), levels).items():
+        np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes)
+        assert name == "out" or (plain[name].spikes != activity.spikes).any()
+
+
+# --- what its own import makes of a node --------------------------------------------------------------------------------------
+
+ONE, ZERO, EACH = np.ones(2), np.zeros(2), np.array([1.0, 2.0])
+RNG = default_rng(0)
+
+
+def weights(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def conv2d(padding: Any = 0, stride: Any = 1, groups: int = 1, kernel: tuple[int, int] = (3, 2)) -> nir.Conv2d:
+    return nir.Conv2d((5, 4), weights(4, 2 // groups, *kernel), stride, padding, (1, 1), groups, weights(4))
+
+
+def pool(kind: Any, kernel: int, padding: int) -> Any:
+    size, around = np.array([kernel, kernel]), np.array([padding, padding])
+    return kind(size, np.array([1, 2]), around)
+
+
+def lif(tau: Any = 4e-3, r: Any = 1.0, leak: Any = 0.0, threshold: Any = 1.0, reset: Any = 0.0) -> nir.LIF:
+    return nir.LIF(tau * ONE, r * ONE, leak * ONE, threshold * ONE, reset * ONE)
+
+
+def cuba(r: float = 4.0, leak: float = 0.0, w_in: float = 2.0, tau_syn: Any = 2e-3) -> nir.CubaLIF:
+    return nir.CubaLIF(tau_syn * ONE, 4e-3 * ONE, r * ONE, leak * ONE, ONE, ZERO, w_in * ONE)
+
+
+LINEAR: Mapping[str, tuple[nir.NIRNode, tuple[int, ...]]] = {
+    "affine": (nir.Affine(weights(3, 2), weights(3)), (2,)), "linear": (nir.Linear(weights(3, 2)), (2,)),
+    "conv2d": (conv2d((1, 0), (2, 1)), (2, 5, 4)), "conv2d_same": (conv2d("same"), (2, 5, 4)),
+    "conv2d_valid": (conv2d("valid", kernel=(2, 3)), (2, 5, 4)),
+    "conv1d": (nir.Conv1d(6, weights(4, 2, 3), 2, 1, 1, 1, weights(4)), (2, 6)),
+    "avg": (pool(nir.AvgPool2d, 2, 1), (2, 5, 4)), "sum": (pool(nir.SumPool2d, 2, 0), (2, 5, 4)),
+    "flatten": (nir.Flatten({"input": np.array([2, 3, 2])}, 0, 1), (2, 3, 2)),
+    "flatten_all": (nir.Flatten({"input": np.array([2, 3, 2])}, 0, -1), (2, 3, 2)),
+}  # fmt: skip
+REFUSED: Mapping[str, tuple[nir.NIRNode, tuple[int, ...], str]] = {
+    "conv_groups": (conv2d(groups=2), (2, 5, 4), "Grouped convolutions"),
+    "conv_same_stride": (conv2d("same", (2, 2)), (2, 5, 4), "strided"),
+    "avg_wide": (pool(nir.AvgPool2d, 2, 2), (2, 5, 4), "at most half"),
+    "scale": (nir.Scale(ONE), (2,), "mapping does not exist"), "delay": (nir.Delay(ONE), (2,), "mapping does not exist"),
+    "i": (nir.I(ONE), (2,), "mapping does not exist"), "li": (nir.LI(ONE, ONE, ZERO), (2,), "mapping does not exist"),
+    "cubali": (nir.CubaLI(ONE, ONE, ONE, ZERO), (2,), "mapping does not exist"),
+    "threshold": (nir.Threshold(ONE), (2,), "mapping does not exist"),
+    "if_r": (nir.IF(ONE, ONE, ZERO), (2,), "nir.IF.r must equal 1 / dt"),
+    "if_each": (nir.IF(1e3 * ONE, EACH, ZERO), (2,), "v_threshold must be uniform"),
+    "lif_r": (lif(r=2.0), (2,), "nir.LIF.r must equal 1 or tau / dt"), "lif_leak": (lif(leak=0.5), (2,), "must equal v_reset"),
+    "lif_fast": (lif(tau=1e-3), (2,), "greater than 1"), "lif_each": (lif(tau=4e-3 * EACH), (2,), "tau must be uniform"),
+    "lif_last_bit": (lif(tau=np.array([4e-3, np.nextafter(4e-3, 1)])), (2,), "tau must be uniform"),
+    "cuba_r": (cuba(r=1.0), (2,), "nir.CubaLIF.r must equal"), "cuba_w_in": (cuba(w_in=1.0), (2,), "nir.CubaLIF.w_in must"),
+    "cuba_leak": (cuba(leak=0.5), (2,), "v_leak must equal 0"),
+}  # fmt: skip
+NEURONS: Mapping[str, tuple[nir.NIRNode, Mapping[str, Any]]] = {
+    "if": (nir.IF(1e3 * ONE, ONE, ZERO), {"module": "IFNode", "v_threshold": 1.0, "v_reset": 0.0}),
+    "lif": (lif(), {"module": "LIFNode", "tau": 4.0, "decay_input": True, "v_reset": 0.0}),
+    "lif_plain": (lif(r=4.0), {"module": "LIFNode", "tau": 4.0, "decay_input": False, "v_reset": 0.0}),
+    "lif_reset": (lif(leak=0.5, reset=0.5), {"module": "LIFNode", "v_reset": 0.5}),
+    "cuba": (cuba(), {"module": "CUBALIFNode", "c_decay": 0.5, "v_decay": 0.75, "v_reset": 0.0}),
+    "sum_padded": (pool(nir.SumPool2d, 2, 1), {"module": "LPPool2d", "norm_type": 1.0}),
+}  # fmt: skip
+
+
+@cache
+def imports(folder: Path) -> dict[str, Any]:
+    """What SpikingJelly's import makes of all of the above, as one process sees it."""
+    nodes: dict[str, tuple[nir.NIRNode, tuple[int, ...]]] = dict(LINEAR)
+    nodes |= {name: (node, shape) for name, (node, shape, _) in REFUSED.items()}
+    nodes |= {name: (node, (2, 5, 4) if name == "sum_padded" else (2,)) for name, (node, _) in NEURONS.items()}
+    for name, (node, shape) in nodes.items():
+        ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
+        graph = nir.NIRGraph({**ends, "node": node}, [("input", "node"), ("node", "output")], type_check=False)
+        nir.write(folder / f"{name}.nir", graph)
+        np.save(folder / f"{name}.npy", default_rng(1).normal(size=(3, 2, *shape)))
+    script = Path(__file__).parent / "workers" / "spikingjelly_imports.py"
+    command = [str(environments.interpreter("spikingjelly")), "-I", str(script), str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if not SpikingJellySimulator().availability().ok:
+        pytest.skip("SpikingJelly is not installed: snn-export backends install spikingjelly")
+    return imports(tmp_path_factory.mktemp("imports"))
+
+
+def kind_of(node: nir.NIRNode, shape: tuple[int, ...], spec: NeuronSpec | None = None) -> str:
+    """What our mapping says of the node, with decays as in the file."""
+    ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
+    specs = {"node": spec} if spec else {"after": NeuronSpec(0)}
+    after = {} if spec else {"after": nir.IF(np.ones(1), np.ones(1), np.zeros(1))}
+    names = ["input", "node", *after, "output"]
+    edges = list(pairwise(names))
+    return expressible.mapping(graph_of({**ends, "node": node, **after}, edges, specs))["node"].kind
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_nodes_that_are_called_native_are_what_its_import_makes(name: str, imported: dict[str, Any]) -> None:
+    node, shape = LINEAR[name]
+    x = default_rng(1).normal(size=(3, 2, *shape)).astype(np.float32)
+    ours = [layer_of(name, node, shape)(torch.from_numpy(step)).numpy() for step in x]
+    np.testing.assert_allclose(imported[name]["outputs"], ours, rtol=1e-6, atol=1e-6)
+    assert kind_of(node, shape) == "native"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_its_import_refuses_is_not_called_native(name: str, imported: dict[str, Any]) -> None:
+    node, shape, words = REFUSED[name]
+    assert words in imported[name]["raises"]
+    silent = isinstance(node, nir.I | nir.LI | nir.CubaLI)
+    dv = 4096 if name in ("lif_fast", "threshold") else 0 if isinstance(node, nir.IF | nir.I) else 1024
+    du = 2047 if isinstance(node, nir.CubaLIF | nir.CubaLI) else 4095
+    spec = NeuronSpec(dv, du, reset="none" if silent else "zero", spiking=not silent) if is_population(node) else None
+    assert kind_of(node, shape, spec) in ("rewritten", "emulated")
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_what_its_import_makes_of_neurons(name: str, imported: dict[str, Any]) -> None:
+    node, expected = NEURONS[name]
+    assert {key: imported[name][key] for key in expected} == expected
+    if name == "sum_padded":  # kernel 2, stride (1, 2), padding 1 on (5, 4): (6, 3) with its padding
+        assert np.shape(imported[name]["outputs"])[-2:] == (4, 2)
+        assert kind_of(node, (2, 5, 4)) == "emulated"
+    elif name != "lif_reset":
+        spec = NeuronSpec(0 if name == "if" else 1024, 2047 if name == "cuba" else 4095)
+        assert kind_of(node, (2,), spec) == "native"
+        assert kind_of(node, (2,), NeuronSpec(spec.dv, spec.du, reset="subtract")) == "emulated"
+
+
+# --- the backend itself -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_installed_neurons_are_what_the_worker_takes_them_for() -> None:
+    (probe,) = SpikingJellySimulator().self_test()
+    assert probe.as_expected, probe.seen
+    assert "spikingjelly 2.0.0" in probe.seen
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("strict", [False, True], ids=["as shipped", "strict"])
+def test_it_passes_the_kit(strict: bool) -> None:
+    found = run_kit(backend(strict))
+    assert found.passed, found.summary()
+
+
+def test_a_mapping_names_what_carries_each_node() -> None:
+    deployment, _ = on_the_grid()
+    found = SpikingJellySimulator().mapping(deployment)
+    assert {name: layer.kind for name, layer in found.items()} == dict.fromkeys(("w1", "if", "w2", "lif", "w3", "cuba"), "native")
+    assert found["cuba"].why.startswith("CUBALIFNode, as ")
+    slower = with_constants(deployment.graph.nodes["lif"], tau=3e-3 * np.ones(6))
+    other = deployment.replace(graph=replace_nodes(deployment.graph, {"lif": slower}))
+    assert "time constants" in SpikingJellySimulator().mapping(other)["lif"].why
+    assert kinds(read(conv_net(), (2, 9, 7)))["conv2"] == "emulated"
+
+
+def test_without_its_environment_it_says_how_to_get_it_and_imports_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from snn_export.hardware_sims.spikingjelly.simulator import SpikingJellySimulator as S\n"
+        "from snn_export.hardware_sims.simulator import Simulator\n"
+        "backend = S(); found = backend.availability()\n"
+        "assert isinstance(backend, Simulator) and backend.capabilities().isolated\n"
+        "assert not found.ok and found.fix == 'snn-export backends install spikingjelly', found\n"
+        "assert not {'torch', 'spikingjelly', 'torchvision'} & set(sys.modules)\n"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != environments.override_variable("spikingjelly")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**clean, "SNN_EXPORT_ENVS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert isinstance(SpikingJellySimulator(), Simulator)
