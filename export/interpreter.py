@@ -354,7 +354,7 @@ def _float_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, thre
     if spec.reset == "zero":
         v = arithmetic.reset_to_zero(v, fired > 0)
     elif spec.reset == "subtract":
-        v = arithmetic.reset_by_subtraction(v, fired, threshold)
+        v = arithmetic.reset_by_subtraction(v, fired, np.where(np.isinf(threshold), 0.0, threshold))  # what never fires keeps all
     return v if firing.floor is None else np.maximum(v, firing.floor), fired
 
 

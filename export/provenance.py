@@ -319,9 +319,10 @@ _DEVIATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         "state --dt 1e-6 for Norse's default dt = 1e-3; for an LIFCell set w_in = tau_syn / 1e-6 in the graph",
     ),),
     "Spyx": ((
-        "Spyx emits a spike one step after the crossing, and takes its inputs whole where the file says r = 1 - dt / tau",
-        "its importer ignores r",
-        "set r = tau / dt in the graph to have its inputs whole, and allow one step of latency per layer",
+        "Spyx emits a spike one step after the crossing, its LIF and IF subtract a step later still, and inputs are taken whole",
+        "its importer ignores r and w_in, and NIR has no field for a late reset",
+        "set r = tau / dt and w_in = tau_syn / dt in the graph, reset_delay = 1 for LIF and IF in the contract, and allow one "
+        "step of latency per layer",
     ),),
     "Rockpool": ((
         "Rockpool keeps exp(-dt / tau) per step where a step of this file keeps 1 - dt / tau, and fires several times in a step",
@@ -334,5 +335,4 @@ _DEVIATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         "set tau = 1 / (1 - exp(-1 / tau)) in the graph, and r to that tau for norm_input=False",
     ),),
 }  # fmt: skip
-"""By writer: what it does, why that is not in its file, and what to do. Those of snnTorch, Norse, Rockpool and
-sinabs were seen by running them (``docs/foreign-graphs.md``), the others stand in the programs' sources."""
+"""By writer: what it does, why that is not in its file, and what to do. Seen by running them (``docs/foreign-graphs.md``)."""

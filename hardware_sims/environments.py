@@ -114,8 +114,8 @@ BUILT_IN: Mapping[str, Environment] = {
         pip_arguments=_PIP,
         python=_PYTHON,
         megabytes=260,
-        licence="Apache-2.0 (nengo-loihi) and the ABR licence (nengo)",
-        restriction="nengo is free for non-commercial use only; a business needs a licence from Applied Brain Research",
+        licence="Apache-2.0 (nengo-loihi); free for non-commercial use (nengo)",
+        restriction="nengo is free for non-commercial use only; Applied Brain Research sells licences for any other",
     ),
     "sinabs": Environment(
         "sinabs", Path(__file__).parent / "sinabs", pip_arguments=_PIP, python=_PYTHON, megabytes=900, licence="Apache-2.0"
@@ -128,17 +128,15 @@ BUILT_IN: Mapping[str, Environment] = {
         megabytes=890,
         licence="Apache-2.0",
     ),
-    "spyx": Environment(
-        "spyx", Path(__file__).parent / "spyx", pip_arguments=_PIP, python=_PYTHON, megabytes=400, licence="MIT"
-    ),
+    "spyx": Environment("spyx", Path(__file__).parent / "spyx", pip_arguments=_PIP, python=_PYTHON, megabytes=520, licence="MIT"),
     "rockpool": Environment(
         "rockpool",
         Path(__file__).parent / "rockpool",
-        pip_arguments=_PIP,
+        pip_arguments=(*_PIP, "--no-binary", "rockpool"),  # published as source only
         python=_PYTHON,
-        megabytes=900,
-        licence="AGPL-3.0",
-        restriction="AGPL-3.0: what is built on it and offered to others, also as a service, has to come with its source",
+        megabytes=1040,
+        licence="AGPL-3.0-or-later",
+        restriction="AGPL: what is built on it and offered to others, also as a service, has to come with its source",
     ),
 }
 

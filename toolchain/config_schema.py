@@ -99,6 +99,9 @@ class BackendConfig(_Section):
     required: bool = Field(True, description="whether its absence is a failure; otherwise it is skipped and the report says so")
     samples: int = Field(0, ge=0, description="test samples to run; 0: as many as verify.samples")
     time_limit: float = Field(300.0, gt=0, description="seconds after which it counts as hung")
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="of the backend, e.g. { several_spikes = true } for sinabs"
+    )
 
 
 class VerifyConfig(_Section):

@@ -128,7 +128,8 @@ def probes_are_complete(trial: Trial) -> None:
         trial.demand(not missing, f"{' and '.join(missing)} of {name!r} are not recorded")
         trial.demand(np.asarray(layer.spikes).dtype == bool, f"spikes of {name!r} are {np.asarray(layer.spikes).dtype}, not bool")
         trial.demand(layer.counts.dtype == np.int64, f"counts of {name!r} are {layer.counts.dtype}, not int64")
-        trial.demand(np.array_equal(layer.counts, np.asarray(layer.spikes).sum(axis=0)), f"counts of {name!r} are not its spikes")
+        sent = np.asarray(layer.spikes if layer.several is None else layer.several)
+        trial.demand(np.array_equal(layer.counts, sent.sum(axis=0)), f"counts of {name!r} are not its spikes")
     trial.demand(np.shape(trace.readout) == (2, 1), f"the readout has the shape {np.shape(trace.readout)}, not (2, 1)")
     trial.exercised = True
 

@@ -95,7 +95,7 @@ def write_message(pipe: BinaryIO, message: Mapping[str, Any], arrays: Sequence[A
     header = json.dumps({**message, "arrays": [[array.dtype.str, list(array.shape)] for array in plain]}).encode()
     pipe.write(struct.pack("<Q", len(header)) + header)
     for array in plain:
-        pipe.write(memoryview(array).cast("B") if array.size else b"")
+        pipe.write(array.data.cast("B") if array.size else b"")
     pipe.flush()
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from snn_export.hardware_sims.isolated.cell_server import read_message, write_message
 from snn_export.hardware_sims.simulator import BackendError
 from snn_export.hardware_sims.worker_process import Worker, broken, check_status, killed_at_exit, last_line, start
+from snn_export.models.diagnostics import UserError
 
 Array = NDArray[Any]
 
@@ -140,6 +141,8 @@ class KeptSession:
                 self._open.append(_start(worker(), keep_log))
             try:
                 yield self._open[0].session
+            except UserError:  # raised on this side, between two messages
+                raise
             except BaseException:
                 self._open[0].keep_log = True
                 _close(self._open)

@@ -71,7 +71,7 @@ def deviations(deployment: Deployment, *, several_spikes: bool, strict: bool) ->
         always = (*(() if strict else (AT_THRESHOLD,)), *((SEVERAL,) if several_spikes else ()))
         told = (*always, *_reset(spec)) if spec.spiking else ()
         if told:
-            has = replace(spec, reset="subtract", clears_input=False, double_to_refire=False)
+            has = replace(spec, reset="subtract", reset_delay=0, clears_input=False, double_to_refire=False)
             found[name] = Deviation(has, told, at_threshold=not strict, several_spikes=several_spikes)
     return found
 

@@ -135,19 +135,20 @@ def _population(deployment: Deployment, name: str) -> LayerMapping:
 def _linear(node: nir.NIRNode) -> LayerMapping:
     if isinstance(node, nir.Affine | nir.Flatten):
         return NATIVE
-    if isinstance(node, nir.Conv2d) and int(node.groups) != 1:
-        return LayerMapping("emulated", "sinabs' import raises on groups: torch.nn.Conv2d")
-    if (
-        isinstance(node, nir.Conv2d)
-        and isinstance(node.padding, str)
-        and max(per_axis(node.stride, 2)) > 1
-        and node.padding == "same"
-    ):
-        return LayerMapping("emulated", "torch has no padding 'same' with a stride: torch.nn.Conv2d, zeros around")
+    if isinstance(node, nir.Conv2d):
+        return _conv2d(node)
     if isinstance(node, nir.SumPool2d) and max(pair(node.padding)):
         return LayerMapping("emulated", "sinabs' import ignores the padding of a SumPool2d: torch.nn.AvgPool2d, divisor 1")
-    if isinstance(node, nir.Conv2d | nir.SumPool2d):
+    if isinstance(node, nir.SumPool2d):
         return NATIVE
     if isinstance(node, nir.Conv1d):
         return LayerMapping("emulated", "sinabs' import raises on it: torch.nn.Conv1d")
     return LayerMapping("emulated", f"sinabs' import has no rule for {type(node).__name__}: torch")
+
+
+def _conv2d(node: nir.Conv2d) -> LayerMapping:
+    if int(node.groups) != 1:
+        return LayerMapping("emulated", "sinabs' import raises on groups: torch.nn.Conv2d")
+    if isinstance(node.padding, str) and node.padding == "same" and max(per_axis(node.stride, 2)) > 1:
+        return LayerMapping("emulated", "torch has no padding 'same' with a stride: torch.nn.Conv2d, zeros around")
+    return NATIVE

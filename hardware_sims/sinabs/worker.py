@@ -31,7 +31,7 @@ sys.modules.setdefault("pylab", ModuleType("pylab"))  # sinabs.network imports i
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from cell_server import Neuron, serve  # type: ignore[import-not-found, unused-ignore] # noqa: E402
+from cell_server import Neuron, serve  # noqa: E402
 from sinabs.activation import MembraneReset, MembraneSubtract, MultiSpike, SingleSpike  # noqa: E402
 from sinabs.layers import LIF, ExpLeak  # noqa: E402
 

@@ -6,7 +6,7 @@
 | --- | --- |
 | Affine, Linear | right |
 | Conv2d | right with groups = 1, dilation 1, and 'same' with stride 1 only; ignores dilation; raises on groups |
-| SumPool2d | right without padding; any padding becomes 'SAME', another one but where the stride is 1 |
+| SumPool2d | right without padding; any padding becomes JAX's 'SAME', which depends on kernel, stride and size |
 | Flatten | flattens (H, W, C), all of it: weights behind it meet their inputs in another order than NIR's (C, H, W) |
 | IF | spyx.nn.IF: ignores r |
 | LIF | spyx.nn.LIF: ignores r and v_leak and adds its input whole; right with r = tau/dt |

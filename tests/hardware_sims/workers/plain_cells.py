@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "hardware_sims" / "isolated"))
-from cell_server import Neuron, serve  # noqa: E402
+from cell_server import Neuron, serve
 
 
 class Plain:
