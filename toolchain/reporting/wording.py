@@ -43,11 +43,17 @@ def headline(report: Report) -> str:
 
 def exact_claims(report: Report) -> tuple[str, ...]:
     """One sentence for every backend that repeated its reference exactly."""
+    models = {network.model for network in report.carried}
     return tuple(
-        f"{printable(item.target)} repeats {printable(item.reference)} spike for spike in every layer."
+        f"{printable(item.target)} repeats {_told(item.reference, models)} spike for spike in every layer."
         for item in report.comparisons
         if item.verdict == "EXACT" and item.layers
     )
+
+
+def _told(reference: str, models: set[str | None]) -> str:
+    """A rung in a sentence; a model stands for what its backend declares."""
+    return "the reference with its declared deviations" if reference in models else printable(reference)
 
 
 def tone(verdict: str | None) -> str:
