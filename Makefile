@@ -1,5 +1,6 @@
 # make demo    install everything into .venv, run the whole line on the digits, print the verdict
-# make test    install everything into .venv, check the code, run the whole test suite
+# make test    install everything into .venv and the simulators beside it (1.5 GB), check the code, run the whole test suite;
+#              ACCEPT="rockpool nengo_loihi" tests these too, whose licences restrict what you may do with them
 # make lint    only check the code          make clean    remove what make made
 #
 # Both targets make what they need and rely on nothing the other left. PYTHON=... chooses the interpreter.
@@ -18,9 +19,13 @@ SOURCES := $(shell find toolchain models export hardware_sims -name __pycache__ 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PYTHONSAFEPATH := 1
 
-.PHONY: help demo test lint install lava netx clean
+# Simulators in environments of their own that the tests run.
+ACCEPT :=
+BACKENDS := lava netx sinabs spikingjelly spyx $(ACCEPT)
+
+.PHONY: help demo test lint install lava backends clean
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 $(STAMPS)/python: Makefile .ci/check-machine
 	@mkdir -p $(STAMPS)
@@ -48,8 +53,8 @@ install: $(STAMPS)/installed
 lava: $(STAMPS)/installed
 	@$(BIN)/snn-export backends install lava
 
-netx: $(STAMPS)/installed
-	@$(BIN)/snn-export backends install netx
+backends: $(STAMPS)/installed
+	@for name in $(BACKENDS); do $(BIN)/snn-export backends install $$name --accept-licence $$name; done
 
 demo: lava
 	@$(BIN)/snn-export run
@@ -60,8 +65,8 @@ lint: $(STAMPS)/installed
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy -p snn_export
 
-test: lava netx lint
-	@SNN_EXPORT_REQUIRE_LAVA=1 SNN_EXPORT_REQUIRE_NETX=1 $(BIN)/python -m pytest
+test: backends lint
+	@$(foreach name,$(BACKENDS),SNN_EXPORT_REQUIRE_$(shell echo $(name) | tr a-z A-Z)=1) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	@rm -rf $(VENV) $(STAMPS) build snn-export-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,7 +28,7 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 from benchmarks.recipes_data import load  # noqa: E402
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TOLERATED, Experiment, Row  # noqa: E402
+from benchmarks.recipes_plan import EXPERIMENTS, QCFS_LEVELS, STEPS_OF_CONVERSION, TOLERATED, Experiment, Row  # noqa: E402
 from snn_export import library  # noqa: E402
 from snn_export.data.dataset import Dataset  # noqa: E402
 from snn_export.export.deployment import Deployment  # noqa: E402
@@ -41,6 +41,7 @@ from snn_export.models.teachers.teacher import Teacher  # noqa: E402
 from snn_export.reporting.json_file import write_text  # noqa: E402
 from snn_export.training.checkpoint import load_model, save_model  # noqa: E402
 from snn_export.training.conversion.conversion import Conversion  # noqa: E402
+from snn_export.training.conversion.qcfs import Qcfs  # noqa: E402
 from snn_export.training.devices import peak_memory  # noqa: E402
 from snn_export.training.evaluate import predictions  # noqa: E402
 from snn_export.training.loop import Progress, TrainingResult, fit  # noqa: E402
@@ -116,6 +117,7 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
     conversion = load_conversion(row.recipe)
     settings = replace(experiment.settings, seed=row.seed)
     if row.recipe == "qcfs":
+        conversion = replace(conversion, method=Qcfs(levels=QCFS_LEVELS))
         name, config = experiment.source or ("", {})
         source = build_teacher(name, seed=row.seed, input_shape=data.input_shape, classes=data.classes, **config)
         source = conversion.prepare_source(source)
@@ -129,8 +131,10 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
     calibration = torch.tensor(data.train.x[:CALIBRATION])
     student = conversion.convert(source, calibration, DEPLOYED_STEPS)
     found, rates = _tested(student, data)
+    levels = f", L = {QCFS_LEVELS}" if row.recipe == "qcfs" else ""
     return {
-        "method": f"conversion: {conversion.name}", "steps": DEPLOYED_STEPS, "firing_rates": rates, "fully_spiking": True,
+        "method": f"conversion: {conversion.name}{levels}", "steps": DEPLOYED_STEPS,
+        "firing_rates": rates, "fully_spiking": True,
         "curve": _curve(conversion, source, calibration, data),
         "peak_memory_bytes": peak_memory(), "source_accuracy": float(np.mean(predictions(source, data.test.x) == data.test.y)),
         **facts, **_accuracy("test", found, data), **deploy(student, data, found, epochs=0),

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from snn_export.hardware_sims import shared_packages
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 STAMP = "snn-export-environment.json"
@@ -39,6 +40,7 @@ class Environment:
         folder: the backend's folder; holds ``requirements.txt`` and ``worker.py``.
         pip_arguments: added to ``pip install``.
         python: first (major, minor) that works and first that does not any more.
+        shares: distributions that are linked from this environment, with what they require; see ``shared_packages.py``.
         megabytes: disk space it takes once it is installed.
         disk_bytes: free space asked for before the start.
         time_limit: seconds per step of the installation.
@@ -50,6 +52,7 @@ class Environment:
     folder: Path
     pip_arguments: tuple[str, ...] = ()
     python: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (4, 0))
+    shares: tuple[str, ...] = ()
     megabytes: int = 0
     disk_bytes: int = 1 << 30
     time_limit: float = 1800.0
@@ -70,7 +73,8 @@ class Environment:
     def key(self) -> str:
         """Hash of everything that decides what is installed."""
         digest = hashlib.sha256(self.requirements.read_bytes())
-        digest.update("\0".join((*self.pip_arguments, f"{sys.version_info[0]}.{sys.version_info[1]}")).encode())
+        shared = shared_packages.identity(self.shares)
+        digest.update("\0".join((*self.pip_arguments, *shared, f"{sys.version_info[0]}.{sys.version_info[1]}")).encode())
         return digest.hexdigest()[:12]
 
     @property
@@ -118,14 +122,21 @@ BUILT_IN: Mapping[str, Environment] = {
         restriction="nengo is free for non-commercial use only; Applied Brain Research sells licences for any other",
     ),
     "sinabs": Environment(
-        "sinabs", Path(__file__).parent / "sinabs", pip_arguments=_PIP, python=_PYTHON, megabytes=900, licence="Apache-2.0"
+        "sinabs",
+        Path(__file__).parent / "sinabs",
+        pip_arguments=_PIP,
+        python=_PYTHON,
+        shares=("torch",),
+        megabytes=120,
+        licence="Apache-2.0",
     ),
     "spikingjelly": Environment(
         "spikingjelly",
         Path(__file__).parent / "spikingjelly",
         pip_arguments=_PIP,
         python=_PYTHON,
-        megabytes=890,
+        shares=("torch",),
+        megabytes=130,
         licence="Apache-2.0",
     ),
     "spyx": Environment("spyx", Path(__file__).parent / "spyx", pip_arguments=_PIP, python=_PYTHON, megabytes=520, licence="MIT"),
@@ -134,7 +145,8 @@ BUILT_IN: Mapping[str, Environment] = {
         Path(__file__).parent / "rockpool",
         pip_arguments=(*_PIP, "--no-binary", "rockpool"),  # published as source only
         python=_PYTHON,
-        megabytes=1040,
+        shares=("torch",),
+        megabytes=280,
         licence="AGPL-3.0-or-later",
         restriction="AGPL: what is built on it and offered to others, also as a service, has to come with its source",
     ),
@@ -292,6 +304,9 @@ def _make(recipe: Environment, progress: Callable[[str], None], log: Path, run: 
     command = [*python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     no_packages = ("SNX414", "pip could not install the packages", "check the network and the package index, then try again")
     _step(recipe, run, [*command, *recipe.pip_arguments, "-r", str(recipe.requirements)], log, no_packages)
+    if recipe.shares:
+        packages = recipe.location / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+        progress(f"linking {', '.join(shared_packages.link(recipe.shares, packages))} of this environment")
     progress("checking that it runs")
     no_proof = ("SNX415", "what was installed does not run", f"read {log}, then try again")
     output = _step(recipe, run, [*python, str(recipe.worker), "--self-test"], log, no_proof)

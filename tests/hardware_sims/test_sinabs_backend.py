@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -23,83 +18,45 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.deviation import deviating
 from snn_export.export.graph import is_population, replace_nodes
 from snn_export.export.grid_units import in_grid_units
-from snn_export.export.passes.reset_periodically import ResetPeriodically
 from snn_export.export.populations import with_constants
-from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
-from snn_export.hardware_sims import environments
-from snn_export.hardware_sims.conformance.kit import run_kit
-from snn_export.hardware_sims.simulator import Deviating, Simulator
+from snn_export.hardware_sims.isolated.backend import CellBackend
 from snn_export.hardware_sims.sinabs import expressible
 from snn_export.hardware_sims.sinabs.simulator import SinabsSimulator
 from snn_export.hardware_sims.torch_layers import layer_of
-from snn_export.hardware_sims.trace import Trace
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec, NeuronSpec
-from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net, uniform
-from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, refusals, with_spec
+from tests.cell_backends import (
+    ROWS,
+    alone,
+    assert_bit_for_bit,
+    assert_explained,
+    assert_is,
+    backend,
+    chain,
+    declared,
+    dyadic,
+    every_node,
+    imported_by,
+    kinds,
+    require,
+    run,
+)
+from tests.networks import conv_net, dense_net, quantised, read, uniform
+from tests.torch_graphs import graph_of, refusals, with_spec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "workers_end")
 
-ALL = ("spikes", "membrane", "current")
-NETWORKS = {
-    "dense": (dense_net, (4,)), "conv": (conv_net, (2, 9, 7)), "residual": (residual_net, (2, 8, 6)),
-    "recurrent": (recurrent_net, (7,)), "delayed": (delayed_net, (6,)),
-}  # fmt: skip
-OPTIONS: Mapping[str, dict[str, bool]] = {"one": {}, "several": {"several_spikes": True}, "strict": {"strict": True}}
+WAYS = ROWS["sinabs"].options
 
 
 @pytest.fixture(scope="module")
 def environment() -> None:
-    """Skips, or fails under ``SNN_EXPORT_REQUIRE_SINABS=1``, where sinabs is not installed."""
-    found = SinabsSimulator().availability()
-    if not found.ok and os.environ.get("SNN_EXPORT_REQUIRE_SINABS") == "1":
-        pytest.fail(f"{found.reason}; fix: {found.fix}")
-    if not found.ok:
-        pytest.skip(f"{found.reason}; fix: {found.fix}")
+    """Skips where sinabs is not installed."""
+    require("sinabs")
 
 
-def run(deployment: Deployment, inputs: Any, **options: bool) -> Trace:
-    backend = SinabsSimulator(time_limit=120, **options)
-    assert backend.check(deployment) == []
-    return backend.run(backend.compile(deployment), inputs, ALL)
-
-
-def declared(deployment: Deployment, **options: bool) -> Deployment:
-    return deviating(deployment, SinabsSimulator(**options).deviations(deployment))
-
-
-def assert_explained(model: Deployment, inputs: Any, trace: Trace) -> None:
-    """Every layer follows from what the run itself fired before it, but for ties; and every layer that can fire does."""
-    for name, found in explain(model, inputs, trace.layers, FLOAT32_ROUNDOFF).items():  # type: ignore[arg-type]
-        assert not found.faulty.any(), name
-        assert not found.beyond.any(), name
-        assert bool(trace.layers[name].counts.any()) == model.contract.neurons[name].spiking, f"{name} is dead"
-
-
-def assert_equal(model: Deployment, inputs: Any, trace: Trace) -> None:
-    """0 mismatched spikes against the arbiter."""
-    for name, activity in interpreter.run(model, inputs).items():
-        np.testing.assert_array_equal(sent(trace, name), activity.sent, err_msg=name)
-        for which in ("membrane", "current"):
-            found, expected = getattr(trace.layers[name], which), getattr(activity, which)
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()), err_msg=name)
-
-
-def sent(trace: Trace, name: str) -> Any:
-    layer = trace.layers[name]
-    return layer.spikes if layer.several is None else layer.several
-
-
-@pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize(("name", "several"), [(name, several) for name in NETWORKS for several in (False, True)])
-def test_networks_differ_from_the_contract_in_nothing_but_what_is_declared(name: str, several: bool) -> None:
-    build, shape = NETWORKS[name]
-    deployment = with_spec(read(build(), shape, steps=12), reset="subtract" if several else "zero")
-    inputs = uniform(default_rng(1), 16, *shape, low=-0.5, high=2.0).astype(np.float32)
-    trace, model = run(deployment, inputs, several_spikes=several), declared(deployment, several_spikes=several)
-    assert_explained(model, inputs, trace)
-    assert_equal(model, inputs, trace)
-    assert any(layer.several is not None for layer in trace.layers.values()) == several
+def sinabs(way: str = "as shipped") -> CellBackend:
+    return backend("sinabs", way)
 
 
 @pytest.mark.usefixtures("environment")
@@ -110,13 +67,8 @@ def test_networks_differ_from_the_contract_in_nothing_but_what_is_declared(name:
 )  # fmt: skip
 def test_every_node_and_every_way_of_joining_them(seed: int, spec: dict[str, Any], strict: bool) -> None:
     """Thresholds of their own, r, w_in, v_leak, all types of neurons; a v_leak behind a filter, for which sinabs has no place."""
-    deployment = with_spec(everything(seed), **spec)
-    leaky = with_constants(deployment.graph.nodes["n4"], v_leak=default_rng(seed).uniform(-0.3, 0.3, 6))
-    deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"n4": leaky}))
-    inputs = default_rng(seed).uniform(-1, 2, (9, 5, 2, 7, 6))
-    trace, model = run(deployment, inputs, strict=strict), declared(deployment, strict=strict)
-    assert_explained(model, inputs, trace)
-    assert_equal(model, inputs, trace)
+    deployment, inputs = every_node(seed, **spec)
+    assert_is("sinabs", "strict" if strict else "as shipped", deployment, inputs)
 
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -127,19 +79,13 @@ SPECS: dict[str, dict[str, Any]] = {
 TOLD: Mapping[str, tuple[str, ...]] = {"clears": (expressible.KEEPS_INPUT,), "doubled": (expressible.FIRES_AGAIN,)}
 
 
-def on_the_grid() -> tuple[Deployment, Any]:
+def every_reset() -> tuple[Deployment, Any]:
     """Every reset on an IF, a LIF and a CubaLIF. All numbers are whole halves and all decays one half, so that what meets a
     threshold, or several, meets them exactly, in float32 as in float64."""
-    one, rng = np.ones(6), default_rng(3)
-    fires = {"v_threshold": 2 * one, "v_reset": 0 * one}
-    kinds: dict[str, tuple[nir.NIRNode, NeuronSpec]] = {
-        "if": (nir.IF(1e3 * one, **fires), NeuronSpec(0)),
-        "lif": (nir.LIF(2e-3 * one, 2 * one, 0 * one, **fires), NeuronSpec(2048)),
-        "cuba": (nir.CubaLIF(2e-3 * one, 2e-3 * one, 2 * one, 0 * one, w_in=2 * one, **fires), NeuronSpec(2048, 2047)),
-    }  # fmt: skip
+    rng = default_rng(3)
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array([6])})}
     specs, edges = dict[str, NeuronSpec](), list[tuple[str, str]]()
-    for kind, (node, spec) in kinds.items():
+    for kind, (node, spec) in dyadic().items():
         for reset, changes in SPECS.items():
             name = f"{kind}_{reset}"
             nodes |= {f"w_{name}": nir.Linear(rng.integers(-3, 6, (6, 6)) / 2.0), name: node}
@@ -153,29 +99,25 @@ def on_the_grid() -> tuple[Deployment, Any]:
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("name", OPTIONS)
-def test_declared_deviations_are_bit_for_bit_all_there_are(name: str) -> None:
-    (deployment, inputs), options = on_the_grid(), OPTIONS[name]
-    trace, plain = run(deployment, inputs, **options), interpreter.run(deployment, inputs)
-    deviations = SinabsSimulator(**options).deviations(deployment)
-    for layer, activity in interpreter.run(deviating(deployment, deviations), inputs).items():
-        np.testing.assert_array_equal(sent(trace, layer), activity.sent, err_msg=layer)
-        np.testing.assert_array_equal(trace.layers[layer].membrane, activity.membrane, err_msg=layer)
-        np.testing.assert_array_equal(trace.layers[layer].current, activity.current, err_msg=layer)
+@pytest.mark.parametrize("way", WAYS)
+def test_declared_deviations_are_bit_for_bit_all_there_are(way: str) -> None:
+    (deployment, inputs), made = every_reset(), sinabs(way)
+    trace, plain, deviations = run(made, deployment, inputs), interpreter.run(deployment, inputs), made.deviations(deployment)
+    for layer, activity in assert_bit_for_bit(deviating(deployment, deviations), inputs, trace).items():
         cost = layer != "readout" and bool((plain[layer].sent != activity.sent).any())
         assert cost == (layer in deviations), f"{layer}: the deviation costs nothing here, or was not declared"
 
 
 def test_what_is_declared_is_what_the_options_leave() -> None:
-    deployment, _ = on_the_grid()
-    above = {"one": (expressible.AT_THRESHOLD,), "several": (expressible.AT_THRESHOLD, expressible.SEVERAL), "strict": ()}
-    for name, options in OPTIONS.items():
-        found = SinabsSimulator(**options).deviations(deployment)
-        wanted = {f"{kind}_{reset}": above[name] + TOLD.get(reset, ()) for kind in ("if", "lif", "cuba") for reset in SPECS}
+    deployment, _ = every_reset()
+    above = {"as shipped": (expressible.AT_THRESHOLD,), "several": (expressible.AT_THRESHOLD, expressible.SEVERAL), "strict": ()}
+    for way in WAYS:
+        found = sinabs(way).deviations(deployment)
+        wanted = {f"{kind}_{reset}": above[way] + TOLD.get(reset, ()) for kind in dyadic() for reset in SPECS}
         assert {layer: deviation.told for layer, deviation in found.items()} == {
             layer: told for layer, told in wanted.items() if told
         }
-    told = SinabsSimulator().compile(deployment).provenance["sinabs deviations"]
+    told = sinabs().compile(deployment).provenance["sinabs deviations"]
     assert told.startswith(f"{expressible.AT_THRESHOLD} (if_zero, if_subtract, ")
 
 
@@ -188,11 +130,9 @@ def test_a_subtraction_of_a_neuron_without_memory_is_never_late() -> None:
     }  # fmt: skip
     deployment = graph_of(nodes, list(pairwise(nodes)), {"n": NeuronSpec(4096, reset="subtract", reset_delay=1)})
     inputs = default_rng(0).integers(0, 5, (9, 8, 3)) / 2.0
-    assert SinabsSimulator(strict=True).deviations(deployment)["n"].told == (expressible.NOT_LATE,)
-    trace = run(deployment, inputs, strict=True)
-    np.testing.assert_array_equal(
-        trace.layers["n"].spikes, interpreter.run(declared(deployment, strict=True), inputs)["n"].spikes
-    )
+    assert sinabs("strict").deviations(deployment)["n"].told == (expressible.NOT_LATE,)
+    trace = run(sinabs("strict"), deployment, inputs)
+    assert_bit_for_bit(declared(sinabs("strict"), deployment), inputs, trace)
     assert (trace.layers["n"].spikes != interpreter.run(deployment, inputs)["n"].spikes).any()
 
 
@@ -203,31 +143,17 @@ def test_a_threshold_that_is_never_reached_leaves_the_membrane_a_number() -> Non
     endless = with_constants(deployment.graph.nodes["lif1"], v_threshold=np.full(6, np.inf))
     deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": endless}))
     inputs = uniform(default_rng(1), 4, 4)
-    trace, never = run(deployment, inputs), interpreter.run(with_spec(deployment, reset="none"), inputs)["lif1"]
+    trace, never = run(sinabs(), deployment, inputs), interpreter.run(with_spec(deployment, reset="none"), inputs)["lif1"]
     np.testing.assert_allclose(trace.layers["lif1"].membrane, never.membrane, rtol=1e-4, atol=1e-4)
     assert not trace.layers["lif1"].counts.any()
-
-
-@pytest.mark.usefixtures("environment")
-def test_periodic_resets_clear_u_and_v() -> None:
-    deployment = ResetPeriodically(4, {"hidden": 1})(read(recurrent_net(), (7,), steps=10))
-    inputs = uniform(default_rng(3), 8, 7, high=2.0)
-    assert_equal(declared(deployment), inputs, run(deployment, inputs))
-
-
-@pytest.mark.usefixtures("environment")
-def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
-    deployment = quantised(read(conv_net(), (2, 9, 7)))
-    inputs = uniform(default_rng(0), 12, 2, 9, 7)
-    trace = assert_runs_its_integers(SinabsSimulator(strict=True), deployment, inputs)
-    assert "no truncation" in trace.provenance["sinabs state"]
 
 
 @pytest.mark.usefixtures("environment")
 def test_integers_meet_their_thresholds_and_fire_there() -> None:
     grid = in_grid_units(quantised(read(dense_net(), (4,), steps=12)))
     levels = default_rng(0).integers(0, 2, (64, 4)).astype(np.float64)
-    assert_explained(declared(grid), levels, run(grid, levels))
+    trace = run(sinabs(), grid, levels)
+    assert_explained(declared(sinabs(), grid), levels, trace, ROWS["sinabs"].roundoff)
 
 
 # --- what its own import makes of a node --------------------------------------------------------------------------------------
@@ -285,18 +211,12 @@ def imported(environment: None, tmp_path_factory: pytest.TempPathFactory) -> dic
     nodes = {**LINEAR, **{name: (node, shape) for name, (node, shape, _) in REFUSED.items()}}
     nodes |= {name: (node, (2,)) for name, (node, *_) in NEURONS.items()}
     for name, (node, shape) in {**nodes, "sum_padded": (pool(nir.SumPool2d, 1), MAPS), "as_written": (lif(), (2,))}.items():
-        ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
-        graph = nir.NIRGraph({**ends, "node": node}, [("input", "node"), ("node", "output")], type_check=False)
-        nir.write(folder / f"{name}.nir", graph)
+        nir.write(folder / f"{name}.nir", chain(shape, node))
         np.save(folder / f"{name}.npy", steps_of(shape))
         with h5py.File(folder / f"{name}.nir", "a") as file:
             if name != "as_written" and "v_reset" in file["node/nodes/node"]:
                 del file["node/nodes/node/v_reset"]
-    script = Path(__file__).parent / "workers" / "sinabs_imports.py"
-    command = [str(environments.interpreter("sinabs")), "-I", str(script), str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return imported_by("sinabs", folder)
 
 
 def steps_of(shape: tuple[int, ...]) -> Any:
@@ -306,15 +226,10 @@ def steps_of(shape: tuple[int, ...]) -> Any:
 
 def kind_of(node: nir.NIRNode, shape: tuple[int, ...]) -> str:
     """What our mapping says of the node."""
-    ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
     silent = isinstance(node, nir.I | nir.LI | nir.CubaLI)
-    spec = NeuronSpec(
-        0, 2047 if isinstance(node, nir.CubaLIF | nir.CubaLI) else 4095, "none" if silent else "zero", 0, not silent
-    )
-    after = {} if is_population(node) else {"after": nir.IF(np.ones(1), np.ones(1), np.zeros(1))}
-    names = ["input", "node", *after, "output"]
-    graph = graph_of({**ends, "node": node, **after}, list(pairwise(names)), {next(iter(after), "node"): spec})
-    return expressible.mapping(graph, several_spikes=False)["node"].kind
+    du = 2047 if isinstance(node, nir.CubaLIF | nir.CubaLI) else 4095
+    spec = NeuronSpec(0, du, "none" if silent else "zero", 0, not silent) if is_population(node) else None
+    return kinds(sinabs(), alone(node, shape, spec))["node"]
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -363,29 +278,14 @@ def test_files_of_a_later_nir_cannot_be_read_with_the_one_it_asks_for(imported: 
 # --- the backend itself -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("environment")
-def test_the_installed_neurons_are_what_the_worker_takes_them_for() -> None:
-    (probe,) = SinabsSimulator().self_test()
-    assert probe.as_expected, probe.seen
-    assert "sinabs 3.1.3" in probe.seen
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("name", OPTIONS)
-def test_it_passes_the_kit(name: str) -> None:
-    found = run_kit(SinabsSimulator(time_limit=120, **OPTIONS[name]))
-    assert found.passed, found.summary()
-
-
 def test_a_mapping_names_what_carries_each_node() -> None:
-    found = SinabsSimulator().mapping(on_the_grid()[0])
+    found = sinabs().mapping(every_reset()[0])
     assert found["cuba_zero"].why == (
         "sinabs' import has no rule for it: sinabs.layers.LIF behind an ExpLeak with the contract's decay"
     )
     assert found["lif_zero"].why.endswith("ignores r: sinabs.layers.LIF with the contract's decay")
     assert found["readout"].why.endswith("sinabs.layers.ExpLeak with the contract's decay")
-    assert {name: item.kind for name, item in SinabsSimulator().mapping(read(conv_net(), (2, 9, 7))).items()} == {
+    assert kinds(sinabs(), read(conv_net(), (2, 9, 7))) == {
         "conv1": "native", "lif1": "emulated", "conv2": "emulated", "lif2": "emulated", "flatten": "native", "fc": "native",
         "readout": "emulated",
     }  # fmt: skip
@@ -394,40 +294,18 @@ def test_a_mapping_names_what_carries_each_node() -> None:
 def test_what_sinabs_cannot_have_is_refused_all_at_once() -> None:
     deployment = read(dense_net(), (4,))
     both = [("SNX296", "lif1"), ("SNX296", "lif2")]
-    assert refusals(SinabsSimulator(), with_spec(deployment, reset_delay=2)) == both
-    assert SinabsSimulator().mapping(with_spec(deployment, reset_delay=2))["lif1"].kind == "unsupported"
+    assert refusals(sinabs(), with_spec(deployment, reset_delay=2)) == both
+    assert sinabs().mapping(with_spec(deployment, reset_delay=2))["lif1"].kind == "unsupported"
     low = with_constants(deployment.graph.nodes["lif1"], v_threshold=np.linspace(-0.1, 1, 6))
     below = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": low}))
-    assert SinabsSimulator().check(below) == []
-    assert refusals(SinabsSimulator(several_spikes=True), below) == both[:1]
-    assert refusals(SinabsSimulator(), with_spec(below, reset="subtract", reset_delay=1)) == both[:1]
+    assert sinabs().check(below) == []
+    assert refusals(sinabs("several"), below) == both[:1]
+    assert refusals(sinabs(), with_spec(below, reset="subtract", reset_delay=1)) == both[:1]
     on_host = quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))
-    assert refusals(SinabsSimulator(), on_host) == [("SNX297", "contract.encoder")]
+    assert refusals(sinabs(), on_host) == [("SNX297", "contract.encoder")]
 
 
 def test_options_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(UserError) as caught:
         SinabsSimulator(strict=True, several_spikes=True)
     assert caught.value.code == "SNX002"
-
-
-def test_without_its_environment_it_says_how_to_get_it_and_imports_nothing(tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "from snn_export.hardware_sims.sinabs.simulator import SinabsSimulator as S\n"
-        "found = S().availability()\n"
-        "assert S().capabilities().isolated\n"
-        "assert not found.ok and found.fix == 'snn-export backends install sinabs', found\n"
-        "assert not {'torch', 'sinabs'} & set(sys.modules)\n"
-    )
-    clean = {key: value for key, value in os.environ.items() if key != environments.override_variable("sinabs")}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**clean, "SNN_EXPORT_ENVS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert isinstance(SinabsSimulator(), Simulator)
-    assert isinstance(SinabsSimulator(), Deviating)

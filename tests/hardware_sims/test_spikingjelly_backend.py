@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import nir
@@ -19,130 +12,50 @@ import torch
 from numpy.random import default_rng
 
 from snn_export.export import interpreter
-from snn_export.export.deployment import Deployment
-from snn_export.export.deviation import deviating
 from snn_export.export.graph import is_population, replace_nodes
 from snn_export.export.grid_units import in_grid_units
-from snn_export.export.passes.reset_periodically import ResetPeriodically
 from snn_export.export.populations import with_constants
-from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
-from snn_export.hardware_sims import environments
-from snn_export.hardware_sims.conformance.kit import run_kit
-from snn_export.hardware_sims.simulator import Simulator
+from snn_export.hardware_sims.isolated.backend import CellBackend
 from snn_export.hardware_sims.spikingjelly import expressible
-from snn_export.hardware_sims.spikingjelly.simulator import SpikingJellySimulator
 from snn_export.hardware_sims.torch_layers import layer_of
-from snn_export.hardware_sims.trace import Trace
 from snn_export.models.spec import NeuronSpec
 from tests.builders import LayerPlan, Plan, deployment_from, even, random_inputs
-from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net, uniform
-from tests.torch_graphs import assert_runs_its_integers, everything, graph_of, with_spec
+from tests.cell_backends import (
+    alone,
+    assert_bit_for_bit,
+    assert_is,
+    backend,
+    chain,
+    declared,
+    dyadic,
+    every_node,
+    imported_by,
+    kinds,
+    on_the_grid,
+    require,
+    run,
+)
+from tests.networks import conv_net, read
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-ALL = ("spikes", "membrane", "current")
-NETWORKS = {
-    "dense": (dense_net, (4,)), "conv": (conv_net, (2, 9, 7)), "residual": (residual_net, (2, 8, 6)),
-    "recurrent": (recurrent_net, (7,)), "delayed": (delayed_net, (6,)),
-}  # fmt: skip
-ROUNDOFF = 4 * FLOAT32_ROUNDOFF
-"""A LIFNode rounds its tau, a division by it, and a difference that the canonical form does not have, in every step."""
+pytestmark = pytest.mark.usefixtures("one_thread", "workers_end")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environment() -> None:
-    """Skips, or fails under ``SNN_EXPORT_REQUIRE_SPIKINGJELLY=1``, where SpikingJelly is not installed."""
-    found = SpikingJellySimulator().availability()
-    if not found.ok and os.environ.get("SNN_EXPORT_REQUIRE_SPIKINGJELLY") == "1":
-        pytest.fail(f"{found.reason}; fix: {found.fix}")
-    if not found.ok:
-        pytest.skip(f"{found.reason}; fix: {found.fix}")
+    """Skips where SpikingJelly is not installed."""
+    require("spikingjelly")
 
 
-@cache
-def backend(strict: bool = False) -> SpikingJellySimulator:
-    """One for all tests here: its worker stays, and importing torch there takes longer than any of them."""
-    return SpikingJellySimulator(strict=strict, time_limit=120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def workers_end_with_these_tests() -> Iterator[None]:
-    yield
-    backend.cache_clear()
-
-
-def run(deployment: Deployment, inputs: Any, strict: bool = False) -> Trace:
-    made = backend(strict)
-    assert made.check(deployment) == []
-    return made.run(made.compile(deployment), inputs, ALL)
-
-
-def kinds(deployment: Deployment) -> dict[str, str]:
-    return {name: found.kind for name, found in SpikingJellySimulator().mapping(deployment).items()}
-
-
-def declared(deployment: Deployment) -> Deployment:
-    return deviating(deployment, SpikingJellySimulator().deviations(deployment))
-
-
-def assert_explained(model: Deployment, inputs: Any, trace: Trace) -> None:
-    """Every layer follows from what the run itself fired before it, but for ties; and every layer that can fire does."""
-    for name, found in explain(model, inputs, trace.layers, ROUNDOFF).items():  # type: ignore[arg-type]
-        assert not found.faulty.any(), name
-        assert not found.beyond.any(), name
-        assert bool(trace.layers[name].counts.any()) == model.contract.neurons[name].spiking, f"{name} is dead"
-
-
-def assert_equal(model: Deployment, inputs: Any, trace: Trace) -> None:
-    """0 mismatched spikes against the arbiter."""
-    for name, activity in interpreter.run(model, inputs).items():
-        np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes, err_msg=name)
-        for which in ("membrane", "current"):
-            found, expected = getattr(trace.layers[name], which), getattr(activity, which)
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()), err_msg=name)
-
-
-@pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_differ_from_the_contract_in_nothing_but_what_is_declared(name: str) -> None:
-    build, shape = NETWORKS[name]
-    deployment = read(build(), shape, steps=12)
-    inputs = uniform(default_rng(1), 16, *shape, low=-0.5, high=2.0).astype(np.float32)
-    trace = run(deployment, inputs)
-    assert_explained(declared(deployment), inputs, trace)
-    assert_equal(declared(deployment), inputs, trace)
-    assert set(kinds(deployment).values()) <= {"native", "rewritten", "emulated"}
+def spikingjelly(way: str = "as shipped") -> CellBackend:
+    return backend("spikingjelly", way)
 
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(("reset", "seed"), [("zero", 2), ("subtract", 3), ("none", 4)])
 def test_every_node_and_every_way_of_joining_them(reset: str, seed: int) -> None:
     """Thresholds of their own, r, w_in, v_leak, all types of neurons; a v_leak behind a filter too."""
-    deployment = with_spec(everything(seed), reset=reset)
-    leaky = with_constants(deployment.graph.nodes["n4"], v_leak=default_rng(seed).uniform(-0.3, 0.3, 6))
-    if reset != "zero":
-        deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"n4": leaky}))
-    inputs = default_rng(seed).uniform(-1, 2, (9, 5, 2, 7, 6))
-    trace = run(deployment, inputs)
-    assert_explained(declared(deployment), inputs, trace)
-    assert_equal(declared(deployment), inputs, trace)
-
-
-def on_the_grid(**spec: Any) -> tuple[Deployment, Any]:
-    """Whole and half numbers, decays of one half: what meets a threshold meets it exactly, in float32 as in float64."""
-    one, rng = np.ones(6), default_rng(3)
-    dyadic = lambda: rng.integers(-3, 6, (6, 6)) / 2.0
-    zero, fires = 0 * one, {"v_threshold": 2 * one, "v_reset": 0 * one}
-    nodes = {
-        "input": nir.Input({"input": np.array([6])}), "w1": nir.Linear(dyadic()), "if": nir.IF(1e3 * one, **fires),
-        "w2": nir.Linear(dyadic() / 2), "lif": nir.LIF(2e-3 * one, 2 * one, zero, **fires), "w3": nir.Linear(dyadic()),
-        "cuba": nir.CubaLIF(tau_syn=2e-3 * one, tau_mem=2e-3 * one, r=2 * one, v_leak=zero, w_in=2 * one, **fires),
-        "output": nir.Output({"output": np.array([6])}),
-    }  # fmt: skip
-    specs = {"if": NeuronSpec(0, **spec), "lif": NeuronSpec(2048, **spec), "cuba": NeuronSpec(2048, 2047, **spec)}
-    names = list(nodes)
-    deployment = graph_of(nodes, list(pairwise(names)), specs, steps=12)
-    return deployment, rng.integers(0, 3, (12, 20, 6)).astype(np.float64)
+    deployment, inputs = every_node(seed, leak=reset != "zero", reset=reset)
+    assert_is("spikingjelly", "as shipped", deployment, inputs)
 
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -159,14 +72,11 @@ TOLD: Mapping[str, tuple[str, ...]] = {
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("name", SPECS)
 def test_a_declared_deviation_is_bit_for_bit_all_there_is(name: str) -> None:
-    deployment, inputs = on_the_grid(**SPECS[name])
-    found = SpikingJellySimulator().deviations(deployment)
+    deployment, inputs = on_the_grid(dyadic(**SPECS[name]))
+    found = spikingjelly().deviations(deployment)
     assert {deviation.told for deviation in found.values()} == {(expressible.AT_THRESHOLD, *TOLD[name])}
-    trace, model, plain = run(deployment, inputs), declared(deployment), interpreter.run(deployment, inputs)
-    for layer, activity in interpreter.run(model, inputs).items():
-        np.testing.assert_array_equal(trace.layers[layer].spikes, activity.spikes)
-        np.testing.assert_array_equal(trace.layers[layer].membrane, activity.membrane)
-        np.testing.assert_array_equal(trace.layers[layer].current, activity.current)
+    trace, plain = run(spikingjelly(), deployment, inputs), interpreter.run(deployment, inputs)
+    for layer, activity in assert_bit_for_bit(declared(spikingjelly(), deployment), inputs, trace).items():
         assert (plain[layer].spikes != activity.spikes).any(), "the deviation costs nothing here: this shows nothing"
     assert trace.provenance["spikingjelly deviations"].startswith(f"{expressible.AT_THRESHOLD} (if, lif, cuba)")
 
@@ -174,28 +84,11 @@ def test_a_declared_deviation_is_bit_for_bit_all_there_is(name: str) -> None:
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("reset", ["zero", "subtract", "none"])
 def test_with_a_strict_spike_function_nothing_is_left_to_declare(reset: str) -> None:
-    deployment, inputs = on_the_grid(reset=reset)
-    assert SpikingJellySimulator(strict=True).deviations(deployment) == {}
-    trace = run(deployment, inputs, strict=True)
-    for layer, activity in interpreter.run(deployment, inputs).items():
-        np.testing.assert_array_equal(trace.layers[layer].spikes, activity.spikes)
-        np.testing.assert_array_equal(trace.layers[layer].membrane, activity.membrane)
+    deployment, inputs = on_the_grid(dyadic(reset=reset))
+    assert spikingjelly("strict").deviations(deployment) == {}
+    trace = run(spikingjelly("strict"), deployment, inputs)
+    assert_bit_for_bit(deployment, inputs, trace)
     assert "spikingjelly deviations" not in trace.provenance
-
-
-@pytest.mark.usefixtures("environment")
-def test_periodic_resets_clear_u_and_v() -> None:
-    deployment = ResetPeriodically(4, {"hidden": 1})(read(recurrent_net(), (7,), steps=10))
-    inputs = uniform(default_rng(3), 8, 7, high=2.0)
-    assert_equal(declared(deployment), inputs, run(deployment, inputs))
-
-
-@pytest.mark.usefixtures("environment")
-def test_a_quantised_deployment_runs_its_integers_and_says_so() -> None:
-    deployment = quantised(read(conv_net(), (2, 9, 7)))
-    inputs = uniform(default_rng(0), 12, 2, 9, 7)
-    trace = assert_runs_its_integers(backend(strict=True), deployment, inputs)
-    assert "no truncation" in trace.provenance["spikingjelly state"]
 
 
 @pytest.mark.usefixtures("environment")
@@ -207,8 +100,8 @@ def test_integers_meet_their_thresholds_and_fire_there() -> None:
     )  # fmt: skip
     deployment = deployment_from(Plan((4,), layers, steps=12, high=3))
     levels = random_inputs(rng, deployment, 64)
-    trace, plain = run(deployment, levels), interpreter.run(deployment, levels)
-    for name, activity in interpreter.run(declared(in_grid_units(deployment)), levels).items():
+    trace, plain = run(spikingjelly(), deployment, levels), interpreter.run(deployment, levels)
+    for name, activity in interpreter.run(declared(spikingjelly(), in_grid_units(deployment)), levels).items():
         np.testing.assert_array_equal(trace.layers[name].spikes, activity.spikes)
         assert name == "out" or (plain[name].spikes != activity.spikes).any()
 
@@ -275,39 +168,22 @@ NEURONS: Mapping[str, tuple[nir.NIRNode, Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-@cache
-def imports(folder: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def imported(environment: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What SpikingJelly's import makes of all of the above, as one process sees it."""
+    folder = tmp_path_factory.mktemp("imports")
     nodes: dict[str, tuple[nir.NIRNode, tuple[int, ...]]] = dict(LINEAR)
     nodes |= {name: (node, shape) for name, (node, shape, _) in REFUSED.items()}
     nodes |= {name: (node, (2, 5, 4) if name == "sum_padded" else (2,)) for name, (node, _) in NEURONS.items()}
     for name, (node, shape) in nodes.items():
-        ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
-        graph = nir.NIRGraph({**ends, "node": node}, [("input", "node"), ("node", "output")], type_check=False)
-        nir.write(folder / f"{name}.nir", graph)
+        nir.write(folder / f"{name}.nir", chain(shape, node))
         np.save(folder / f"{name}.npy", default_rng(1).normal(size=(3, 2, *shape)))
-    script = Path(__file__).parent / "workers" / "spikingjelly_imports.py"
-    command = [str(environments.interpreter("spikingjelly")), "-I", str(script), str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    if not SpikingJellySimulator().availability().ok:
-        pytest.skip("SpikingJelly is not installed: snn-export backends install spikingjelly")
-    return imports(tmp_path_factory.mktemp("imports"))
+    return imported_by("spikingjelly", folder)
 
 
 def kind_of(node: nir.NIRNode, shape: tuple[int, ...], spec: NeuronSpec | None = None) -> str:
     """What our mapping says of the node, with decays as in the file."""
-    ends = {"input": nir.Input({"input": np.array(shape)}), "output": nir.Output({"output": np.array(shape)})}
-    specs = {"node": spec} if spec else {"after": NeuronSpec(0)}
-    after = {} if spec else {"after": nir.IF(np.ones(1), np.ones(1), np.zeros(1))}
-    names = ["input", "node", *after, "output"]
-    edges = list(pairwise(names))
-    return expressible.mapping(graph_of({**ends, "node": node, **after}, edges, specs))["node"].kind
+    return kinds(spikingjelly(), alone(node, shape, spec))["node"]
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -346,49 +222,12 @@ def test_what_its_import_makes_of_neurons(name: str, imported: dict[str, Any]) -
 # --- the backend itself -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("environment")
-def test_the_installed_neurons_are_what_the_worker_takes_them_for() -> None:
-    (probe,) = SpikingJellySimulator().self_test()
-    assert probe.as_expected, probe.seen
-    assert "spikingjelly 2.0.0" in probe.seen
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("strict", [False, True], ids=["as shipped", "strict"])
-def test_it_passes_the_kit(strict: bool) -> None:
-    found = run_kit(backend(strict))
-    assert found.passed, found.summary()
-
-
 def test_a_mapping_names_what_carries_each_node() -> None:
-    deployment, _ = on_the_grid()
-    found = SpikingJellySimulator().mapping(deployment)
+    deployment, _ = on_the_grid(dyadic())
+    found = spikingjelly().mapping(deployment)
     assert {name: layer.kind for name, layer in found.items()} == dict.fromkeys(("w1", "if", "w2", "lif", "w3", "cuba"), "native")
     assert found["cuba"].why.startswith("CUBALIFNode, as ")
     slower = with_constants(deployment.graph.nodes["lif"], tau=3e-3 * np.ones(6))
     other = deployment.replace(graph=replace_nodes(deployment.graph, {"lif": slower}))
-    assert "time constants" in SpikingJellySimulator().mapping(other)["lif"].why
-    assert kinds(read(conv_net(), (2, 9, 7)))["conv2"] == "emulated"
-
-
-def test_without_its_environment_it_says_how_to_get_it_and_imports_nothing(tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "from snn_export.hardware_sims.spikingjelly.simulator import SpikingJellySimulator as S\n"
-        "from snn_export.hardware_sims.simulator import Simulator\n"
-        "backend = S(); found = backend.availability()\n"
-        "assert isinstance(backend, Simulator) and backend.capabilities().isolated\n"
-        "assert not found.ok and found.fix == 'snn-export backends install spikingjelly', found\n"
-        "assert not {'torch', 'spikingjelly', 'torchvision'} & set(sys.modules)\n"
-    )
-    clean = {key: value for key, value in os.environ.items() if key != environments.override_variable("spikingjelly")}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**clean, "SNN_EXPORT_ENVS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert isinstance(SpikingJellySimulator(), Simulator)
+    assert "time constants" in spikingjelly().mapping(other)["lif"].why
+    assert kinds(spikingjelly(), read(conv_net(), (2, 9, 7)))["conv2"] == "emulated"
