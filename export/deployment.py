@@ -71,12 +71,10 @@ class Firing:
         at_threshold: s = v >= theta in place of v > theta.
         several: as many spikes in one step as its membrane holds thresholds, n = floor(v / theta) where v >= theta, or, above
             the threshold only, ceil(v / theta) - 1; a subtraction takes n theta.
-        floor: the membrane is clipped from below here, after its reset; real units, None for no limit.
     """
 
     at_threshold: bool = False
     several: bool = False
-    floor: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

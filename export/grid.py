@@ -248,6 +248,16 @@ def check_decays(deployment: Deployment) -> None:
                 )
 
 
+def decays_agree(deployment: Deployment, population: str) -> bool:
+    """True where the node's time constants are the contract's decays to nine digits; :func:`check_decays` lets them round."""
+    node, spec, dt = deployment.graph.nodes[population], deployment.contract.neurons[population], deployment.contract.dt
+    for key, decay in (("tau", spec.dv), ("tau_mem", spec.dv), ("tau_syn", spec.du + 1)):
+        tau = getattr(node, key, None)
+        if tau is not None and not np.allclose(DECAY_ONE * dt / np.asarray(tau, np.float64), decay, rtol=AGREEMENT, atol=0):
+            return False
+    return True
+
+
 def _disagree(name: str, what: str) -> UserError:
     return UserError(
         "SNX106",

@@ -53,7 +53,7 @@ def in_grid_units(deployment: Deployment) -> Deployment:
         nodes[name] = _population(deployment, name, grid, leak)
     contract = deployment.contract.model_copy(update={"quantisation": None, "encoder": EncoderSpec()})
     empty = MappingProxyType[str, NDArray[np.float64]]({})
-    return Deployment(replace_nodes(deployment.graph, nodes), contract, fold_magnitude=empty)
+    return Deployment(replace_nodes(deployment.graph, nodes), contract, fold_magnitude=empty, firing=deployment.firing)
 
 
 def findings(deployment: Deployment) -> list[Diagnostic]:

@@ -9,7 +9,7 @@ that hear each other are stepped together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import nir
@@ -30,6 +30,10 @@ Numbers = Literal["float64", "int64"]
 Step = Callable[[Array, Array, Array], tuple[Array, Array, Array, int]]
 """(u, v, drive) of one step -> (u, v, spikes, overflows); spikes are boolean, or counts of a neuron that emits several."""
 CANONICAL = Firing()
+UNREACHED = 1e300
+"""Stands for an infinite threshold, which cannot be multiplied by the number of spikes."""
+RELATIVE_ROUNDINGS = 4
+"""Of one step v + (x - v) / tau: the difference, tau or its reciprocal, the quotient, the sum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +296,8 @@ def _float_step(deployment: Deployment, name: str) -> Step:
 def _equations(name: str, spec: NeuronSpec, firing: Firing, gain: Array | float, bias: Array | float, threshold: Array) -> Step:
     """One step in floats on an input in units of u, with the reset in the step of the spike or in the one after it."""
     late = _late_step(name, spec) if spec.spiking and spec.reset_delay and spec.reset != "none" else None
+    if spec.spiking:  # 0 times infinity is no number: a neuron that never fires gets a threshold that no membrane reaches
+        threshold = np.where(np.isinf(threshold), UNREACHED, threshold)
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
         u, after = arithmetic.canonical_step(u, v, x, spec.alpha, spec.beta, gain, bias)
@@ -301,7 +307,6 @@ def _equations(name: str, spec: NeuronSpec, firing: Firing, gain: Array | float,
         before = _spikes(firing, v, threshold)
         taken = before if spec.reset == "subtract" else before > 0
         u, v = equations(u, v, x, spec.alpha, spec.beta, gain, bias, threshold, taken)
-        v = v if firing.floor is None else np.maximum(v, firing.floor)
         return u, v, _spikes(firing, v, threshold), 0
 
     if late is None:
@@ -328,14 +333,12 @@ def _late_step(name: str, spec: NeuronSpec) -> Callable[..., tuple[Array, Array]
 def _float_step_on_integers(deployment: Deployment, name: str, host: Array | None) -> Step:
     spec, population = deployment.contract.neurons[name], deployment.populations[name]
     finding = spec.reset_finding(name)
-    if finding is not None and (spec.reset_delay or spec.double_to_refire) and name not in deployment.firing:
+    late = spec.reset_delay or spec.double_to_refire
+    if finding is not None and late and name not in deployment.firing:  # a declared deviation may be late: it runs on floats
         raise UserError.from_diagnostics((finding,))
     bias = deployment.bias(name) + (0 if host is None else host)
     threshold: Array = np.asarray(population.threshold << arithmetic.STATE_SHIFT if spec.spiking else np.inf, np.float64)
-    firing = deployment.firing.get(name, CANONICAL)
-    if firing.floor is not None:  # stated in the units of the grid, as everything is that a backend of floats is told
-        firing = replace(firing, floor=firing.floor * (1 << arithmetic.STATE_SHIFT))
-    advance = _equations(name, spec, firing, 1.0, bias, threshold)
+    advance = _equations(name, spec, deployment.firing.get(name, CANONICAL), 1.0, bias, threshold)
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
         return advance(u, v, (x << arithmetic.STATE_SHIFT).astype(np.float64))
@@ -354,8 +357,8 @@ def _float_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, thre
     if spec.reset == "zero":
         v = arithmetic.reset_to_zero(v, fired > 0)
     elif spec.reset == "subtract":
-        v = arithmetic.reset_by_subtraction(v, fired, np.where(np.isinf(threshold), 0.0, threshold))  # what never fires keeps all
-    return v if firing.floor is None else np.maximum(v, firing.floor), fired
+        v = arithmetic.reset_by_subtraction(v, fired, threshold)
+    return v, fired
 
 
 def _spikes(firing: Firing, v: Array, threshold: Array) -> Array:
@@ -397,7 +400,8 @@ def error_bound(deployment: Deployment, population: str, signals: Mapping[str, A
     gamma_n = n eps / (1 - n eps) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
     membrane recursion adds three roundings a step, a late or doubled subtraction two more. n is the fan-in, plus eight for
     batch-norm and the neuron's gain, plus those of every step; magnitudes are summed without resets, so the bound holds for
-    either side of a flip. A threshold is rounded once too, and is a term of the sum wherever it is subtracted.
+    either side of a flip. A threshold is rounded once too, and is a term of the sum wherever it is subtracted. Some packages
+    step by v + (x - v) / tau, whose four roundings are relative to v itself and not to what beta leaves of it.
     """
     spec = deployment.contract.neurons[population]
     current_gain, membrane_gain = input_gains(deployment, population)
@@ -410,15 +414,19 @@ def error_bound(deployment: Deployment, population: str, signals: Mapping[str, A
     )
     leak = np.abs(membrane_bias(deployment, population))
     threshold = np.abs(threshold_array(deployment.graph.nodes[population])) if spec.spiking else np.zeros(())
-    taken = threshold if spec.reset == "subtract" else np.zeros(())
+    threshold = np.where(np.isinf(threshold), 0.0, threshold)  # nothing is compared with it, and nothing subtracted
+    several = deployment.firing.get(population, CANONICAL).several
+    taken = threshold if spec.reset == "subtract" and not several else np.zeros(())
+    twice = 2.0 if several else 1.0  # as many thresholds as a membrane holds add up to no more than the membrane
     roundings = 5 if spec.reset == "subtract" and (spec.reset_delay or spec.double_to_refire) else 3
     bounds = np.zeros((deployment.contract.steps, *size.shape[1:]))
-    u, v = np.zeros(size.shape[1:]), np.zeros(size.shape[1:])
+    u, v, relative = (np.zeros(size.shape[1:]) for _ in range(3))
     for t in range(len(bounds)):
         if spec.resets_at(t):
-            u, v = np.zeros_like(u), np.zeros_like(v)
+            u, v, relative = np.zeros_like(u), np.zeros_like(v), np.zeros_like(v)
         u = arithmetic.integrate(u, spec.alpha, size[min(t, len(size) - 1)])
-        v = arithmetic.integrate(v, spec.beta, u + leak + taken)
+        before, v = v, arithmetic.integrate(v, spec.beta, u + leak + taken)
+        relative = arithmetic.integrate(relative, spec.beta, (before + u + leak) * RELATIVE_ROUNDINGS * unit_roundoff)
         terms = (fan_in + 8 + roundings * (t + 1)) * unit_roundoff
-        bounds[t] = v * terms / (1.0 - terms) + threshold * unit_roundoff
+        bounds[t] = twice * v * terms / (1.0 - terms) + relative + threshold * unit_roundoff
     return bounds

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding, interpreter
 from snn_export.export.deployment import Deployment
-from snn_export.export.gains import threshold_array
+from snn_export.export.gains import input_gains, membrane_bias, threshold_array
+from snn_export.models import arithmetic
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
@@ -34,6 +35,11 @@ class Recorded(Protocol):
     @property
     def spikes(self) -> Any:
         """Boolean."""
+        ...
+
+    @property
+    def sent(self) -> Any:
+        """Spikes as the next layers receive them: ``spikes``, or counts where a neuron emits several in a step."""
         ...
 
     @property
@@ -70,7 +76,7 @@ def explain(
     signals: dict[str, NDArray[np.float64]] = {
         name: encoded for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input)
     }
-    signals |= {name: _sent(recorded) for name, recorded in run.items()}
+    signals |= {name: np.asarray(recorded.sent, np.float64) for name, recorded in run.items()}
     for name in deployment.layers:  # those the run does not know, such as relays that a pass put in
         if name not in signals:
             signals[name] = interpreter.run_population(deployment, name, signals).sent.astype(np.float64)
@@ -79,7 +85,7 @@ def explain(
         expected = interpreter.run_population(deployment, name, signals)
         # The interpreter rounds too, in float64.
         bound = interpreter.error_bound(deployment, name, signals, unit_roundoff) * (1.0 + FLOAT64_ROUNDOFF / unit_roundoff)
-        flips = expected.sent != _sent(recorded)
+        flips = expected.sent != recorded.sent
         diverged = np.logical_or.accumulate(flips, axis=0)
         first = flips.copy()
         first[1:] &= ~diverged[:-1]
@@ -87,12 +93,6 @@ def explain(
         apart = ~(np.abs(expected.membrane - recorded.membrane) <= bound) & ~diverged
         found[name] = Explained(_per_sample(first & near) > 0, _per_sample(first & ~near) > 0, _per_sample(apart))
     return found
-
-
-def _sent(recorded: Recorded) -> NDArray[np.float64]:
-    """Spikes per step as the next layers receive them."""
-    several = getattr(recorded, "several", None)
-    return np.asarray(recorded.spikes if several is None else several, np.float64)
 
 
 def _near_threshold(
@@ -106,9 +106,10 @@ def _near_threshold(
     """
     threshold = threshold_array(deployment.graph.nodes[name])
     if expected.several is not None:
-        integrated = expected.membrane + expected.several * threshold  # as compared: a subtraction took what was sent
-        nearest = np.maximum(np.round(integrated / threshold), 1.0) * threshold
-        return np.asarray(np.abs(integrated - nearest) <= bound)
+        compared = _compared(deployment, name, expected)
+        nearest = np.maximum(np.round(compared / threshold), 1.0) * threshold
+        one_apart = np.abs(expected.several - np.asarray(recorded.sent, np.float64)) == 1.0
+        return np.asarray((np.abs(compared - nearest) <= bound) & one_apart)
     silent = np.where(expected.spikes, recorded.membrane, expected.membrane)
     if not deployment.contract.neurons[name].double_to_refire:
         return np.asarray(np.abs(silent - threshold) <= bound)
@@ -118,6 +119,20 @@ def _near_threshold(
     close_before[1:] = np.abs(before[1:] - threshold) <= bound[:-1]
     raised = np.where(before > threshold, 2.0 * threshold, threshold)
     return np.asarray((np.abs(silent - raised) <= bound) | close_before)
+
+
+def _compared(deployment: Deployment, name: str, found: interpreter.Activity) -> NDArray[np.float64]:
+    """The membrane that met its threshold in each step, (T, B, *features): before a reset of the same step."""
+    spec = deployment.contract.neurons[name]
+    if spec.reset_delay or spec.reset == "none":
+        return np.asarray(found.membrane, np.float64)
+    before = np.zeros_like(found.membrane)
+    before[1:] = found.membrane[:-1]
+    for step in range(len(before)):
+        if spec.resets_at(step):
+            before[step] = 0.0
+    gain, leak = input_gains(deployment, name)[1], membrane_bias(deployment, name)
+    return np.asarray(arithmetic.integrate(before, spec.beta, gain * found.current + leak), np.float64)
 
 
 def _per_sample(where: NDArray[np.bool_]) -> NDArray[np.int64]:

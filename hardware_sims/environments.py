@@ -281,7 +281,8 @@ def install(
         if known is not None:
             progress(f"the {name} environment is complete: nothing to do")
             return Installed(_python_of(recipe), False, time.monotonic() - started, known)
-        asked = None if licence_accepted else consent_finding(name)
+        # What is there was accepted when it was made, and is only made anew.
+        asked = None if licence_accepted or _read_stamp(recipe) is not None else consent_finding(name)
         if asked is not None:
             raise UserError.from_diagnostics((asked,))
         _check_python(recipe)

@@ -128,9 +128,10 @@ class BrokenSimulator:
 
 
 def _wrong_options(name: str, options: Mapping[str, Any], error: Exception) -> UserError:
+    named = [option for option in sorted(options) if repr(option) in str(error)]  # Python names the first that is unknown
     return UserError(
         "SNX002",
-        f"the backend {name!r} does not take {', '.join(sorted(options))}",
+        f"the backend {name!r} does not take {', '.join(named or sorted(options))}",
         where="options",
         why=str(error),
         fix="leave out what it does not know; its class documents its options",

@@ -45,6 +45,11 @@ class LayerTrace:
     several: NDArray[np.float64] | None = None
 
     @property
+    def sent(self) -> NDArray[Any] | None:
+        """What the next layers received: ``several`` where a neuron may emit more than one spike in a step, else ``spikes``."""
+        return self.spikes if self.several is None else self.several
+
+    @property
     def integer(self) -> bool:
         """True where membranes are integers and can be compared bit for bit."""
         return self.membrane is not None and self.membrane.dtype.kind == "i"

@@ -48,7 +48,7 @@ class Worker:
     Attributes:
         backend: name, for messages.
         python: interpreter of the worker's environment.
-        worker: the script.
+        script: what it runs.
         log: file that receives its stdout and stderr.
         time_limit: seconds until it is killed.
         environment: variables set on top of a small part of this process's.
@@ -56,20 +56,22 @@ class Worker:
 
     backend: str
     python: Path
-    worker: Path
+    script: Path
     log: Path
     time_limit: float
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerCall(Worker):
+class WorkerCall:
     """One run of a worker.
 
     Attributes:
+        worker: that runs.
         request, trace: folder it reads; folder it makes (must not exist yet).
     """
 
+    worker: Worker
     request: Path
     trace: Path
 
@@ -82,79 +84,89 @@ def run_worker(call: WorkerCall, progress: Progress | None = None) -> None:
             SNX422 ended with an error, SNX423 ended well without a trace, SNX424 could not be started, SNX426 flooded its log.
         KeyboardInterrupt: passed on after the worker's processes are gone.
     """
-    prefix = f"snx{secrets.token_hex(8)}-"
-    call.log.parent.mkdir(parents=True, exist_ok=True)
+    worker, prefix = call.worker, f"snx{secrets.token_hex(8)}-"
+    worker.log.parent.mkdir(parents=True, exist_ok=True)
     arguments = (str(call.request), str(call.trace))
-    with call.log.open("wb") as log, killed_at_exit(start(call, arguments, prefix, log), prefix) as process:
+    with worker.log.open("wb") as log, killed_at_exit(start_worker(worker, arguments, prefix, log), prefix) as process:
         _wait(call, process, progress)
-    check_status(call, process.returncode)
+    check_status(worker, process.returncode)
     if not call.trace.is_dir():
-        raise broken(call, "SNX423", "ended without an error and without a trace", last_line(call.log))
+        raise worker_error(worker, "SNX423", "ended without an error and without a trace", last_words(worker.log))
 
 
-def check_status(call: Worker, status: int) -> None:
+def check_status(worker: Worker, status: int) -> None:
     """Raises BackendError for a worker that did not end well: SNX421 killed by a signal, SNX422 ended with an error."""
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        raise broken(call, "SNX421", f"was killed by {name}", f"the kernel does so when memory runs out; {last_line(call.log)}")
+        why = f"the kernel does so when memory runs out; {last_words(worker.log)}"
+        raise worker_error(worker, "SNX421", f"was killed by {name}", why)
     if status > 0:
-        raise broken(call, "SNX422", f"ended with status {status}", last_line(call.log))
+        raise worker_error(worker, "SNX422", f"ended with status {status}", last_words(worker.log))
 
 
-def start(
-    call: Worker, arguments: Sequence[str], prefix: str, log: IO[bytes], pass_fds: Sequence[int] = ()
+def start_worker(
+    worker: Worker, arguments: Sequence[str], prefix: str, log: IO[bytes], pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     """Start the worker as leader of a session of its own, so that one signal reaches all it forks."""
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
-    given = [str(os.getpid()), prefix, str(call.worker), *arguments]
+    given = [str(os.getpid()), prefix, str(worker.script), *arguments]
     try:
         return subprocess.Popen(
-            [str(call.python), "-I", "-u", "-W", _QUIET, str(_BOOTSTRAP), *given],
+            [str(worker.python), "-I", "-u", "-W", _QUIET, str(_BOOTSTRAP), *given],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**kept, "OMP_NUM_THREADS": "1", **call.environment},
+            env={**kept, "OMP_NUM_THREADS": "1", **worker.environment},
             start_new_session=True,
             pass_fds=tuple(pass_fds),
         )
     except OSError as error:
-        raise broken(call, "SNX424", f"could not be started: {error.strerror}", f"its interpreter is {call.python}") from error
+        why = f"its interpreter is {worker.python}"
+        raise worker_error(worker, "SNX424", f"could not be started: {error.strerror}", why) from error
 
 
 @contextmanager
 def killed_at_exit(process: subprocess.Popen[bytes], prefix: str) -> Iterator[subprocess.Popen[bytes]]:
     """Whatever happens inside: kill the whole process group, reap the leader, remove shared memory it left.
 
-    The leader is reaped last. Until then its id cannot be given to another process, so the signal hits nobody else.
+    The leader is reaped last. Until then its id cannot be given to another process, so the signal hits nobody else. A fork of
+    this process that comes by here leaves everything as it is.
     """
+    owner = os.getpid()
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + GRACE
-        while group_members(process.pid) and time.monotonic() < deadline:
-            time.sleep(_POLL)
-        process.wait()
-        for segment in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - the kernel's folder of POSIX shared memory
-            segment.unlink(missing_ok=True)
+        if os.getpid() == owner:
+            _end(process, prefix)
+
+
+def _end(process: subprocess.Popen[bytes], prefix: str) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + GRACE
+    while group_members(process.pid) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    process.wait()
+    for segment in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - the kernel's folder of POSIX shared memory
+        segment.unlink(missing_ok=True)
 
 
 def _wait(call: WorkerCall, process: subprocess.Popen[bytes], progress: Progress | None) -> None:
     """Until the leader has ended (it is left unreaped) or is to be killed."""
-    deadline = time.monotonic() + call.time_limit
+    worker = call.worker
+    deadline = time.monotonic() + worker.time_limit
     seen: tuple[int, int] | None = None
     while not _ended(process.pid):
         if time.monotonic() > deadline:
             stopped = any(state in "Tt" for state in group_members(process.pid).values())
             what = "was stopped (SIGSTOP) and did not continue" if stopped else "did not finish"
-            raise broken(
-                call, "SNX420", f"{what} within {call.time_limit:g} seconds", "it hangs, or the job is larger than its limit"
-            )
-        if call.log.stat().st_size > LOG_LIMIT:
-            raise broken(call, "SNX426", f"wrote more than {LOG_LIMIT >> 20} MiB of log", "it repeats an error without end")
+            why = "it hangs, or the job is larger than its limit"
+            raise worker_error(worker, "SNX420", f"{what} within {worker.time_limit:g} seconds", why)
+        if worker.log.stat().st_size > LOG_LIMIT:
+            what = f"wrote more than {LOG_LIMIT >> 20} MiB of log"
+            raise worker_error(worker, "SNX426", what, "it repeats an error without end")
         seen = _report(call.trace, progress, seen)
         time.sleep(_POLL)
     _report(call.trace, progress, seen)
@@ -205,7 +217,7 @@ def _steps_done(folder: Path) -> tuple[int, int] | None:
     return done, total
 
 
-def last_line(log: Path) -> str:
+def last_words(log: Path) -> str:
     """Last line with content, shortened: nearly always the error."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
@@ -213,10 +225,10 @@ def last_line(log: Path) -> str:
     return f"its last words: {lines[-1][:300]}" if lines else "it said nothing"
 
 
-def broken(call: Worker, code: str, what: str, why: str) -> BackendError:
-    """The error of a worker, with its log."""
-    fix = f"read {call.log}; `snn-export backends install {call.backend} --force` makes the environment anew"
-    return BackendError(Diagnostic(code, f"the {call.backend} worker {what}", call.backend, why, fix), str(call.log))
+def worker_error(worker: Worker, code: str, what: str, why: str) -> BackendError:
+    """The error of a worker that broke, with its log."""
+    fix = f"read {worker.log}; `snn-export backends install {worker.backend} --force` makes the environment anew"
+    return BackendError(Diagnostic(code, f"the {worker.backend} worker {what}", worker.backend, why, fix), str(worker.log))
 
 
 def new_log(folder: Path, backend: str) -> Path:

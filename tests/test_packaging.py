@@ -115,7 +115,8 @@ def test_reading_and_reporting_need_no_torch(module: str) -> None:
 
 TORCH_MAY = (
     "models/", "export/snntorch_", "hardware_sims/student/", "hardware_sims/loihi/", "hardware_sims/snntorch/",
-    "hardware_sims/norse/", "hardware_sims/torch_", "toolchain/training/",
+    "hardware_sims/norse/", "hardware_sims/isolated/", "hardware_sims/sinabs/worker.py", "hardware_sims/spikingjelly/worker.py",
+    "hardware_sims/rockpool/worker.py", "hardware_sims/torch_", "toolchain/training/",
 )  # fmt: skip
 
 

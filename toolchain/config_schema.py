@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 Key = tuple[str, ...]
@@ -102,6 +102,14 @@ class BackendConfig(_Section):
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="of the backend, e.g. { several_spikes = true } for sinabs"
     )
+
+    @field_validator("options")
+    @classmethod
+    def _not_ours(cls, options: dict[str, bool | int | float | str]) -> dict[str, bool | int | float | str]:
+        ours = sorted({"time_limit", "progress"} & options.keys())
+        if ours:
+            raise ValueError(f"{ours[0]} is no option of the backend: time_limit is a setting beside options")
+        return options
 
 
 class VerifyConfig(_Section):

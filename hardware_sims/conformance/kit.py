@@ -206,7 +206,7 @@ def run_check(simulator: Simulator, check: Check, reason: str | None = None) -> 
     try:
         check.run(trial)
     except CheckError as error:
-        deviation = declared(trial) if error.stage == "mismatch" else ""
+        deviation = declared(trial) if error.of_values else ""
         return Outcome(check.name, error.stage, error.detail, error.finding, reason, deviation)
     if trial.exercised:
         return Outcome(check.name, "passed", reason=reason)

@@ -30,10 +30,13 @@ _SHOWN = 120
 
 
 class CheckError(Exception):
-    """The end of a check before its end: the stage, what was seen there, and the finding's code where there is one."""
+    """The end of a check before its end: the stage, what was seen there, and the finding's code where there is one.
 
-    def __init__(self, stage: Stage, detail: str, finding: Diagnostic | None = None) -> None:
-        self.stage, self.detail, self.finding = stage, detail, finding
+    of_values: spikes, counts or states were others than the ones written out; the only mismatch that a neuron can explain.
+    """
+
+    def __init__(self, stage: Stage, detail: str, finding: Diagnostic | None = None, *, of_values: bool = False) -> None:
+        self.stage, self.detail, self.finding, self.of_values = stage, detail, finding, of_values
         super().__init__(f"{stage}: {detail}")
 
 
@@ -44,14 +47,14 @@ class Trial:
     Attributes:
         integers: the simulator runs quantised deployments: :meth:`deployment` makes them.
         exercised: something was compared that could have been wrong.
-        runs: of a simulator that declares deviations, every run of the check: network, inputs, trace.
+        runs: of a simulator that declares deviations, every run of the check: network, inputs, what was asked for, trace.
     """
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator, self.capabilities = simulator, simulator.capabilities()
         self.integers = self.capabilities.needs_integers or self.capabilities.arithmetic == "loihi_integer"
         self.exercised = False
-        self.runs: list[tuple[Deployment, Array, Trace]] = []
+        self.runs: list[tuple[Deployment, Array, frozenset[Record], Trace]] = []
 
     # --- from a network to a trace -----------------------------------------------------------------------------------
 
@@ -89,7 +92,7 @@ class Trial:
             raise _broken("run failed", error) from error
         self._check_whole(trace, deployment, int(inputs.shape[-len(deployment.input_shape) - 1]))
         if isinstance(self.simulator, Deviating):
-            self.runs.append((deployment, inputs, trace))
+            self.runs.append((deployment, np.array(inputs), frozenset(record), trace))
         return trace
 
     def run(self, deployment: Deployment, inputs: Array, record: Collection[Record] = EVERYTHING) -> Trace:
@@ -155,8 +158,8 @@ class Trial:
             raise CheckError("mismatch", f"spikes of {name!r} were asked for and not recorded")
         wanted = self._in_shape(wanted, np.shape(layer.spikes), name)
         self.exercised |= bool(wanted.any())
-        self._same(np.asarray(layer.spikes, bool), wanted, f"spikes of {name!r}")
-        self._same(np.asarray(layer.counts), wanted.sum(axis=0), f"counts of {name!r}")
+        self._same(np.asarray(layer.spikes, bool), wanted, f"spikes of {name!r}", of_values=True)
+        self._same(np.asarray(layer.counts), wanted.sum(axis=0), f"counts of {name!r}", of_values=True)
 
     def compare_state(self, trace: Trace, name: str, what: Literal["membrane", "current"], values: Any) -> None:
         """Compare a layer's membranes or currents with expected ones in real units; nothing where they are not recorded."""
@@ -173,7 +176,7 @@ class Trial:
             found = found * layer.unit
         self.exercised = True
         bound = MEMBRANE_BOUND[self.capabilities.arithmetic] * np.maximum(1.0, np.abs(expected))
-        self._same(found, expected, f"{what} of {name!r}", np.abs(found - expected) <= bound)
+        self._same(found, expected, f"{what} of {name!r}", np.abs(found - expected) <= bound, of_values=True)
 
     def same_trace(self, one: Trace, other: Trace, whose: str, samples: Array | None = None) -> None:
         """Two traces agree bit for bit in everything recorded; ``samples``: of ``one``, in the order of ``other``."""
@@ -223,7 +226,7 @@ class Trial:
             raise ValueError(f"expected values of {name} have the shape {expected.shape}, the trace {shape}")
         return expected.reshape(shape)
 
-    def _same(self, found: Array, expected: Array, what: str, equal: Array | None = None) -> None:
+    def _same(self, found: Array, expected: Array, what: str, equal: Array | None = None, *, of_values: bool = False) -> None:
         equal = np.asarray(found == expected) if equal is None else equal
         if found.shape == expected.shape and equal.all():
             return
@@ -234,6 +237,7 @@ class Trial:
             "mismatch",
             f"{what}: {int((~equal).sum())} of {equal.size} values differ, first at {_place(where, equal.ndim, what)}: "
             f"expected {_number(expected[where])}, got {_number(found[where])}",
+            of_values=of_values,
         )
 
 

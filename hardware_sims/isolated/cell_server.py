@@ -1,4 +1,4 @@
-"""Worker side: holds one cell per population of a package and steps them when it is asked, over two pipes.
+"""The messages between us and a worker, and the worker's side: one cell per population of a package, stepped when it is asked.
 
 Runs inside the package's own environment, so it imports the standard library and NumPy only, and nothing of this project. A
 worker script brings three functions and calls :func:`serve`::
@@ -27,7 +27,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -89,7 +89,31 @@ class Cell(Protocol):
         ...
 
 
-def write_message(pipe: BinaryIO, message: Mapping[str, Any], arrays: Sequence[Array] = ()) -> None:
+class Readable(Protocol):
+    """What :func:`read_message` asks of a pipe."""
+
+    def read(self, size: int, /) -> bytes:
+        """``size`` bytes, fewer at the end."""
+        ...
+
+    def readinto(self, view: memoryview, /) -> int | None:
+        """What is there; 0 at the end."""
+        ...
+
+
+class Writable(Protocol):
+    """What :func:`write_message` asks of a pipe."""
+
+    def write(self, content: bytes | memoryview, /) -> Any:
+        """All of it."""
+        ...
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+        ...
+
+
+def write_message(pipe: Writable, message: Mapping[str, Any], arrays: Sequence[Array] = ()) -> None:
     """Send one message."""
     plain = [np.ascontiguousarray(array) for array in arrays]
     header = json.dumps({**message, "arrays": [[array.dtype.str, list(array.shape)] for array in plain]}).encode()
@@ -99,7 +123,7 @@ def write_message(pipe: BinaryIO, message: Mapping[str, Any], arrays: Sequence[A
     pipe.flush()
 
 
-def read_message(pipe: BinaryIO, limit: int | None = None) -> tuple[dict[str, Any], list[Array]] | None:
+def read_message(pipe: Readable, limit: int | None = None) -> tuple[dict[str, Any], list[Array]] | None:
     """One message, None where the pipe was closed between two. Raises ValueError for anything else than a message.
 
     limit: bytes that its arrays may take in all; None trusts the other side.
@@ -121,12 +145,12 @@ def read_message(pipe: BinaryIO, limit: int | None = None) -> tuple[dict[str, An
     return message, arrays
 
 
-def _exactly(pipe: BinaryIO, size: int) -> bytearray:
+def _exactly(pipe: Readable, size: int) -> bytearray:
     """``size`` bytes, writable; fewer mean that the other side is gone."""
     content = bytearray(size)
     view, done = memoryview(content), 0
     while done < size:
-        count = pipe.readinto(view[done:])  # type: ignore[attr-defined]
+        count = pipe.readinto(view[done:])
         if not count:
             raise ValueError(f"the pipe was closed after {done} of {size} bytes")
         done += count
@@ -150,7 +174,7 @@ def serve(
         _answer(make, versions, asked, answers)
 
 
-def _answer(make: Callable[[Neuron], Cell], versions: Callable[[], dict[str, str]], asked: BinaryIO, answers: BinaryIO) -> None:
+def _answer(make: Callable[[Neuron], Cell], versions: Callable[[], dict[str, str]], asked: Readable, answers: Writable) -> None:
     cells: dict[str, Cell] = {}
     while (found := read_message(asked)) is not None:
         message, arrays = found
@@ -171,6 +195,7 @@ def _perform(
     arrays: Sequence[Array],
 ) -> tuple[dict[str, Any], Sequence[Array]]:
     if message["do"] == "make":
+        cells.clear()
         for index, described in enumerate(message["neurons"]):
             constants = dict(zip(CONSTANTS, arrays[len(CONSTANTS) * index :], strict=False))
             neuron = Neuron(**{**described, "shape": tuple(described["shape"])}, **constants)
@@ -181,6 +206,8 @@ def _perform(
         return {}, [np.asarray(part, np.float32) for part in cell.step(arrays[0])]
     if message["do"] == "begin":
         cell.begin(message["batch"])
-    else:
+    elif message["do"] == "clear":
         cell.clear()
+    else:
+        raise ValueError(f"nothing is known of {message['do']!r}")
     return {}, ()

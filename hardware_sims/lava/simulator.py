@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims import environments, fixed_point, worker_trace
+from snn_export.hardware_sims.availability import environment_availability
 from snn_export.hardware_sims.lava.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.lava.expressible import findings
 from snn_export.hardware_sims.lava.lowering import lower
@@ -22,7 +23,7 @@ from snn_export.hardware_sims.lava.schedule import period, resets
 from snn_export.hardware_sims.self_test import Probe, worker_probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
-from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
+from snn_export.hardware_sims.worker_process import Progress, Worker, WorkerCall, new_log, run_worker
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 Array = NDArray[Any]
@@ -87,12 +88,7 @@ class LavaSimulator:
 
     def availability(self) -> Availability:
         """Whether the environment is there and complete; reads its stamp, starts nothing."""
-        try:
-            self._interpreter()
-        except UserError as error:
-            found = error.diagnostics[0]
-            return Availability(False, reason=found.what, fix=found.fix)
-        return Availability(True, versions={} if self._python else environments.versions("lava"))
+        return environment_availability(self.name, self._python)
 
     def self_test(self) -> list[Probe]:
         """See :mod:`snn_export.hardware_sims.self_test`."""
@@ -171,19 +167,9 @@ class LavaSimulator:
             (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
             arrays: dict[str, Any] = {**given, **program.arrays}
             np.savez(folder / "arrays.npz", **arrays)
-            worker = environments.environment("lava").worker
-            run_worker(
-                WorkerCall(
-                    backend="lava",
-                    python=python,
-                    worker=worker,
-                    log=log,
-                    time_limit=self._time_limit,
-                    request=folder,
-                    trace=trace,
-                ),
-                self._progress,
-            )
+            script = environments.environment("lava").worker
+            worker = Worker(backend="lava", python=python, script=script, log=log, time_limit=self._time_limit)
+            run_worker(WorkerCall(worker=worker, request=folder, trace=trace), self._progress)
             facts = worker_trace.read_folder("lava", trace, into, log)
         if self._log_folder is None:
             log.unlink()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims import environments, worker_trace
+from snn_export.hardware_sims.availability import environment_availability
 from snn_export.hardware_sims.mapping import LayerMapping, provenance_of
 from snn_export.hardware_sims.nengo_loihi import expressible
 from snn_export.hardware_sims.nengo_loihi.conformance import EXPECTED_FAILURES
@@ -24,7 +25,7 @@ from snn_export.hardware_sims.nengo_loihi.registers import NARROW, SUM_MAX
 from snn_export.hardware_sims.self_test import Probe, worker_probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
-from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
+from snn_export.hardware_sims.worker_process import Progress, Worker, WorkerCall, new_log, run_worker
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 Array = NDArray[Any]
@@ -90,12 +91,7 @@ class NengoLoihiSimulator:
 
     def availability(self) -> Availability:
         """Whether the environment is there and complete; reads its stamp, starts nothing."""
-        try:
-            self._interpreter()
-        except UserError as error:
-            found = error.diagnostics[0]
-            return Availability(False, reason=found.what, fix=found.fix)
-        return Availability(True, versions={} if self._python else environments.versions(self.name))
+        return environment_availability(self.name, self._python)
 
     def self_test(self) -> list[Probe]:
         """See :mod:`snn_export.hardware_sims.self_test`."""
@@ -182,10 +178,8 @@ class NengoLoihiSimulator:
             (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
             arrays: dict[str, Any] = {**program.arrays, **given}
             np.savez(folder / "arrays.npz", **arrays)
-            call = WorkerCall(
-                backend=self.name, python=python, worker=WORKER, log=log, time_limit=self._time_limit, request=folder, trace=trace
-            )
-            run_worker(call, self._progress)
+            worker = Worker(backend=self.name, python=python, script=WORKER, log=log, time_limit=self._time_limit)
+            run_worker(WorkerCall(worker=worker, request=folder, trace=trace), self._progress)
             facts = worker_trace.read_folder(self.name, trace, into, log, model="int32")
         if self._log_folder is None:
             log.unlink()

@@ -52,7 +52,6 @@ PROBES = {"spikes": np.uint8, "current": np.int32, "membrane": np.int32}
 STATE_SHIFT = 6
 STATE_MAX = (1 << 23) - 1
 SUM_REACH, STATE_REACH = 1 << 21, 1 << 23
-NARROW = ("sum", "biased", "edge")
 RELAY_WEIGHT, RELAY_THRESHOLD, FULL_DECAY = 254, 1, 4095
 SEED = 0
 """Of the emulator's noise, which stays off."""

@@ -17,12 +17,13 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.netx_layers import BIAS_EXPONENT, NetFile, write_file
 from snn_export.export.netx_rules import Link, axon_columns, chain, host_integers, matrices
 from snn_export.hardware_sims import environments, fixed_point, worker_trace
+from snn_export.hardware_sims.availability import environment_availability
 from snn_export.hardware_sims.netx.conformance import EXPECTED_FAILURES
 from snn_export.hardware_sims.netx.expressible import findings
 from snn_export.hardware_sims.self_test import Probe, worker_probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Record, Trace, check_record
-from snn_export.hardware_sims.worker_process import Progress, WorkerCall, new_log, run_worker
+from snn_export.hardware_sims.worker_process import Progress, Worker, WorkerCall, new_log, run_worker
 from snn_export.models.diagnostics import Diagnostic, UserError
 
 Array = NDArray[Any]
@@ -86,12 +87,7 @@ class NetxSimulator:
 
     def availability(self) -> Availability:
         """Whether the environment is there and complete; reads its stamp, starts nothing."""
-        try:
-            self._interpreter()
-        except UserError as error:
-            found = error.diagnostics[0]
-            return Availability(False, reason=found.what, fix=found.fix)
-        return Availability(True, versions={} if self._python else environments.versions("netx"))
+        return environment_availability(self.name, self._python)
 
     def self_test(self) -> list[Probe]:
         """See :mod:`snn_export.hardware_sims.self_test`."""
@@ -177,19 +173,9 @@ class NetxSimulator:
             arrays: dict[str, Any] = {**given, **program.arrays}
             np.savez(folder / "arrays.npz", **arrays)
             write_file(program.net, folder / "network.net")
-            worker = environments.environment("netx").worker
-            run_worker(
-                WorkerCall(
-                    backend="netx",
-                    python=python,
-                    worker=worker,
-                    log=log,
-                    time_limit=self._time_limit,
-                    request=folder,
-                    trace=trace,
-                ),
-                self._progress,
-            )
+            script = environments.environment("netx").worker
+            worker = Worker(backend="netx", python=python, script=script, log=log, time_limit=self._time_limit)
+            run_worker(WorkerCall(worker=worker, request=folder, trace=trace), self._progress)
             facts = worker_trace.read_folder("netx", trace, into, log)
         if self._log_folder is None:
             log.unlink()

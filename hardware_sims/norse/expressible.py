@@ -27,12 +27,12 @@ import numpy as np
 
 from snn_export.export.deployment import Deployment
 from snn_export.export.gains import membrane_bias
-from snn_export.export.graph import Connection, conv_padding, is_population, least_delay, pair, per_axis
-from snn_export.export.grid_units import in_grid_units
+from snn_export.export.graph import conv_padding, is_population, pair, per_axis
+from snn_export.export.grid import decays_agree
 from snn_export.export.passes.portable_form import PortableForm
+from snn_export.hardware_sims.float_networks import float_network, graph_findings, unreadable
 from snn_export.hardware_sims.mapping import LayerMapping
-from snn_export.models.arithmetic import DECAY_ONE
-from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
+from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.spec import NeuronSpec
 
 
@@ -59,29 +59,10 @@ class Plan:
 
 def findings(deployment: Deployment) -> list[Diagnostic]:
     """Everything that keeps a deployment from running in Norse, all at once."""
-    asked = (lambda: deployment.shapes, lambda: deployment.connections)
-    broken = list(dict.fromkeys(item for question in asked for item in diagnostics_of(question)))
-    if broken:
+    if broken := unreadable(deployment):
         return broken
-    found = []
-    for incoming in deployment.connections.values():
-        for connection in incoming:
-            found += diagnostics_of(lambda c=connection: _delay(deployment, c))  # type: ignore[misc]
-    for name, spec in deployment.contract.neurons.items():
-        found += _resets(name, spec)
-    if deployment.quantised and deployment.host_synapses:
-        found.append(Diagnostic(
-            "SNX295", "the host turns inputs into integer biases", where="contract.encoder",
-            why="this backend computes integers in float32 neurons, which have no host and no bias registers",
-            fix="run the float deployment it came from, or run this one on reference or loihi",
-        ))  # fmt: skip
-    if deployment.quantised and not found:
-        found += diagnostics_of(lambda: in_grid_units(deployment))
-    return found
-
-
-def _delay(deployment: Deployment, connection: Connection) -> int:
-    return least_delay(deployment.graph, connection, deployment.contract.dt)
+    resets = [item for name, spec in deployment.contract.neurons.items() for item in _resets(name, spec)]
+    return [*graph_findings(deployment, "norse"), *resets]
 
 
 def _resets(name: str, spec: NeuronSpec) -> Iterator[Diagnostic]:
@@ -97,7 +78,7 @@ def _resets(name: str, spec: NeuronSpec) -> Iterator[Diagnostic]:
 
 def plan_of(deployment: Deployment) -> Plan:
     """What is done for each node; :func:`findings` must have found nothing that keeps the graph from being read."""
-    asked, deployment = deployment, in_grid_units(deployment) if deployment.quantised else deployment
+    asked, deployment = deployment, float_network(deployment)
     given, changed = deployment, frozenset[str]()
     if any(_needs_unit_r(deployment, name) for name in deployment.contract.neurons):
         try:
@@ -142,7 +123,7 @@ def _population(deployment: Deployment, name: str) -> LayerMapping:
     if isinstance(node, nir.LI | nir.I | nir.CubaLI | nir.Threshold):
         parts = {nir.LI: "LIBoxCell", nir.I: "IAFCell that never fires", nir.CubaLI: "two LIBoxCells", nir.Threshold: "IAFCell"}
         return LayerMapping("emulated", f"Norse's import has no rule for it: {parts[type(node)]}")
-    if not _decays_agree(deployment, name):
+    if not decays_agree(deployment, name):
         return LayerMapping("emulated", "its time constants are not those of the contract's decays, which are given instead")
     if isinstance(node, nir.CubaLIF):
         if np.any(membrane_bias(deployment, name)):
@@ -156,17 +137,6 @@ def _population(deployment: Deployment, name: str) -> LayerMapping:
     if not unit_r(deployment, name):
         return LayerMapping("emulated", f"Norse's import ignores r, and no weights are there to take it: {cell} behind r")
     return LayerMapping("native", "norse.torch.from_nir")
-
-
-def _decays_agree(deployment: Deployment, name: str) -> bool:
-    """True where the node's time constants are those of the contract's integer decays."""
-    node, spec, dt = deployment.graph.nodes[name], deployment.contract.neurons[name], deployment.contract.dt
-    wanted = {"tau": spec.dv, "tau_mem": spec.dv, "tau_syn": spec.du + 1}
-    for key, lost in wanted.items():
-        tau = getattr(node, key, None)
-        if tau is not None and not np.allclose(DECAY_ONE * dt / np.asarray(tau, np.float64), lost, rtol=1e-9, atol=0):
-            return False
-    return True
 
 
 def _linear(node: nir.NIRNode) -> LayerMapping:

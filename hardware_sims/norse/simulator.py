@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.float_networks import ON_GRID
 from snn_export.hardware_sims.mapping import LayerMapping, provenance_of
 from snn_export.hardware_sims.norse import expressible
 from snn_export.hardware_sims.norse.conformance import EXPECTED_FAILURES
@@ -21,7 +22,6 @@ from snn_export.models.diagnostics import Diagnostic, UserError
 if TYPE_CHECKING:
     from snn_export.hardware_sims.torch_graph import TorchProgram
 
-ON_GRID = "the integers as they are, float32 state: no truncation of the decay, no wrap, no saturation"
 INSTALL = "pip install 'norse>=1.1'"
 
 
@@ -63,7 +63,7 @@ class NorseSimulator:
         return list(findings())
 
     def check(self, deployment: Deployment) -> list[Diagnostic]:
-        """The graph's own faults; SNX294 a reset and SNX295 an encoder that Norse cannot have."""
+        """The graph's own faults; SNX293 an encoder on the host, SNX294 a reset that Norse cannot have."""
         return expressible.findings(deployment)
 
     def mapping(self, deployment: Deployment) -> dict[str, LayerMapping]:

@@ -22,7 +22,6 @@ holds, which is its default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -35,74 +34,52 @@ from snn_export.export.gains import input_gains, threshold_array
 from snn_export.export.graph import is_population
 from snn_export.export.grid import is_filtered
 from snn_export.hardware_sims.isolated.engine import Rules
+from snn_export.hardware_sims.isolated.refusals import no_neuron, unsupported
+from snn_export.hardware_sims.isolated.told import deviations_of
 from snn_export.hardware_sims.mapping import LayerMapping
 from snn_export.models.diagnostics import Diagnostic
-from snn_export.models.spec import NeuronSpec
-
-AT_THRESHOLD = "fires at its threshold, not only above it"
-SEVERAL = "fires several times in one step, once per threshold its membrane holds"
 
 
 def rules(*, several_spikes: bool, strict: bool) -> Rules:
-    """What the backend says about a network; arguments as its options."""
-    return Rules(
-        mapping,
-        partial(deviations, several_spikes=several_spikes, strict=strict),
-        lambda deployment: list(_findings(deployment)),
-    )
+    """What the engine asks about a network; arguments as the backend's options."""
+    return Rules(mapping, partial(deviations, several_spikes=several_spikes, strict=strict), findings)
 
 
 def mapping(deployment: Deployment) -> dict[str, LayerMapping]:
     """By node: as Rockpool's import makes it (native), put together by us (emulated), or refused."""
-    refused = {finding.where for finding in _findings(deployment)}
-    found = {}
-    for name, node in deployment.graph.nodes.items():
-        if name in refused:
-            found[name] = LayerMapping("unsupported", "LIFTorch has no such neuron")
-        elif not isinstance(node, nir.Input | nir.Output):
-            found[name] = _population(node) if is_population(node) else _linear(node)
-    return found
+    refused = unsupported(findings(deployment))
+    return {
+        name: refused.get(name) or (_population(node) if is_population(node) else _linear(node))
+        for name, node in deployment.graph.nodes.items()
+        if not isinstance(node, nir.Input | nir.Output)
+    }
 
 
 def deviations(deployment: Deployment, *, several_spikes: bool, strict: bool) -> dict[str, Deviation]:
     """By population that spikes: what LIFTorch does otherwise than the contract."""
-    found = {}
-    for name, spec in deployment.contract.neurons.items():
-        always = (*(() if strict else (AT_THRESHOLD,)), *((SEVERAL,) if several_spikes else ()))
-        told = (*always, *_reset(spec)) if spec.spiking else ()
-        if told:
-            has = replace(spec, reset="subtract", reset_delay=0, clears_input=False, double_to_refire=False)
-            found[name] = Deviation(has, told, at_threshold=not strict, several_spikes=several_spikes)
-    return found
+    held = {
+        name: replace(spec, reset="subtract", reset_delay=0, clears_input=False, double_to_refire=False)
+        for name, spec in deployment.contract.neurons.items()
+    }
+    return deviations_of(deployment, held, at_threshold=not strict, several_spikes=several_spikes)
 
 
-def _reset(spec: NeuronSpec) -> Iterator[str]:
-    if spec.reset != "subtract":
-        instead = "not to zero" if spec.reset == "zero" else "where the contract resets never"
-        yield f"resets by subtraction, {instead}"
-    if spec.reset_delay:
-        yield "resets in the step of the spike, not a step later"
-    if spec.double_to_refire:
-        yield "fires again above one threshold, not above two"
-
-
-def _findings(deployment: Deployment) -> Iterator[Diagnostic]:
+def findings(deployment: Deployment) -> list[Diagnostic]:
     """SNX296: what LIFTorch computes no spikes or no current of."""
+    found = []
     for name, spec in deployment.contract.neurons.items():
         if spec.spiking and np.any(np.float32(threshold_array(deployment.graph.nodes[name])) <= 0):
-            yield _no_neuron(
-                name, "a threshold of 0 or less", "LIFTorch divides the membrane by the threshold to count its spikes",
+            found.append(no_neuron(
+                "Rockpool", name, "it has a threshold of 0 or less",
+                "LIFTorch divides the membrane by the threshold to count its spikes",
                 "train with positive thresholds, or leave rockpool out",
-            )  # fmt: skip
+            ))  # fmt: skip
         elif is_filtered(deployment, name) and np.any(np.asarray(input_gains(deployment, name)[1]) == 0):
-            yield _no_neuron(
-                name, "a current that does not reach its membrane (r = 0)", "LIFTorch adds its current to its membrane as it is",
-                "take the population out, or leave rockpool out",
-            )  # fmt: skip
-
-
-def _no_neuron(name: str, what: str, why: str, fix: str) -> Diagnostic:
-    return Diagnostic("SNX296", f"rockpool has no neuron for {name}: {what}", where=name, why=why, fix=fix)
+            found.append(no_neuron(
+                "Rockpool", name, "its current does not reach its membrane (r = 0)",
+                "LIFTorch adds its current to its membrane as it is", "take the population out, or leave rockpool out",
+            ))  # fmt: skip
+    return found
 
 
 def _population(node: nir.NIRNode) -> LayerMapping:

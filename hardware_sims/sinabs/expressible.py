@@ -35,15 +35,11 @@ from snn_export.export.gains import threshold_array
 from snn_export.export.graph import is_population, pair, per_axis
 from snn_export.export.grid import is_filtered
 from snn_export.hardware_sims.isolated.engine import Rules
+from snn_export.hardware_sims.isolated.refusals import no_neuron, unsupported
+from snn_export.hardware_sims.isolated.told import deviations_of
 from snn_export.hardware_sims.mapping import LayerMapping
 from snn_export.models.diagnostics import Diagnostic
 from snn_export.models.spec import NeuronSpec
-
-AT_THRESHOLD = "fires at its threshold, not only above it"
-SEVERAL = "emits as many spikes in one step as its membrane holds thresholds"
-KEEPS_INPUT = "resets in the step of its spike: the input of the next step counts"
-FIRES_AGAIN = "fires again above its threshold, not only above twice its threshold"
-NOT_LATE = "subtracts in the step of its spike, where nothing of the membrane is kept for the next"
 
 NATIVE = LayerMapping("native", "sinabs.from_nir")
 
@@ -59,34 +55,25 @@ def rules(*, several_spikes: bool, strict: bool) -> Rules:
 
 def mapping(deployment: Deployment, *, several_spikes: bool) -> dict[str, LayerMapping]:
     """By node: what sinabs' import reads rightly (native), what stands in its place (emulated), or what it cannot have."""
-    refused = {item.where: LayerMapping("unsupported", item.why) for item in findings(deployment, several_spikes=several_spikes)}
-    found = {}
-    for name, node in deployment.graph.nodes.items():
-        if not isinstance(node, nir.Input | nir.Output):
-            found[name] = _population(deployment, name) if is_population(node) else _linear(node)
-    return found | refused
+    refused = unsupported(findings(deployment, several_spikes=several_spikes))
+    return {
+        name: refused.get(name) or (_population(deployment, name) if is_population(node) else _linear(node))
+        for name, node in deployment.graph.nodes.items()
+        if not isinstance(node, nir.Input | nir.Output)
+    }
 
 
 def deviations(deployment: Deployment, *, several_spikes: bool, strict: bool) -> dict[str, Deviation]:
     """What the neurons of a population that spikes do otherwise; the others do as the contract says."""
-    found = {}
-    for name, spec in deployment.contract.neurons.items():
-        held, told = _reset(spec)
-        told = (*(() if strict else (AT_THRESHOLD,)), *((SEVERAL,) if several_spikes else ()), *told)
-        if spec.spiking and told:
-            found[name] = Deviation(held, told, at_threshold=not strict, several_spikes=several_spikes)
-    return found
+    held = {name: _held(spec) for name, spec in deployment.contract.neurons.items()}
+    return deviations_of(deployment, held, at_threshold=not strict, several_spikes=several_spikes)
 
 
-def _reset(spec: NeuronSpec) -> tuple[NeuronSpec, tuple[str, ...]]:
-    """The reset that sinabs has for a neuron's, and what differs."""
-    if spec.double_to_refire:
-        return replace(spec, double_to_refire=False), (FIRES_AGAIN,)
-    if spec.clears_input:
-        return replace(spec, clears_input=False), (KEEPS_INPUT,)
-    if spec.reset == "subtract" and spec.reset_delay and spec.memoryless:
-        return replace(spec, reset_delay=0), (NOT_LATE,)
-    return spec, ()
+def _held(spec: NeuronSpec) -> NeuronSpec:
+    """The neuron with the reset that sinabs has for its own."""
+    if spec.reset == "subtract" and spec.memoryless:
+        spec = replace(spec, reset_delay=0)  # nothing of the membrane is kept for the next step
+    return replace(spec, clears_input=False, double_to_refire=False)
 
 
 def findings(deployment: Deployment, *, several_spikes: bool) -> list[Diagnostic]:
@@ -97,26 +84,23 @@ def findings(deployment: Deployment, *, several_spikes: bool) -> list[Diagnostic
             continue
         smallest = float(np.min(threshold_array(deployment.graph.nodes[name]), initial=np.inf))
         if spec.reset != "none" and spec.reset_delay > 1:
-            found.append(_refused(
-                name, f"it resets {spec.reset_delay} steps late", "its neurons reset in the step of the spike, or one step later",
+            found.append(no_neuron(
+                "sinabs", name, f"it resets {spec.reset_delay} steps late",
+                "its neurons reset in the step of the spike, or one step later",
                 "train with a reset in the step of the spike, or one step late",
             ))  # fmt: skip
         elif several_spikes and smallest <= 0:
-            found.append(_refused(
-                name, "not all of its thresholds are above zero",
+            found.append(no_neuron(
+                "sinabs", name, "not all of its thresholds are above zero",
                 "several_spikes counts how often the membrane holds the threshold", "leave several_spikes off",
             ))  # fmt: skip
         elif spec.reset == "subtract" and spec.reset_delay and not spec.memoryless and smallest < 0:
-            found.append(_refused(
-                name, "it subtracts a threshold below zero, one step late",
+            found.append(no_neuron(
+                "sinabs", name, "it subtracts a threshold below zero, one step late",
                 "as such a reset is defined, that neuron is reset before its first step too; here a spike comes before a reset",
                 "train with a reset in the step of the spike",
             ))  # fmt: skip
     return found
-
-
-def _refused(name: str, what: str, why: str, fix: str) -> Diagnostic:
-    return Diagnostic("SNX296", f"sinabs has no neuron for {name}: {what}", where=name, why=why, fix=fix)
 
 
 def _population(deployment: Deployment, name: str) -> LayerMapping:

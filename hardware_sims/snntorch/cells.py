@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from snn_export.export.deployment import Deployment
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
 from snn_export.export.graph import Shape, is_population
-from snn_export.hardware_sims.snntorch.expressible import Chosen, chosen, filtered, placed, unit_gain
+from snn_export.hardware_sims.float_networks import float_network
+from snn_export.hardware_sims.snntorch.expressible import Chosen, chosen, filtered, unit_gain
 from snn_export.hardware_sims.torch_graph import Fired, TorchProgram
 from snn_export.hardware_sims.torch_layers import Scale, float32, layer_of
 from snn_export.models.spec import NeuronSpec
@@ -29,7 +30,7 @@ NEURONS: dict[str, Callable[..., snntorch.SpikingNeuron]] = {
 
 def program_of(given: Deployment, provenance: dict[str, str]) -> TorchProgram:
     """A deployment, rebuilt; :func:`~snn_export.hardware_sims.snntorch.expressible.findings` must have found nothing."""
-    deployment, layers = placed(given), {}
+    deployment, layers = float_network(given), {}
     for name, node in deployment.graph.nodes.items():
         sources = [source for source, target in deployment.graph.edges if target == name]
         if sources and not is_population(node) and type(node).__name__ not in ("Output", "Delay"):

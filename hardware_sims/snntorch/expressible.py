@@ -16,8 +16,9 @@ import numpy as np
 
 from snn_export.export.deployment import Deployment
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
-from snn_export.export.graph import Connection, least_delay
+from snn_export.export.graph import Connection
 from snn_export.export.grid_units import in_grid_units
+from snn_export.hardware_sims.float_networks import graph_findings, unreadable
 from snn_export.hardware_sims.mapping import LayerMapping
 from snn_export.models.arithmetic import FULL_CURRENT_DECAY
 from snn_export.models.diagnostics import Diagnostic, diagnostics_of
@@ -81,33 +82,10 @@ def _own_loop(deployment: Deployment, name: str) -> Connection | None:
 
 def findings(deployment: Deployment) -> list[Diagnostic]:
     """Everything that keeps a deployment from being rebuilt, all at once."""
-    asked = (lambda: deployment.shapes, lambda: deployment.connections)
-    broken = list(dict.fromkeys(item for question in asked for item in diagnostics_of(question)))
-    if broken:
+    if broken := unreadable(deployment):
         return broken
-    found = list(_inputs(deployment))
-    if deployment.quantised and not found:
-        found += diagnostics_of(lambda: in_grid_units(deployment))
-    for name in deployment.layers:
-        found += _population(deployment, name)
-    return found
-
-
-def placed(deployment: Deployment) -> Deployment:
-    """The float deployment that is rebuilt: a quantised one in the units of its grid."""
-    return in_grid_units(deployment) if deployment.quantised else deployment
-
-
-def _inputs(deployment: Deployment) -> Iterator[Diagnostic]:
-    for incoming in deployment.connections.values():
-        for connection in incoming:
-            yield from diagnostics_of(lambda c=connection: least_delay(deployment.graph, c, deployment.contract.dt))  # type: ignore[misc]
-    if deployment.quantised and deployment.host_synapses:
-        yield Diagnostic(
-            "SNX293", "the host turns inputs into integer biases", where="contract.encoder",
-            why="this backend computes integers in float32 neurons, which have no host and no bias registers",
-            fix="run the float deployment it came from, or run this one on reference or loihi",
-        )  # fmt: skip
+    populations = [item for name in deployment.layers for item in _population(deployment, name)]
+    return [*graph_findings(deployment, "snntorch"), *populations]
 
 
 def _population(deployment: Deployment, name: str) -> Iterator[Diagnostic]:

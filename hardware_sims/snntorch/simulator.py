@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.float_networks import ON_GRID
 from snn_export.hardware_sims.mapping import LayerMapping, provenance_of
 from snn_export.hardware_sims.self_test import Probe
 from snn_export.hardware_sims.simulator import Availability, Capabilities
@@ -19,8 +20,6 @@ from snn_export.models.diagnostics import Diagnostic, UserError
 
 if TYPE_CHECKING:
     from snn_export.hardware_sims.torch_graph import TorchProgram
-
-ON_GRID = "the integers as they are, float32 state: no truncation of the decay, no wrap, no saturation"
 
 
 @final

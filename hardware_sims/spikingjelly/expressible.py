@@ -26,8 +26,8 @@ is asked of r, w_in and v_leak is reached by gains and a bias in front of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import nir
 import numpy as np
@@ -36,17 +36,18 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.deviation import Deviation
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
 from snn_export.export.graph import CONV_TYPES, is_population, pair, per_axis
-from snn_export.export.grid import is_filtered
+from snn_export.export.grid import decays_agree, is_filtered
+from snn_export.hardware_sims.isolated.engine import Rules
+from snn_export.hardware_sims.isolated.told import deviations_of
 from snn_export.hardware_sims.mapping import LayerMapping
-from snn_export.models.arithmetic import DECAY_ONE
 from snn_export.models.diagnostics import Diagnostic
-from snn_export.models.spec import NeuronSpec
 
-AT_THRESHOLD = "fires at its threshold, not only above it"
-NOT_LATE = "is reset in the step of the spike, not one step later"
-KEEPS_INPUT = "keeps the input of the step after a spike"
-SUBTRACTS_ONCE = "fires again above its threshold, not only above twice of it"
 IMPORT = "spikingjelly.activation_based.nir_exchange"
+
+
+def rules(*, strict: bool) -> Rules:
+    """What the engine asks about a network; ``strict`` as in the backend's options."""
+    return Rules(mapping, partial(deviations, strict=strict), findings)
 
 
 def findings(deployment: Deployment) -> list[Diagnostic]:
@@ -55,26 +56,11 @@ def findings(deployment: Deployment) -> list[Diagnostic]:
     return []
 
 
-def deviations(deployment: Deployment, strict: bool = False) -> dict[str, Deviation]:
+def deviations(deployment: Deployment, *, strict: bool) -> dict[str, Deviation]:
     """What SpikingJelly's neurons do otherwise than the contract, by population. ``strict``: they are told to fire above only."""
-    found = {}
-    for name, spec in deployment.contract.neurons.items():
-        told = tuple(_told(spec, strict)) if spec.spiking else ()
-        if told:
-            same_step = replace(spec, reset_delay=0, clears_input=False, double_to_refire=False)
-            found[name] = Deviation(same_step, told, at_threshold=not strict)
-    return found
-
-
-def _told(spec: NeuronSpec, strict: bool) -> Iterator[str]:
-    if not strict:
-        yield AT_THRESHOLD
-    if spec.reset != "none" and spec.reset_delay:
-        yield NOT_LATE
-    if spec.clears_input:
-        yield KEEPS_INPUT
-    if spec.double_to_refire:
-        yield SUBTRACTS_ONCE
+    neurons = deployment.contract.neurons.items()
+    at_once = {name: replace(spec, reset_delay=0, clears_input=False, double_to_refire=False) for name, spec in neurons}
+    return deviations_of(deployment, at_once, at_threshold=not strict)
 
 
 def mapping(deployment: Deployment) -> dict[str, LayerMapping]:
@@ -105,7 +91,7 @@ def _population(deployment: Deployment, name: str) -> LayerMapping:
         return LayerMapping("emulated", f"{why}: IFNode{from_zero}")
     else:
         made = integrator
-    if not _decays_agree(deployment, name):
+    if not decays_agree(deployment, name):
         return LayerMapping("emulated", f"its time constants are not the contract's decays, which {made} is given instead")
     if np.unique(threshold_array(node)).size > 1:
         return LayerMapping("emulated", f"its import takes one threshold for all: {made} with a tensor of them")
@@ -137,17 +123,6 @@ def _uniform(values: object, wanted: float) -> bool:
 
 def _only(values: object) -> float:
     return float(np.asarray(values, np.float64).flat[0])
-
-
-def _decays_agree(deployment: Deployment, name: str) -> bool:
-    """True where the node's time constants are those of the contract's integer decays."""
-    node, spec, dt = deployment.graph.nodes[name], deployment.contract.neurons[name], deployment.contract.dt
-    wanted = {"tau": spec.dv, "tau_mem": spec.dv, "tau_syn": spec.du + 1}
-    for key, lost in wanted.items():
-        tau = getattr(node, key, None)
-        if tau is not None and not np.allclose(DECAY_ONE * dt / np.asarray(tau, np.float64), lost, rtol=1e-9, atol=0):
-            return False
-    return True
 
 
 def _linear(node: nir.NIRNode) -> LayerMapping:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Unpack, final
 
 from snn_export.hardware_sims.isolated.backend import CellBackend, RunOptions
-from snn_export.hardware_sims.isolated.engine import Rules
-from snn_export.hardware_sims.spikingjelly import expressible
+from snn_export.hardware_sims.spikingjelly.expressible import rules
 
 
 @final
@@ -34,5 +32,4 @@ class SpikingJellySimulator(CellBackend):
     )
 
     def __init__(self, *, strict: bool = False, **others: Unpack[RunOptions]) -> None:
-        deviations = partial(expressible.deviations, strict=strict)
-        super().__init__(Rules(expressible.mapping, deviations, expressible.findings), {"strict": strict}, **others)
+        super().__init__(rules(strict=strict), {"strict": strict}, **others)

@@ -18,6 +18,7 @@ attribute is set to a tensor of them, and ``surrogate.heaviside`` makes the node
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,7 @@ from spikingjelly.activation_based import surrogate
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "isolated"))
 
-from cell_server import Neuron, serve  # in a folder beside this one, in no package of this environment
+from cell_server import Cell, Neuron, serve  # in a folder beside this one, in no package of this environment
 
 Array = Any
 NEURONS, STEPS = 8, 60
@@ -54,7 +55,7 @@ def make(neuron: Neuron) -> Cell:
     return Resetting(neuron)
 
 
-class Cell:
+class Driven(ABC):
     """A population whose input is filtered in torch; what a node of SpikingJelly makes of it is the subclass's.
 
     u = alpha u + current_gain x ;  the node is given gain u + bias, both over 1 - beta where it takes that part of its input.
@@ -67,7 +68,7 @@ class Cell:
         self._shape, self._alpha, self._filtered = neuron.shape, neuron.alpha, neuron.filtered
         self._current_gain = float32(neuron.current_gain)
         self._threshold = float32(neuron.threshold)
-        self._fires = above if neuron.options.get("strict") else surrogate.heaviside
+        self._fires = spike_function(neuron)
         self._leaks = 0.0 < neuron.beta < 1.0
         self._memoryless = neuron.beta == 0.0
         self._tau = 1.0 / (1.0 - neuron.beta) if self._leaks else 1.0
@@ -98,24 +99,24 @@ class Cell:
             spikes, v = self.fire(self._gain * self._u + self._bias)
             return spikes.numpy(), self._u.numpy(), v.numpy()
 
+    @abstractmethod
     def rest(self) -> None:
         """Zero v."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fire(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Spikes and membrane of one step on what the node is given."""
-        raise NotImplementedError
 
 
-class Resetting(Cell):
+class Resetting(Driven):
     """LIFNode where the membrane leaks, IFNode where it does not; a memoryless one begins every step at zero."""
 
     def __init__(self, neuron: Neuron) -> None:
         super().__init__(neuron)
         if self._leaks:
-            self.node = spiking(nodes.LIFNode, neuron, self._fires, tau=self._tau, decay_input=self._decays_input)
+            self.node = spiking(nodes.LIFNode, neuron, tau=self._tau, decay_input=self._decays_input)
         else:
-            self.node = spiking(nodes.IFNode, neuron, self._fires)
+            self.node = spiking(nodes.IFNode, neuron)
 
     def rest(self) -> None:
         """Zero v."""
@@ -126,16 +127,20 @@ class Resetting(Cell):
         return self.node(x), self.node.v
 
 
-class Cuba(Cell):
+class Cuba:
     """CUBALIFNode, which filters its input itself and adds its current as it is: c = membrane_gain u."""
 
     def __init__(self, neuron: Neuron) -> None:
-        super().__init__(neuron)
         self._membrane_gain = float32(neuron.membrane_gain)
         self._input_gain = float32(neuron.current_gain * neuron.membrane_gain)
-        self.node = spiking(nodes.CUBALIFNode, neuron, self._fires, c_decay=neuron.alpha, v_decay=neuron.beta)
+        self.node = spiking(nodes.CUBALIFNode, neuron, c_decay=neuron.alpha, v_decay=neuron.beta)
 
-    def rest(self) -> None:
+    def begin(self, batch: int) -> None:
+        """Zero state; the node takes its shape from its first input."""
+        del batch
+        self.clear()
+
+    def clear(self) -> None:
         """Zero u and v."""
         self.node.reset()
 
@@ -146,7 +151,7 @@ class Cuba(Cell):
             return spikes.numpy(), (self.node.c / self._membrane_gain).numpy(), self.node.v.numpy()
 
 
-class NeverReset(Cell):
+class NeverReset(Driven):
     """NonSpikingLIFNode or NonSpikingIFNode; one that spikes without a reset has the spike function behind it."""
 
     _plain_input = False
@@ -167,9 +172,14 @@ class NeverReset(Cell):
         return self._fires(v - self._threshold) if self._spiking else torch.zeros_like(v), v
 
 
-def spiking(kind: Callable[..., Any], neuron: Neuron, fires: Callable[..., Any], **constants: Any) -> Any:
+def spike_function(neuron: Neuron) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes spikes of membranes less their thresholds."""
+    return above if neuron.options.get("strict") else surrogate.heaviside
+
+
+def spiking(kind: Callable[..., Any], neuron: Neuron, **constants: Any) -> Any:
     """A node that fires and is reset; it keeps its own surrogate function where it has one threshold and the usual spikes."""
-    each = np.unique(neuron.threshold)
+    each, fires = np.unique(neuron.threshold), spike_function(neuron)
     if len(each) != 1 or fires is not surrogate.heaviside:
         constants["surrogate_function"] = fires
     node = kind(v_reset=0.0 if neuron.reset == "zero" else None, **constants)

@@ -39,17 +39,14 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.deviation import Deviation
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
 from snn_export.export.graph import is_population
-from snn_export.export.grid import is_filtered
+from snn_export.export.grid import decays_agree, is_filtered
 from snn_export.hardware_sims.isolated.engine import Rules
+from snn_export.hardware_sims.isolated.refusals import no_neuron, unsupported
+from snn_export.hardware_sims.isolated.told import deviations_of
 from snn_export.hardware_sims.mapping import LayerMapping
-from snn_export.models.arithmetic import DECAY_ONE
 from snn_export.models.diagnostics import Diagnostic
 from snn_export.models.spec import NeuronSpec
 
-AT_ONCE = "subtracts its threshold in the step of its spike, where the contract resets to zero"
-NEXT_STEP = "subtracts its threshold in the step after its spike, where the contract resets to zero"
-KEEPS_INPUT = "keeps the input of the step after a spike"
-SUBTRACTS_ONCE = "fires again above its threshold, not only above twice its threshold"
 IMPORT = "Spyx's import"
 
 
@@ -70,13 +67,15 @@ def findings(deployment: Deployment, *, zero_reset: bool) -> list[Diagnostic]:
             continue
         early = held_by(deployment, name) == "CuBaLIF" or (zero_reset and spec.reset == "zero")
         if spec.reset_delay > 1:
-            found.append(_refused(
-                name, f"it resets {spec.reset_delay} steps late", "its neurons subtract in the step of the spike, or in the next",
+            found.append(no_neuron(
+                "Spyx", name, f"it resets {spec.reset_delay} steps late",
+                "its neurons subtract in the step of the spike, or in the next",
                 "train with a reset in the step of the spike, or one step late",
             ))  # fmt: skip
         elif early and np.min(threshold_array(deployment.graph.nodes[name]), initial=0.0) < 0:
-            found.append(_refused(
-                name, "it has a threshold below zero", "a membrane of zero is above it: Spyx subtracts before there was a spike",
+            found.append(no_neuron(
+                "Spyx", name, "it has a threshold below zero",
+                "a membrane of zero is above it: Spyx subtracts before there was a spike",
                 "give it thresholds of zero or more",
             ))  # fmt: skip
     return found
@@ -84,22 +83,15 @@ def findings(deployment: Deployment, *, zero_reset: bool) -> list[Diagnostic]:
 
 def deviations(deployment: Deployment, *, zero_reset: bool) -> dict[str, Deviation]:
     """What Spyx's neurons do otherwise than the contract, by population; nothing where that subtracts, once, or never resets."""
-    found = {}
-    for name, spec in deployment.contract.neurons.items():
-        deviation = _deviation(spec, held_by(deployment, name), zero_reset) if spec.spiking else None
-        if deviation is not None:
-            found[name] = deviation
-    return found
+    neurons = deployment.contract.neurons.items()
+    return deviations_of(deployment, {name: _held(spec, held_by(deployment, name), zero_reset) for name, spec in neurons})
 
 
-def _deviation(spec: NeuronSpec, module: str, zero_reset: bool) -> Deviation | None:
-    if spec.double_to_refire:
-        return Deviation(replace(spec, double_to_refire=False), (SUBTRACTS_ONCE,))
-    if spec.reset != "zero" or module == "PSU_LIF" or (zero_reset and not spec.clears_input):
-        return None
-    late = int(module != "CuBaLIF")
-    held = replace(spec, reset="subtract", reset_delay=late, clears_input=False)
-    return Deviation(held, (NEXT_STEP if late else AT_ONCE, *((KEEPS_INPUT,) if spec.clears_input else ())))
+def _held(spec: NeuronSpec, module: str, zero_reset: bool) -> NeuronSpec:
+    """The neuron with the reset that Spyx has for its own."""
+    if spec.reset != "zero" or module in ("LI", "PSU_LIF") or (zero_reset and not spec.clears_input):
+        return replace(spec, double_to_refire=False)
+    return replace(spec, reset="subtract", reset_delay=int(module != "CuBaLIF"), clears_input=False)
 
 
 def held_by(deployment: Deployment, name: str) -> str:
@@ -117,16 +109,12 @@ def held_by(deployment: Deployment, name: str) -> str:
 
 def mapping(deployment: Deployment, *, zero_reset: bool) -> dict[str, LayerMapping]:
     """By node: as Spyx's import makes it (native), behind gains (rewritten), from other parts (emulated), or not at all."""
-    refused = {item.where: LayerMapping("unsupported", item.why) for item in findings(deployment, zero_reset=zero_reset)}
+    refused = unsupported(findings(deployment, zero_reset=zero_reset))
     return {
         name: refused.get(name) or (_population(deployment, name, zero_reset) if is_population(node) else _linear(node))
         for name, node in deployment.graph.nodes.items()
         if not isinstance(node, nir.Input | nir.Output)
     }
-
-
-def _refused(name: str, what: str, why: str, fix: str) -> Diagnostic:
-    return Diagnostic("SNX296", f"Spyx has no neuron for {name}: {what}", where=name, why=why, fix=fix)
 
 
 def _population(deployment: Deployment, name: str, zero_reset: bool) -> LayerMapping:
@@ -145,7 +133,7 @@ def _population(deployment: Deployment, name: str, zero_reset: bool) -> LayerMap
         return LayerMapping("emulated", f"nothing can be added to the membrane of a CuBaLIF: {put_together}")
     if filtered and len(deployment.shapes[name]) > 1:
         return LayerMapping("rewritten", "CuBaLIF on flattened features: it cannot be stepped on more than one axis")
-    if not _decays_agree(deployment, name):
+    if not decays_agree(deployment, name):
         return LayerMapping("rewritten", f"{made} with the contract's decays, which its time constants do not give")
     if _whole_input(deployment, name):
         return LayerMapping("native", f"{made}, as spyx.nir.from_nir makes it")
@@ -171,16 +159,6 @@ def _whole_input(deployment: Deployment, name: str) -> bool:
     current, membrane = input_gains(deployment, name)
     one = np.allclose(current, 1.0, rtol=1e-6, atol=0) and np.allclose(membrane, 1.0, rtol=1e-6, atol=0)
     return bool(one and not np.any(membrane_bias(deployment, name)))
-
-
-def _decays_agree(deployment: Deployment, name: str) -> bool:
-    """True where the node's time constants are those of the contract's integer decays."""
-    node, spec, dt = deployment.graph.nodes[name], deployment.contract.neurons[name], deployment.contract.dt
-    for key, lost in {"tau": spec.dv, "tau_mem": spec.dv, "tau_syn": spec.du + 1}.items():
-        tau = getattr(node, key, None)
-        if tau is not None and not np.allclose(DECAY_ONE * dt / np.asarray(tau, np.float64), lost, rtol=1e-9, atol=0):
-            return False
-    return True
 
 
 def _linear(node: nir.NIRNode) -> LayerMapping:

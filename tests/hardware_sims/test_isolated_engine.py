@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, final
 
 import numpy as np
 import pytest
@@ -19,21 +21,25 @@ from numpy.random import default_rng
 from snn_export.export import interpreter, nir_io
 from snn_export.export.deployment import Deployment
 from snn_export.export.deviation import Deviation, deviating, sentences
+from snn_export.export.graph import replace_nodes
 from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
 from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.environments import Environment
-from snn_export.hardware_sims.isolated.engine import CellEngine, Rules
+from snn_export.hardware_sims.isolated.backend import CellBackend, RunOptions
+from snn_export.hardware_sims.isolated.engine import Rules
 from snn_export.hardware_sims.mapping import LayerMapping
 from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
 from snn_export.hardware_sims.simulator import BackendError
-from snn_export.hardware_sims.trace import Trace
+from snn_export.hardware_sims.trace import Record, Trace
+from snn_export.hardware_sims.worker_process import Progress
+from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import NeuronSpec
 from tests.networks import conv_net, delayed_net, dense_net, quantised, read, recurrent_net, residual_net
 from tests.torch_graphs import assert_runs_its_integers, graph_of, refusals, with_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread", "plain_package")
 
-ALL = ("spikes", "membrane", "current")
+ALL: tuple[Record, ...] = ("spikes", "membrane", "current")
 SEVERAL = Deviation(NeuronSpec(0), ("emits several spikes in one step",), several_spikes=True, at_threshold=True)
 NETWORKS = {
     "dense": (dense_net, (4,)), "conv": (conv_net, (2, 9, 7)), "residual": (residual_net, (2, 8, 6)),
@@ -53,17 +59,34 @@ def plain_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def engine(time_limit: float = 60.0, deviations: dict[str, Deviation] | None = None, **options: Any) -> CellEngine:
-    def mapping(deployment: Deployment) -> dict[str, LayerMapping]:
-        return dict.fromkeys(deployment.layers, LayerMapping("native", "NumPy"))
+@final
+class Plain(CellBackend):
+    """A backend on that worker."""
 
-    rules = Rules(mapping, lambda deployment: deviations or {}, lambda deployment: [])
-    return CellEngine("plain", rules, options, time_limit=time_limit, python=Path(sys.executable))
+    name, description, meaning = "plain", "NumPy", "nothing"
+
+    def __init__(self, deviations: dict[str, Deviation], options: dict[str, Any], **others: Unpack[RunOptions]) -> None:
+        def mapping(deployment: Deployment) -> dict[str, LayerMapping]:
+            return dict.fromkeys(deployment.layers, LayerMapping("native", "NumPy"))
+
+        super().__init__(Rules(mapping, lambda deployment: deviations, lambda deployment: []), options, **others)
 
 
-def run(made: CellEngine, deployment: Deployment, inputs: Any) -> Trace:
+def engine(
+    time_limit: float = 60.0,
+    deviations: dict[str, Deviation] | None = None,
+    *,
+    progress: Progress | None = None,
+    log_folder: Path | None = None,
+    python: Path | None = Path(sys.executable),
+    **options: Any,
+) -> CellBackend:
+    return Plain(deviations or {}, options, time_limit=time_limit, progress=progress, log_folder=log_folder, python=python)
+
+
+def run(made: CellBackend, deployment: Deployment, inputs: Any) -> Trace:
     assert made.check(deployment) == []
-    return made.run(made.compile(deployment), inputs, frozenset(ALL))  # type: ignore[arg-type]
+    return made.run(made.compile(deployment), inputs, ALL)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -80,17 +103,7 @@ def test_cells_in_another_process_run_the_network(name: str) -> None:
 
 def test_a_quantised_network_runs_its_integers_in_float_state() -> None:
     deployment = quantised(read(dense_net(), (4,)))
-
-    class Backend:
-        name = "plain"
-
-        def __getattr__(self, key: str) -> Any:
-            return getattr(engine(), key)
-
-        def run(self, program: Any, inputs: Any, record: Any) -> Trace:
-            return engine().run(program, inputs, frozenset(record))
-
-    trace = assert_runs_its_integers(Backend(), deployment, default_rng(1).uniform(0, 1, (3, 4)))  # type: ignore[arg-type]
+    trace = assert_runs_its_integers(engine(), deployment, default_rng(1).uniform(0, 1, (3, 4)))
     assert "no truncation" in trace.provenance["plain state"]
 
 
@@ -155,12 +168,47 @@ def test_a_late_reset_takes_what_the_step_before_sent(reset: str, several: bool)
         np.testing.assert_array_equal(found.membrane[t], v)
 
 
-def test_a_floor_clips_the_membrane_after_its_reset() -> None:
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_a_wrong_count_of_spikes_is_no_tie(reset: str) -> None:
+    """Membranes of whole numbers lie on multiples of the threshold: whatever is wrong there must not be taken for rounding."""
+    deployment = with_spec(chain(), reset=reset)
+    inputs = default_rng(0).integers(0, 3, (12, 20, 4)).astype(np.float64)
+    declared = {
+        name: Deviation(spec, ("several",), at_threshold=True, several_spikes=True)
+        for name, spec in deployment.contract.neurons.items()
+    }
+    model = deviating(deployment, declared)
+    good = run(engine(deviations=declared, at_threshold=True, several=True), deployment, inputs)
+    judged = explain(model, inputs, good.layers, FLOAT32_ROUNDOFF)  # type: ignore[arg-type]
+    assert not any(found.faulty.any() or found.tied.any() for found in judged.values())
+    several = good.layers["if2"].several
+    assert several is not None
+    for wrong in (np.where(several > 0, several + 2, 0), 3 * several, several * (np.arange(12) % 2)[:, None, None]):
+        layers = {**good.layers, "if2": replace(good.layers["if2"], several=wrong, spikes=wrong > 0)}
+        found = explain(model, inputs, layers, FLOAT32_ROUNDOFF)["if2"]  # type: ignore[arg-type]
+        assert found.faulty.any()
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_what_never_fires_keeps_its_membrane(delay: int) -> None:
+    import nir
+
+    deployment = with_spec(chain(), reset="subtract", reset_delay=delay)
+    node = deployment.graph.nodes["if1"]
+    never = nir.IF(node.r, np.array([2.0, np.inf, 2.0, 2.0]), 0 * node.r)
+    deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"if1": never}))
+    found = interpreter.run(deployment, default_rng(0).integers(0, 3, (12, 5, 4)).astype(np.float64))["if1"]
+    assert np.isfinite(found.membrane).all() and found.spikes.any() and not found.spikes[..., 1].any()
+
+
+def test_a_deviation_changes_firing_and_reset_and_nothing_else() -> None:
     deployment = chain()
-    floor = Deviation(deployment.contract.neurons["if1"], ("is clipped",), floor=-1.0)
-    inputs = -default_rng(0).integers(0, 3, (12, 5, 4)).astype(np.float64)
-    below, above = (interpreter.run(d, inputs)["if1"].membrane.min() for d in (deployment, deviating(deployment, {"if1": floor})))
-    assert below < -1.0 == above
+    spec = deployment.contract.neurons["if1"]
+    for name, other in (("if1", replace(spec, dv=5)), ("if1", replace(spec, spiking=False)), ("nobody", spec)):
+        with pytest.raises(ValueError, match="how it fires and resets"):
+            deviating(deployment, {name: Deviation(other, ("rounds a little",))})
+    with pytest.raises(ValueError, match="in a sentence"):
+        Deviation(spec, ())
 
 
 def test_sentences_name_the_populations_they_hold_for() -> None:
@@ -178,6 +226,10 @@ def test_sentences_name_the_populations_they_hold_for() -> None:
         ("noise", "SNX425", "no message"),
         ("huge", "SNX425", "bytes are announced"),
         ("shape", "SNX425", "float32"),
+        ("half a spike", "SNX425", "no counts"),
+        ("deep", "SNX425", "something else than a message"),
+        ("flood", "SNX426", "of log"),
+        ("close", "SNX422", "broke off before the run was over"),
     ],
 )
 def test_every_fault_of_a_worker_is_an_error_with_a_log(fault: str, code: str, words: str) -> None:
@@ -189,16 +241,42 @@ def test_every_fault_of_a_worker_is_an_error_with_a_log(fault: str, code: str, w
     assert caught.value.log is not None and Path(caught.value.log).is_file()
 
 
-def test_what_a_worker_prints_goes_to_its_log_and_not_into_the_conversation() -> None:
-    trace = run(engine(fault="print"), read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4)))
+def test_what_a_worker_prints_goes_to_its_log_which_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    made = engine(fault="print", log_folder=tmp_path / "logs")
+    trace = run(made, read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4)))
     assert trace.predictions.shape == (2,)
+    del made
+    gc.collect()
+    assert workers() == []
+    [log] = (tmp_path / "logs").glob("plain-*.log")
+    assert "a line on standard output" in log.read_text(encoding="utf-8")
+
+
+def test_a_mistake_of_the_user_in_the_middle_of_a_run_leaves_the_worker_alive() -> None:
+    deployment, inputs, made = read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4)), engine()
+    first = run(made, deployment, inputs)
+    [pid] = workers()
+    for wrong in (inputs[:, :3], inputs[0]):
+        with pytest.raises(UserError):
+            run(made, deployment, wrong)
+        assert workers() == [pid]
+    np.testing.assert_array_equal(run(made, deployment, inputs).readout, first.readout)
+    assert workers() == [pid]
+
+
+@pytest.mark.parametrize("missing", ["name", "description", "meaning"])
+def test_a_backend_without_a_name_or_a_description_cannot_be_made(missing: str) -> None:
+    said = {key: "plain" for key in ("name", "description", "meaning") if key != missing}
+    nameless = type("Nameless", (CellBackend,), said)
+    with pytest.raises(TypeError, match=missing):
+        nameless(Rules(lambda deployment: {}, lambda deployment: {}, lambda deployment: []), {})
 
 
 def test_an_encoder_on_the_host_is_refused() -> None:
     deployment = quantised(read(dense_net(), (4,)))
     encoder = deployment.contract.encoder
     hosted = deployment.replace(contract=deployment.contract.model_copy(update={"encoder": replace(encoder, kind="bias")}))
-    assert ("SNX297", "contract.encoder") in refusals(engine(), hosted)  # type: ignore[arg-type]
+    assert ("SNX293", "contract.encoder") in refusals(engine(), hosted)
 
 
 def workers() -> list[int]:
@@ -213,7 +291,7 @@ def workers() -> list[int]:
 def test_a_worker_stays_for_the_next_run_is_replaced_when_it_died_and_ends_with_its_owner() -> None:
     deployment, inputs = read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4))
     told: list[tuple[int, int]] = []
-    made = replace(engine(), progress=lambda done, total: told.append((done, total)))
+    made = engine(progress=lambda done, total: told.append((done, total)))
     first = run(made, deployment, inputs)
     [pid] = workers()
     steps = deployment.contract.steps * len(deployment.layers)
@@ -222,7 +300,7 @@ def test_a_worker_stays_for_the_next_run_is_replaced_when_it_died_and_ends_with_
     assert workers() == [pid]
     np.testing.assert_array_equal(first.readout, again.readout)
     os.kill(pid, signal.SIGKILL)
-    while workers():
+    while Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     np.testing.assert_array_equal(run(made, deployment, inputs).readout, first.readout)
     assert len(workers()) == 1 and workers() != [pid]
@@ -232,3 +310,44 @@ def test_a_worker_stays_for_the_next_run_is_replaced_when_it_died_and_ends_with_
     gc.collect()
     assert workers() == []
     assert not list(environments.log_folder().glob("plain-*"))
+
+
+def test_a_run_on_another_thread_and_one_in_a_fork_leave_the_worker_alone() -> None:
+    deployment, inputs, made = read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4)), engine()
+    traces: list[Trace] = []
+    thread = threading.Thread(target=lambda: traces.append(run(made, deployment, inputs)))
+    thread.start()
+    thread.join()
+    [pid] = workers()  # it outlives the thread it was started from
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            np.testing.assert_array_equal(run(made, deployment, inputs).readout, traces[0].readout)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(run(made, deployment, inputs).readout, traces[0].readout)
+    assert workers() == [pid]
+
+
+def test_a_run_inside_the_progress_of_another_is_refused_and_does_not_hang() -> None:
+    deployment, inputs = read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4))
+    made = engine(progress=lambda done, total: run(made, deployment, inputs))
+    with pytest.raises(RuntimeError, match="while another"):
+        run(made, deployment, inputs)
+
+
+def test_another_interpreter_gets_another_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    monkeypatch.setenv("SNN_EXPORT_PLAIN_PYTHON", sys.executable)
+    made = engine(python=None)
+    deployment, inputs = read(dense_net(), (4,)), default_rng(0).uniform(0, 1, (2, 4))
+    run(made, deployment, inputs)
+    [pid] = workers()
+    monkeypatch.setenv("SNN_EXPORT_PLAIN_PYTHON", str(other))
+    with contextlib.suppress(BackendError):  # whether it knows NumPy depends on how this Python was made
+        run(made, deployment, inputs)
+    assert pid not in workers()

@@ -246,7 +246,7 @@ def test_resets_norse_does_not_have_are_refused_all_at_once() -> None:
 
 
 def test_inputs_a_host_turns_into_biases_are_refused() -> None:
-    assert codes(quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX295", "contract.encoder")]
+    assert codes(quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX293", "contract.encoder")]
 
 
 def test_a_graph_that_cannot_be_read_is_a_finding() -> None:

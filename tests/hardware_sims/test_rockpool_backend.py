@@ -13,8 +13,8 @@ from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
 from snn_export.export.populations import with_constants
+from snn_export.hardware_sims.isolated import told
 from snn_export.hardware_sims.isolated.backend import CellBackend
-from snn_export.hardware_sims.rockpool import expressible
 from snn_export.models.spec import NeuronSpec
 from tests.cell_backends import (
     ROWS,
@@ -61,18 +61,16 @@ def test_every_node_and_every_way_of_joining_them(reset: str, seed: int, way: st
     assert_is("rockpool", way, deployment, inputs)
 
 
-NOT_ZERO, NOT_NEVER = "resets by subtraction, not to zero", "resets by subtraction, where the contract resets never"
-NOT_LATE, NOT_TWICE = "resets in the step of the spike, not a step later", "fires again above one threshold, not above two"
 RESETS: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "zero": ({}, (NOT_ZERO,)), "subtract": ({"reset": "subtract"}, ()), "none": ({"reset": "none"}, (NOT_NEVER,)),
-    "late zero": ({"reset_delay": 1}, (NOT_ZERO, NOT_LATE)),
-    "late subtract": ({"reset": "subtract", "reset_delay": 1}, (NOT_LATE,)),
-    "late, clears": ({"reset_delay": 1, "clears_input": True}, (NOT_ZERO, NOT_LATE)),
-    "doubled": ({"reset": "subtract", "double_to_refire": True}, (NOT_TWICE,)),
+    "zero": ({}, (told.NOT_TO_ZERO,)), "subtract": ({"reset": "subtract"}, ()), "none": ({"reset": "none"}, (told.NOT_NEVER,)),
+    "late zero": ({"reset_delay": 1}, (told.NOT_TO_ZERO, told.NOT_LATE)),
+    "late subtract": ({"reset": "subtract", "reset_delay": 1}, (told.NOT_LATE,)),
+    "late, clears": ({"reset_delay": 1, "clears_input": True}, (told.NOT_TO_ZERO, told.NOT_LATE, told.KEEPS_INPUT)),
+    "doubled": ({"reset": "subtract", "double_to_refire": True}, (told.FIRES_AGAIN,)),
 }  # fmt: skip
 TOLD: Mapping[str, tuple[str, ...]] = {
-    "as shipped": (expressible.AT_THRESHOLD,), "several": (expressible.AT_THRESHOLD, expressible.SEVERAL), "strict": (),
-    "strict, several": (expressible.SEVERAL,),
+    "as shipped": (told.AT_THRESHOLD,), "several": (told.AT_THRESHOLD, told.SEVERAL_SPIKES), "strict": (),
+    "strict, several": (told.SEVERAL_SPIKES,),
 }  # fmt: skip
 
 
@@ -80,9 +78,9 @@ TOLD: Mapping[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("reset", RESETS)
 def test_a_declared_deviation_is_bit_for_bit_all_there_is(reset: str, way: str) -> None:
-    spec, told = RESETS[reset]
+    spec, sentences = RESETS[reset]
     deployment, inputs = grid(**spec)
-    wanted, found = (*TOLD[way], *told), rockpool(way).deviations(deployment)
+    wanted, found = (*TOLD[way], *sentences), rockpool(way).deviations(deployment)
     assert {deviation.told for deviation in found.values()} == ({wanted} if wanted else set())
     trace, plain = run(rockpool(way), deployment, inputs), interpreter.run(deployment, inputs)
     activities = assert_bit_for_bit(declared(rockpool(way), deployment), inputs, trace)
@@ -143,4 +141,5 @@ def test_a_threshold_that_is_not_positive_and_a_lost_current_are_refused() -> No
         wrong = deployment.replace(graph=replace_nodes(deployment.graph, nodes))
         (name,) = constants
         assert refusals(rockpool(), wrong) == [("SNX296", name)]
-        assert rockpool().mapping(wrong)[name].kind == "unsupported"
+        [finding], layer = rockpool().check(wrong), rockpool().mapping(wrong)[name]
+        assert layer.kind == "unsupported" and layer.why == finding.why

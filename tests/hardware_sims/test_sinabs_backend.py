@@ -19,8 +19,8 @@ from snn_export.export.deviation import deviating
 from snn_export.export.graph import is_population, replace_nodes
 from snn_export.export.grid_units import in_grid_units
 from snn_export.export.populations import with_constants
+from snn_export.hardware_sims.isolated import told
 from snn_export.hardware_sims.isolated.backend import CellBackend
-from snn_export.hardware_sims.sinabs import expressible
 from snn_export.hardware_sims.sinabs.simulator import SinabsSimulator
 from snn_export.hardware_sims.torch_layers import layer_of
 from snn_export.models.diagnostics import UserError
@@ -76,7 +76,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "late_zero": {"reset_delay": 1}, "late_subtract": {"reset": "subtract", "reset_delay": 1},
     "clears": {"reset_delay": 1, "clears_input": True}, "doubled": {"reset": "subtract", "double_to_refire": True},
 }  # fmt: skip
-TOLD: Mapping[str, tuple[str, ...]] = {"clears": (expressible.KEEPS_INPUT,), "doubled": (expressible.FIRES_AGAIN,)}
+TOLD: Mapping[str, tuple[str, ...]] = {"clears": (told.KEEPS_INPUT,), "doubled": (told.FIRES_AGAIN,)}
 
 
 def every_reset() -> tuple[Deployment, Any]:
@@ -110,15 +110,15 @@ def test_declared_deviations_are_bit_for_bit_all_there_are(way: str) -> None:
 
 def test_what_is_declared_is_what_the_options_leave() -> None:
     deployment, _ = every_reset()
-    above = {"as shipped": (expressible.AT_THRESHOLD,), "several": (expressible.AT_THRESHOLD, expressible.SEVERAL), "strict": ()}
+    above = {"as shipped": (told.AT_THRESHOLD,), "several": (told.AT_THRESHOLD, told.SEVERAL_SPIKES), "strict": ()}
     for way in WAYS:
         found = sinabs(way).deviations(deployment)
         wanted = {f"{kind}_{reset}": above[way] + TOLD.get(reset, ()) for kind in dyadic() for reset in SPECS}
         assert {layer: deviation.told for layer, deviation in found.items()} == {
-            layer: told for layer, told in wanted.items() if told
+            layer: sentences for layer, sentences in wanted.items() if sentences
         }
-    told = sinabs().compile(deployment).provenance["sinabs deviations"]
-    assert told.startswith(f"{expressible.AT_THRESHOLD} (if_zero, if_subtract, ")
+    in_trace = sinabs().compile(deployment).provenance["sinabs deviations"]
+    assert in_trace.startswith(f"{told.AT_THRESHOLD} (if_zero, if_subtract, ")
 
 
 @pytest.mark.usefixtures("environment")
@@ -130,7 +130,7 @@ def test_a_subtraction_of_a_neuron_without_memory_is_never_late() -> None:
     }  # fmt: skip
     deployment = graph_of(nodes, list(pairwise(nodes)), {"n": NeuronSpec(4096, reset="subtract", reset_delay=1)})
     inputs = default_rng(0).integers(0, 5, (9, 8, 3)) / 2.0
-    assert sinabs("strict").deviations(deployment)["n"].told == (expressible.NOT_LATE,)
+    assert sinabs("strict").deviations(deployment)["n"].told == (told.NOT_LATE,)
     trace = run(sinabs("strict"), deployment, inputs)
     assert_bit_for_bit(declared(sinabs("strict"), deployment), inputs, trace)
     assert (trace.layers["n"].spikes != interpreter.run(deployment, inputs)["n"].spikes).any()
@@ -302,7 +302,7 @@ def test_what_sinabs_cannot_have_is_refused_all_at_once() -> None:
     assert refusals(sinabs("several"), below) == both[:1]
     assert refusals(sinabs(), with_spec(below, reset="subtract", reset_delay=1)) == both[:1]
     on_host = quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))
-    assert refusals(sinabs(), on_host) == [("SNX297", "contract.encoder")]
+    assert refusals(sinabs(), on_host) == [("SNX293", "contract.encoder")]
 
 
 def test_options_that_exclude_each_other_are_refused() -> None:

@@ -15,8 +15,8 @@ from snn_export.export import interpreter
 from snn_export.export.graph import is_population, replace_nodes
 from snn_export.export.grid_units import in_grid_units
 from snn_export.export.populations import with_constants
+from snn_export.hardware_sims.isolated import told
 from snn_export.hardware_sims.isolated.backend import CellBackend
-from snn_export.hardware_sims.spikingjelly import expressible
 from snn_export.hardware_sims.torch_layers import layer_of
 from snn_export.models.spec import NeuronSpec
 from tests.builders import LayerPlan, Plan, deployment_from, even, random_inputs
@@ -64,8 +64,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "late, clears": {"reset_delay": 1, "clears_input": True}, "doubled": {"reset": "subtract", "double_to_refire": True},
 }  # fmt: skip
 TOLD: Mapping[str, tuple[str, ...]] = {
-    "zero": (), "subtract": (), "none": (), "late zero": (expressible.NOT_LATE,), "late subtract": (expressible.NOT_LATE,),
-    "late, clears": (expressible.NOT_LATE, expressible.KEEPS_INPUT), "doubled": (expressible.SUBTRACTS_ONCE,),
+    "zero": (), "subtract": (), "none": (), "late zero": (told.NOT_LATE,), "late subtract": (told.NOT_LATE,),
+    "late, clears": (told.NOT_LATE, told.KEEPS_INPUT), "doubled": (told.FIRES_AGAIN,),
 }  # fmt: skip
 
 
@@ -74,11 +74,11 @@ TOLD: Mapping[str, tuple[str, ...]] = {
 def test_a_declared_deviation_is_bit_for_bit_all_there_is(name: str) -> None:
     deployment, inputs = on_the_grid(dyadic(**SPECS[name]))
     found = spikingjelly().deviations(deployment)
-    assert {deviation.told for deviation in found.values()} == {(expressible.AT_THRESHOLD, *TOLD[name])}
+    assert {deviation.told for deviation in found.values()} == {(told.AT_THRESHOLD, *TOLD[name])}
     trace, plain = run(spikingjelly(), deployment, inputs), interpreter.run(deployment, inputs)
     for layer, activity in assert_bit_for_bit(declared(spikingjelly(), deployment), inputs, trace).items():
         assert (plain[layer].spikes != activity.spikes).any(), "the deviation costs nothing here: this shows nothing"
-    assert trace.provenance["spikingjelly deviations"].startswith(f"{expressible.AT_THRESHOLD} (if, lif, cuba)")
+    assert trace.provenance["spikingjelly deviations"].startswith(f"{told.AT_THRESHOLD} (if, lif, cuba)")
 
 
 @pytest.mark.usefixtures("environment")

@@ -21,8 +21,8 @@ from snn_export.export.passes.portable_form import PortableForm
 from snn_export.export.passes.reset_periodically import ResetPeriodically
 from snn_export.export.populations import with_constants
 from snn_export.hardware_sims import environments
+from snn_export.hardware_sims.isolated import told
 from snn_export.hardware_sims.isolated.backend import CellBackend
-from snn_export.hardware_sims.spyx import expressible
 from snn_export.hardware_sims.torch_layers import layer_of
 from snn_export.models.spec import EncoderSpec, NeuronSpec
 from tests.cell_backends import (
@@ -82,10 +82,10 @@ SPECS: dict[str, dict[str, Any]] = {
     "doubled": {"reset": "subtract", "double_to_refire": True},
 }  # fmt: skip
 TOLD: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "zero": ((expressible.NEXT_STEP,), (expressible.AT_ONCE,)),
-    "late zero": ((expressible.NEXT_STEP,), (expressible.AT_ONCE,)),
-    "late, clears": ((expressible.NEXT_STEP, expressible.KEEPS_INPUT), (expressible.AT_ONCE, expressible.KEEPS_INPUT)),
-    "doubled": ((expressible.SUBTRACTS_ONCE,),) * 2, "subtract": (), "none": (), "late subtract": (),
+    "zero": ((told.NOT_TO_ZERO, told.LATE), (told.NOT_TO_ZERO,)),
+    "late zero": ((told.NOT_TO_ZERO,), (told.NOT_TO_ZERO, told.NOT_LATE)),
+    "late, clears": ((told.NOT_TO_ZERO, told.KEEPS_INPUT), (told.NOT_TO_ZERO, told.NOT_LATE, told.KEEPS_INPUT)),
+    "doubled": ((told.FIRES_AGAIN,),) * 2, "subtract": (), "none": (), "late subtract": (),
 }  # fmt: skip
 
 
@@ -350,4 +350,4 @@ def test_what_no_neuron_of_spyx_does_is_refused() -> None:
     below = below.replace(graph=replace_nodes(below.graph, changed))
     assert refusals(spyx(), below) == [("SNX296", "cuba")]
     assert refusals(spyx("zero_reset"), below) == [("SNX296", "lif"), ("SNX296", "cuba")]
-    assert refusals(spyx(), quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX297", "contract.encoder")]
+    assert refusals(spyx(), quantised(read(dense_net(), (4,), encoder=EncoderSpec("bias")))) == [("SNX293", "contract.encoder")]

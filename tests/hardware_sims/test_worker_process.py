@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from snn_export.hardware_sims import worker_process
 from snn_export.hardware_sims.lava.simulator import LavaSimulator
 from snn_export.hardware_sims.simulator import BackendError
-from snn_export.hardware_sims.worker_process import WorkerCall, group_members, run_worker
+from snn_export.hardware_sims.worker_process import Worker, WorkerCall, group_members, run_worker
 from tests.builders import random_deployment, random_inputs
 from tests.lava_environment import require_lava
 
@@ -48,13 +49,11 @@ time.sleep(600)
 
 
 def call(folder: Path, script: str, time_limit: float = 20.0) -> WorkerCall:
-    worker = folder / "worker.py"
-    worker.write_text(script, encoding="utf-8")
+    path, log = folder / "worker.py", folder / "log.txt"
+    path.write_text(script, encoding="utf-8")
     (folder / "request").mkdir(exist_ok=True)
-    return WorkerCall(
-        backend="test", python=Path(sys.executable), worker=worker, log=folder / "log.txt", time_limit=time_limit,
-        request=folder / "request", trace=folder / "trace",
-    )  # fmt: skip
+    worker = Worker(backend="test", python=Path(sys.executable), script=path, log=log, time_limit=time_limit)
+    return WorkerCall(worker=worker, request=folder / "request", trace=folder / "trace")
 
 
 def alive(pid: int) -> bool:
@@ -109,7 +108,7 @@ def test_a_flooded_log_ends_the_worker(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_missing_interpreter_is_a_coded_error(tmp_path: Path) -> None:
     good = call(tmp_path, "")
     with pytest.raises(BackendError) as caught:
-        run_worker(WorkerCall(**{**vars(good), "python": tmp_path / "nowhere"}))
+        run_worker(replace(good, worker=replace(good.worker, python=tmp_path / "nowhere")))
     assert caught.value.diagnostic.code == "SNX424"
 
 
@@ -163,13 +162,11 @@ def test_the_worker_and_what_it_forked_die_with_the_caller(tmp_path: Path) -> No
     call(tmp_path, FOLLOWS)
     caller = f"""
 from pathlib import Path
-from snn_export.hardware_sims.worker_process import WorkerCall, run_worker
+from snn_export.hardware_sims.worker_process import Worker, WorkerCall, run_worker
 folder = Path({str(tmp_path)!r})
 request, trace, log = folder / "request", folder / "trace", folder / "log.txt"
-run_worker(WorkerCall(
-    backend="test", python=Path({sys.executable!r}), worker=folder / "worker.py", log=log, time_limit=600.0,
-    request=request, trace=trace,
-))
+worker = Worker(backend="test", python=Path({sys.executable!r}), script=folder / "worker.py", log=log, time_limit=600.0)
+run_worker(WorkerCall(worker=worker, request=request, trace=trace))
 """
     process = subprocess.Popen([sys.executable, "-c", caller])
     try:

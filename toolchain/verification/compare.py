@@ -6,13 +6,16 @@ Tallies add up over chunks; memory is bounded by the chunk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
+from snn_export.export.grid_units import in_grid_units
 from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.reporting.report import Divergence, LayerComparison, Verdict
@@ -71,7 +74,7 @@ class ComparisonTally:
 
     Attributes:
         kind: what counts as equal.
-        deployment: the float deployment whose sums bound rounding; used for kind "float".
+        deployment: whose sums bound rounding; used for kind "float".
     """
 
     kind: Kind
@@ -104,7 +107,7 @@ class ComparisonTally:
         for trace in traces:
             if trace.backend == INTERPRETER:
                 continue  # what it would be judged by
-            for name, found in explain(self.deployment, inputs, trace.layers, FLOAT32_ROUNDOFF).items():
+            for name, found in explain(*_in_floats(self.deployment, inputs, trace), FLOAT32_ROUNDOFF).items():
                 tally = self.layers[name]
                 tally.ties += int(np.count_nonzero(found.tied))
                 tally.unexplained += int(np.count_nonzero(found.faulty))
@@ -163,6 +166,28 @@ class ComparisonTally:
         return "TIE" if tally.mismatched else "EXACT"
 
 
+@dataclass(frozen=True, eq=False)
+class _OnGrid:
+    """A layer in the units of its grid; see ``export/grid_units.py``."""
+
+    spikes: NDArray[Any]
+    sent: NDArray[Any]
+    membrane: NDArray[Any]
+
+
+def _in_floats(deployment: Deployment, inputs: NDArray[Any], trace: Trace) -> tuple[Deployment, NDArray[Any], Mapping[str, Any]]:
+    """Network, inputs and layers of a run in floats: a quantised deployment in grid units, in which bounds can be stated."""
+    if not deployment.quantised:
+        return deployment, inputs, trace.layers
+    levels = encoding.levels(deployment, inputs)
+    layers = {
+        name: _OnGrid(np.asarray(layer.spikes), np.asarray(layer.sent), np.asarray(layer.membrane) * grid.scale)
+        for name, grid in deployment.populations.items()
+        if (layer := trace.layers[name])
+    }
+    return in_grid_units(deployment), levels[0] if len(levels) == 1 else levels, layers
+
+
 def unmatched(tally: LayerTally) -> float:
     """Share of spikes, both sides together, without a counterpart: 0 for equal, 1 for nothing in common.
 
@@ -173,15 +198,16 @@ def unmatched(tally: LayerTally) -> float:
 
 
 def _add_spikes(tally: LayerTally, expected: LayerTrace, found: LayerTrace, offset: int) -> None:
-    reference, got = np.asarray(expected.spikes), np.asarray(found.spikes)
+    reference, got = np.asarray(expected.sent), np.asarray(found.sent)
     tally.neurons = int(np.prod(reference.shape[2:]))
     tally.positions += reference.size
-    tally.reference_spikes += int(np.count_nonzero(reference))
-    tally.got_spikes += int(np.count_nonzero(got))
+    tally.reference_spikes += int(expected.counts.sum())
+    tally.got_spikes += int(found.counts.sum())
     tally.latency = found.latency
     tally.overflows = None if tally.overflows is None or found.overflows is None else tally.overflows + found.overflows
     differs = reference != got
-    mismatched = int(np.count_nonzero(differs))
+    booleans = reference.dtype == got.dtype == bool
+    mismatched = int(np.count_nonzero(differs) if booleans else np.abs(reference.astype(np.float64) - got).sum())
     counts = found.counts - expected.counts
     totals = counts.sum(axis=0).reshape(-1)
     tally.neuron_difference = totals if tally.neuron_difference is None else tally.neuron_difference + totals

@@ -23,11 +23,14 @@ def model_of(rung: Rung) -> Rung | None:
     declared = _declared(rung)
     if not declared:
         return None
+    try:
+        network = deviating(rung.deployment, declared)
+    except ValueError:  # it declares what is no deviation: it is held to the network itself
+        return None
     told = f"the reference, with what {rung.backend} does otherwise: {'; '.join(sentences(declared))}"
-    network = deviating(rung.deployment, declared)
     return replace(
         rung, name=f"{rung.name}_model", backend="reference", deployment=network, simulator=simulator("reference"),
-        description=told, model_of=rung.name, required=True,
+        description=told, model_of=rung.name, required=True,  # the reference is always there
     )  # fmt: skip
 
 
@@ -37,8 +40,7 @@ def links(anchor: Rung, model: Rung, target: Rung) -> list[Link]:
     anchor: runs the network as it is.
     """
     because = f"{target.backend} declares: {'; '.join(sentences(_declared(target)))}"
-    proof = Link(model.name, target.name, "approximate" if target.deployment.quantised else "float")
-    return [Link(anchor.name, target.name, "approximate", because), proof]
+    return [Link(anchor.name, target.name, "approximate", because), Link(model.name, target.name, "float")]
 
 
 def carried(ladder: LadderResult) -> tuple[CarriedNetwork, ...]:
@@ -61,7 +63,11 @@ def carried(ladder: LadderResult) -> tuple[CarriedNetwork, ...]:
 
 
 def _declared(rung: Rung) -> Mapping[str, Deviation]:
+    """What a backend declares; nothing where it is absent, refuses the network or breaks, which the ladder says in its place."""
     backend = rung.simulator
-    if not isinstance(backend, Deviating) or backend.check(rung.deployment):
+    if not isinstance(backend, Deviating) or not backend.availability().ok:
         return {}
-    return backend.deviations(rung.deployment)
+    try:
+        return {} if backend.check(rung.deployment) else backend.deviations(rung.deployment)
+    except Exception:  # a plug-in may raise anything; without a declaration it is held to the network itself
+        return {}

@@ -38,7 +38,8 @@ class Criteria:
 def evaluate(criteria: Criteria, ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> tuple[Gate, ...]:
     """All gates, those about coverage first."""
     gates = [_everything_compared(comparisons), *_backends(ladder), *_something_fired(ladder, comparisons)]
-    demanded = [pair for pair in criteria.exact if pair not in {(link.reference, link.target) for link, _ in ladder.links}]
+    held = {(link.reference, link.target) for link, _ in ladder.links if link.kind == "exact"}
+    demanded = [pair for pair in criteria.exact if pair not in held]
     gates += [_agreement(reference, target, comparisons, ladder, exact=True) for reference, target in demanded]
     for link, _ in ladder.links:
         if link.kind != "approximate":

@@ -201,9 +201,9 @@ def _failures_of(result: RungResult, inexpressible: Verdict = "ERROR") -> Iterat
 
 
 def _chunks(rungs: Sequence[Rung], total: int, budget: int) -> Iterator[tuple[int, int]]:
-    """Sample ranges whose traces (spikes 1, membrane 8, current 8 bytes) fit into the budget together."""
+    """Sample ranges whose traces (spikes 1, several 8, membrane 8, current 8 bytes) fit into the budget together."""
     per_sample = sum(
-        17 * rung.deployment.contract.steps * sum(int(np.prod(rung.deployment.shapes[name])) for name in rung.deployment.layers)
+        25 * rung.deployment.contract.steps * sum(int(np.prod(rung.deployment.shapes[name])) for name in rung.deployment.layers)
         for rung in rungs
     )
     size = max(1, budget // max(1, per_sample))
@@ -240,11 +240,17 @@ def _check_trace(trace: Trace, rung: Rung, samples: int) -> None:
         wrong = f"predictions have shape {trace.predictions.shape} for {samples} samples"
     for name, layer in trace.layers.items():
         shape = (steps, samples, *rung.deployment.shapes.get(name, ()))
-        for what, array in (("spikes", layer.spikes), ("membrane", layer.membrane), ("current", layer.current)):
+        probes = (("spikes", layer.spikes), ("several", layer.several), ("membrane", layer.membrane), ("current", layer.current))
+        for what, array in probes:
             if array is not None and array.shape != shape:
                 wrong = wrong or f"{what} of {name} have shape {array.shape}, not {shape}"
             elif array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 wrong = wrong or f"{what} of {name} hold NaN or infinity"
+        sent = layer.sent
+        if not wrong and sent is not None and not np.array_equal(layer.counts, sent.sum(axis=0)):
+            wrong = f"counts of {name} are not the sums of its spikes"
+    if trace.backend != rung.backend:  # a plug-in that signs with another name would be judged as that other one
+        wrong = f"it says that {trace.backend!r} made it"
     if wrong:
         raise BackendError(
             Diagnostic(
@@ -290,6 +296,7 @@ def _head(trace: Trace, count: int) -> Trace:
             spikes=None if layer.spikes is None else layer.spikes[:, :count],
             membrane=None if layer.membrane is None else layer.membrane[:, :count],
             current=None if layer.current is None else layer.current[:, :count],
+            several=None if layer.several is None else layer.several[:, :count],
             unit=layer.unit,
             overflows=None,  # counted over all samples of the chunk, not over these
             latency=layer.latency,

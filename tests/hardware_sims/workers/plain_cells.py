@@ -40,6 +40,8 @@ class Plain:
         spikes = spikes.astype(np.float32)
         taken = {"zero": v * (spikes > 0), "subtract": np.where(np.isinf(theta), 0, theta) * spikes, "none": 0 * v}[n.reset]
         self._v = (v - taken).astype(np.float32)
+        if n.options.get("fault") == "half a spike":
+            spikes = spikes * np.float32(0.5)
         return spikes[:, ...] if n.options.get("fault") != "shape" else spikes[:1, ..., :1], self._u, self._v
 
     def _misbehave(self, fault: str) -> None:
@@ -61,6 +63,13 @@ class Plain:
         if fault == "close":
             os.close(int(sys.argv[2]))
             time.sleep(600)
+        if fault == "deep":
+            text = b"[" * 200000
+            os.write(int(sys.argv[2]), len(text).to_bytes(8, "little") + text[:60000])
+            os.write(int(sys.argv[2]), text[60000:])
+        if fault == "flood":
+            while True:
+                print("again " * 10000)
         if fault == "print":
             print("a line on standard output")
 
