@@ -142,7 +142,7 @@ def probes_hold_what_was_asked_for(trial: Trial) -> None:
     membranes: tuple[Record, ...] = ("membrane",)
     layer = trial.go(program, deployment, events("111"), membranes).layers["n"]
     trial.demand(layer.spikes is None and layer.current is None, "spikes or currents are there that nobody asked for")
-    trial.demand(int(layer.counts.sum()) == 1, f"{int(layer.counts.sum())} spikes are counted, not 1")
+    trial.demand(int(layer.counts.sum()) == 1, f"{int(layer.counts.sum())} spikes are counted, not 1", of_values=True)
     asked: Any = ("voltage",)
     error = trial.user_error_of_run(program, events("111"), asked)
     trial.demand(error.code == "SNX005", f"an unknown probe is refused with {error.code}, not SNX005")
@@ -167,8 +167,8 @@ def _readout(trial: Trial, rule: ReadoutRule, rows: list[str], expected: list[in
     trace = trial.run(trial.deployment(net), inputs)
     _check_values(trial, trace.layers["n"], rule, np.asarray(trace.readout, np.float64))
     found = [int(value) for value in np.asarray(trace.predictions)]
-    trial.demand(found == expected, f"{rule}: the predictions are {found}, not {expected}")
-    trial.demand(trace.ties == ties, f"{rule}: {trace.ties} ties are counted, not {ties}")
+    trial.demand(found == expected, f"{rule}: the predictions are {found}, not {expected}", of_values=True)
+    trial.demand(trace.ties == ties, f"{rule}: {trace.ties} ties are counted, not {ties}", of_values=True)
     trial.exercised = True
 
 

@@ -118,10 +118,10 @@ class Trial:
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
-    def demand(self, holds: bool, otherwise: str) -> None:
-        """Raise CheckError "mismatch" unless something holds."""
+    def demand(self, holds: bool, otherwise: str, *, of_values: bool = False) -> None:
+        """Raise CheckError "mismatch" unless something holds. ``of_values``: see :class:`CheckError`."""
         if not holds:
-            raise CheckError("mismatch", otherwise)
+            raise CheckError("mismatch", otherwise, of_values=of_values)
 
     def expect(
         self,

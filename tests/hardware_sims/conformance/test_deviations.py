@@ -81,3 +81,24 @@ def test_what_the_declaration_does_not_say_fails() -> None:
 
 def test_a_declaration_that_changes_nothing_excuses_nothing() -> None:
     assert outcome(Early("membrane"), "fire.only_negative_weights").status == "failed"
+
+
+def test_an_answer_that_the_deviation_does_not_give_fails() -> None:
+    class Misjudging(Early):
+        def run(self, program: Deployment, inputs: Any, record: Collection[Record]) -> Trace:
+            trace = super().run(program, inputs, record)
+            return replace(trace, predictions=trace.predictions + 1)
+
+    assert outcome(Early(), "contract.readout_of_spike_counts").status == "passed"
+    assert outcome(Misjudging(), "contract.readout_of_spike_counts").status == "failed"
+    assert outcome(Misjudging()).status == "failed"
+
+
+def test_a_gap_in_a_trace_is_no_deviation_of_a_neuron() -> None:
+    class Forgetful(Early):
+        def run(self, program: Deployment, inputs: Any, record: Collection[Record]) -> Trace:
+            trace = super().run(program, inputs, record)
+            return replace(trace, layers={name: replace(layer, membrane=None) for name, layer in trace.layers.items()})
+
+    assert outcome(Forgetful()).status == "failed"
+    assert outcome(Forgetful(), "contract.probes_are_complete").status == "failed"
