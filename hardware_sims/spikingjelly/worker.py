@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "isolated"))
 from cell_server import Cell, Neuron, serve  # in a folder beside this one, in no package of this environment
 
 Array = Any
+LARGEST = float(np.finfo(np.float32).max)
 NEURONS, STEPS = 8, 60
 """Of the self-test."""
 CLOSE = 1e-5
@@ -47,7 +49,8 @@ def above(x: torch.Tensor) -> torch.Tensor:
 
 
 def make(neuron: Neuron) -> Cell:
-    """The cell of a population."""
+    """The cell of a population. What never fires gets a threshold that nothing reaches: SpikingJelly would multiply it by 0."""
+    neuron = replace(neuron, threshold=np.minimum(neuron.threshold, LARGEST))
     if not neuron.spiking or neuron.reset == "none":
         return NeverReset(neuron)
     if neuron.filtered and neuron.membrane_gain.all() and not neuron.bias.any():

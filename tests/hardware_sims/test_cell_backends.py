@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from snn_export.export.graph import replace_nodes
 from snn_export.export.passes.reset_periodically import ResetPeriodically
+from snn_export.export.populations import with_constants
 from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.conformance.kit import run_kit
 from snn_export.hardware_sims.isolated.backend import CellBackend
@@ -54,6 +56,20 @@ def test_periodic_resets_clear_u_and_v(name: str, reset: str) -> None:
     require(name)
     deployment = with_spec(ResetPeriodically(4, {"hidden": 1})(read(recurrent_net(), (7,), steps=10)), reset=reset)
     assert_is(name, "as shipped", deployment, uniform(default_rng(3), 8, 7, high=2.0))
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(("reset", "delay"), [("zero", 0), ("subtract", 0), ("subtract", 1)])
+def test_a_neuron_whose_threshold_is_infinite_integrates_and_never_fires(name: str, reset: str, delay: int) -> None:
+    require(name)
+    deployment = with_spec(read(dense_net(), (4,), steps=8), reset=reset, reset_delay=delay)
+    node = deployment.graph.nodes["lif1"]
+    each = np.where(np.arange(6) % 3 == 0, np.inf, np.asarray(node.v_threshold) * np.ones(6))
+    never = with_constants(node, v_threshold=each)
+    deployment = deployment.replace(graph=replace_nodes(deployment.graph, {"lif1": never}))
+    trace = assert_is(name, "as shipped", deployment, uniform(default_rng(6), 16, 4, low=0.0, high=3.0))
+    layer = trace.layers["lif1"]
+    assert layer.counts[:, [1, 2, 4, 5]].any() and not layer.counts[:, [0, 3]].any()
 
 
 @pytest.mark.parametrize("name", ROWS)
