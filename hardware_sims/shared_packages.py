@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,10 +23,10 @@ def needed(names: Sequence[str]) -> list[Distribution]:
         name = _canonical(waiting.pop(0))
         if name in found:
             continue
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
-            continue  # of another platform
+        installed = next(iter(distributions(name=name)), None)
+        if installed is None:  # of another platform
+            continue
+        found[name] = installed
         required = [line for line in found[name].requires or () if "extra ==" not in line]
         waiting += [match[0] for line in required if (match := _NAME.match(line))]
     return list(found.values())

@@ -20,12 +20,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     folder = tmp_path / "ours"
     folder.mkdir()
 
-    def found(name: str) -> metadata.Distribution:
-        for item in metadata.distributions(name=name, path=[str(folder)]):
-            return item
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(shared_packages, "distribution", found)
+    monkeypatch.setattr(shared_packages, "distributions", lambda name: metadata.distributions(name=name, path=[str(folder)]))
 
     def make(name: str, version: str, *requires: str) -> None:
         (folder / name).mkdir()
