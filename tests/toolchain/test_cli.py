@@ -271,7 +271,8 @@ def test_backends_are_listed_with_the_reason_for_an_absence(
     found = {item["name"]: item for item in json.loads(done.stdout)}
     assert done.returncode == 0
     assert found.keys() == {
-        "student", "quantised_student", "reference", "loihi", "lava", "netx", "snntorch", "norse", "onnxruntime",
+        "student", "quantised_student", "reference", "loihi", "lava", "netx", "snntorch", "norse", "onnxruntime", "nengo_loihi",
+        "sinabs", "spikingjelly", "spyx", "rockpool",
     }  # fmt: skip
     assert (found["loihi"]["state"], found["loihi"]["arithmetic"]) == ("available", "loihi_integer")
     for name in ("lava", "netx"):
