@@ -181,6 +181,7 @@ def test_the_command_names_the_licence_and_passes_the_consent_on(monkeypatch: py
     assert isinstance(refused.exception, UserError) and refused.exception.code == "SNX427"
     assert "licence" in refused.stderr and "non-commercial" in str(refused.exception)
     done = CliRunner().invoke(command, ["install", "nengo_loihi", "--accept-licence", "nengo_loihi"])
+    assert "free for non-commercial use" in done.stderr
     assert done.exit_code == 0 and done.stdout.strip().endswith("bin/python") and len(pip.commands) == 3
     other = CliRunner().invoke(command, ["install", "rockpool", "--accept-licence", "sinabs"])
     assert isinstance(other.exception, UserError)

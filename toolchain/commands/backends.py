@@ -81,9 +81,10 @@ def install(name: str, force: bool, accepted: tuple[str, ...], output_format: Fo
     recipe, asked = environments.environment(name), environments.consent_finding(name)
     if recipe.licence:
         tell(f"licence {recipe.licence}")
+    if recipe.restriction:
+        tell(recipe.restriction)
     consent = asked is None or name in accepted
     if asked is not None and not consent and not environments.versions(name) and sys.stdin.isatty():
-        tell(asked.why)
         consent = click.confirm(f"{name}: do you accept it?", err=True)
     done = environments.install(name, tell, force=force, licence_accepted=consent)
     if output_format == "json":
