@@ -42,6 +42,33 @@ class Divergence(_Record):
     got: float
 
 
+class IsolatedComparison(_Record):
+    """One layer by itself: what the reference's form of it answers to the very spikes that it received in the target's run.
+
+    Nothing upstream can show here, so a layer that differs is at fault itself. Only samples in which the two runs part anywhere
+    are driven; in all others every layer received and gave what the reference did.
+    """
+
+    samples: int = Field(description="samples driven: those in which the two runs differ")
+    mismatched_spikes: int = Field(description="between floats: flips that rounding does not explain")
+    mismatched_membranes: int | None = Field(description="None where membranes cannot be held to anything but their spikes")
+    membrane_difference_max: float | None = Field(description="largest |difference|, real units")
+    first_divergence: Divergence | None
+    reference_mismatched_spikes: int = Field(
+        default=0, description="the same for the reference's own run: not 0 where the reference leaves the contract"
+    )
+    reference_mismatched_membranes: int | None = None
+
+
+class LayerLag(_Record):
+    """By how many steps a layer is shifted against what its backend declares: the shift under which the spikes agree best."""
+
+    declared: int = Field(description="steps of latency that the backend declares for the layer")
+    best: int = Field(description="further shift that agrees best; 0: as declared, 1: the spikes come one step late")
+    mismatched: int = Field(description="spikes that differ under the declared latency, over the steps that all shifts share")
+    mismatched_at_best: int
+
+
 class LayerComparison(_Record):
     """One layer of one backend against the reference. Spikes are compared in local time, after the declared latency."""
 
@@ -65,6 +92,18 @@ class LayerComparison(_Record):
     latency: int
     ties: int = Field(default=0, description="samples whose first difference lies within the float error bound")
     tolerance_that_would_pass: float = Field(description="spikes of both sides without a counterpart, as a fraction of all")
+    count_error_histogram: tuple[int, ...] = Field(
+        default=(), description="neurons and samples by |spike count difference|: 0, 1, 2, 3-4, 5-8, more"
+    )
+    rate_error_mean: float | None = Field(default=None, description="mean |difference| of firing rates, spikes per step")
+    rate_error_max: float | None = None
+    spike_distance_mean: float | None = Field(
+        default=None, description="mean Victor-Purpura distance of the spike trains that differ; moving a spike costs 0.5 a step"
+    )
+    spike_distance_trains: int = Field(default=0, description="pairs of spike trains behind that mean")
+    lag: LayerLag | None = Field(default=None, description="None where nothing differs, or too little fires to tell")
+    isolated: IsolatedComparison | None = Field(default=None, description="None where the layer could not be judged by itself")
+    tolerance_spikes: float | None = Field(default=None, description="percent of spikes that was allowed to differ")
 
 
 class Comparison(_Record):
@@ -80,6 +119,20 @@ class Comparison(_Record):
     decisions_equal: int = Field(description="samples with the same prediction")
     message: str = ""
     log: str | None = None
+    first_faulty_isolated: str | None = Field(
+        default=None, description="first layer, sources first, that answers otherwise than it should to what it received"
+    )
+    faulty_side: Literal["target", "reference", "both"] | None = Field(
+        default=None, description="whose own run leaves the contract; None where neither does, or that was not judged"
+    )
+    agreement_interval: tuple[float, float] | None = Field(
+        default=None, description="95 % Wilson interval of the share of equal decisions, percent"
+    )
+    only_reference_right: int | None = Field(default=None, description="samples that only the reference gets right")
+    only_target_right: int | None = None
+    mcnemar_p: float | None = Field(
+        default=None, description="exact McNemar test: chance of an imbalance this large if both were equally accurate"
+    )
 
 
 class Rung(_Record):
@@ -197,6 +250,62 @@ class AccuracyCurve(_Record):
     accuracy: tuple[float, ...]
 
 
+class EffectOnLayer(_Record):
+    """What switching one effect off in one layer alone does, everything else staying integer."""
+
+    layer: str
+    changed: int = Field(description="changed spikes that are left in the whole network")
+    told: str = Field(default="", description='the numbers behind it, e.g. "beta 0.9 is held as 3686/4096"')
+
+
+class Effect(_Record):
+    """One numeric effect of the way onto the chip.
+
+    forward, backward: changed spikes it adds when the effects are switched on one after the other, in one order and in the
+    opposite one. They differ where effects work together; the difference is the interaction.
+    """
+
+    name: str
+    told: str = Field(description="the effect in words")
+    forward: int
+    backward: int
+    interaction: int = Field(description="forward - backward")
+    without: int = Field(description="changed spikes that are left when this effect alone is switched off in the integer network")
+    removed: float | None = Field(description="share of the changed spikes that are gone then; None where nothing changed")
+    forward_by_layer: tuple[int, ...] = Field(default=(), description="changed spikes per layer after it was switched on")
+    accuracy: float | None = Field(default=None, description="percent, with all effects up to this one switched on")
+    explains_first: bool = Field(description="the first divergence is gone when this effect alone is switched off")
+    layers: tuple[EffectOnLayer, ...] = Field(default=(), description="only of the effect that is named as the cause")
+
+
+class Attribution(_Record):
+    """Where the changes between the float network and the integer one come from."""
+
+    reference: str
+    target: str
+    samples: int
+    layers: tuple[str, ...]
+    changed: int = Field(description="spikes that differ between the float network and the full integer one")
+    changed_by_layer: tuple[int, ...]
+    spikes: int = Field(description="spikes of both networks together")
+    effects: tuple[Effect, ...]
+    remainder: int = Field(description="spikes that differ between all effects together and the backend; 0: none is missing")
+    cause: str | None = Field(description="the effect that by itself explains at least half of the changes; None: no single one")
+    layer: str | None = None
+    sentence: str
+    fix: str = ""
+
+
+class NetworkSize(_Record):
+    """What the network takes, counted on the deployment."""
+
+    neurons: int
+    synapses: int = Field(description="weights that are stored; a convolution's kernel counts once")
+    nonzero: int
+    weight_bits: int
+    memory_bits: int = Field(description="synapses times bits per weight, without a chip's tables")
+
+
 class EnergyFigure(_Record):
     """An amount in picojoule per inference with its range, and where the coefficient comes from."""
 
@@ -275,6 +384,8 @@ class Report(_Record):
     activity: tuple[Activity, ...] = ()
     rasters: tuple[Raster, ...] = ()
     accuracy_over_time: tuple[AccuracyCurve, ...] = ()
+    attribution: Attribution | None = None
+    size: NetworkSize | None = None
     energy: EnergyReport | None = None
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: dict[str, str] = Field(default_factory=dict, description="SHA-256 of deployments, checkpoint, data")
