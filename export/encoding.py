@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -101,19 +102,21 @@ def shaped(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[Any]:
 def rate_spikes(encoder: EncoderSpec, values: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     """Bernoulli spikes (T, B, *shape) of values (B, *shape): P(spike) = clip(x / full_scale, 0, 1) in every step.
 
-    Each sample has a generator of its own, Philox keyed by (seed, index in the batch): the spikes of a sample depend neither on
-    the samples behind it nor on how a batch is cut.
+    Each sample has a generator of its own, Philox keyed by the seed and a digest of its probabilities: the spikes of a sample
+    depend on the sample alone, not on those beside it, nor on how a data set is cut into batches, chunks or shards.
     """
     probability = np.clip(values / encoder.full_scale, 0.0, 1.0)
     spikes = np.empty((steps, *values.shape))
     for index, chance in enumerate(probability):
-        spikes[:, index] = rate_generator(encoder, index).random((steps, *chance.shape)) < chance
+        spikes[:, index] = rate_generator(encoder, chance).random((steps, *chance.shape)) < chance
     return spikes
 
 
-def rate_generator(encoder: EncoderSpec, sample: int) -> np.random.Generator:
-    """Random numbers of one sample of a batch; drawn in pieces along time they are the same as drawn at once."""
-    return np.random.Generator(np.random.Philox(key=np.array([encoder.seed, sample], np.uint64)))
+def rate_generator(encoder: EncoderSpec, chance: NDArray[np.float64]) -> np.random.Generator:
+    """Random numbers of one sample, from its probabilities (*shape); drawn in pieces along time they are as drawn at once."""
+    plain = np.ascontiguousarray(chance + 0.0, "<f8")  # minus zero is zero
+    digest = int.from_bytes(hashlib.blake2b(plain.tobytes(), digest_size=8).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=np.array([encoder.seed, digest], np.uint64)))
 
 
 def levels(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[np.int64]:

@@ -48,17 +48,36 @@ class Recorded(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Fault:
+    """The first thing in a sample that rounding does not explain; neuron is a flat index, values are spikes or membranes."""
+
+    step: int
+    neuron: int
+    spike: bool
+    expected: float
+    got: float
+
+
 @dataclass(frozen=True, eq=False)
 class Explained:
     """One layer of a run against the interpreter on the run's own spikes; each (B,).
 
-    tied: samples with a spike that flipped within the error bound. faulty: samples with one that flipped outside it.
+    tied: samples with a spike that flipped within the error bound. flips: neurons that first flipped outside it.
     beyond: membranes that differ by more than the bound, of neurons that had not flipped yet; NaN counts.
+    difference: largest difference of a membrane before its neuron flipped. faults: by sample, what came first.
     """
 
     tied: NDArray[np.bool_]
-    faulty: NDArray[np.bool_]
+    flips: NDArray[np.int64]
     beyond: NDArray[np.int64]
+    difference: NDArray[np.float64]
+    faults: Mapping[int, Fault]
+
+    @property
+    def faulty(self) -> NDArray[np.bool_]:
+        """Samples with a spike that flipped outside the error bound."""
+        return np.asarray(self.flips > 0)
 
 
 def explain(
@@ -90,8 +109,27 @@ def explain(
         first = flips.copy()
         first[1:] &= ~diverged[:-1]
         near = _near_threshold(deployment, name, recorded, expected, bound)
-        apart = ~(np.abs(expected.membrane - recorded.membrane) <= bound) & ~diverged
-        found[name] = Explained(_per_sample(first & near) > 0, _per_sample(first & ~near) > 0, _per_sample(apart))
+        difference = np.where(diverged, 0.0, np.abs(expected.membrane - recorded.membrane))
+        apart, wrong = ~(difference <= bound) & ~diverged, first & ~near
+        largest = difference.max(axis=tuple(axis for axis in range(difference.ndim) if axis != 1), initial=0.0)
+        faults = _faults(wrong, apart, expected, recorded)
+        found[name] = Explained(_per_sample(first & near) > 0, _per_sample(wrong), _per_sample(apart), largest, faults)
+    return found
+
+
+def _faults(
+    flips: NDArray[np.bool_], apart: NDArray[np.bool_], expected: interpreter.Activity, recorded: Recorded
+) -> dict[int, Fault]:
+    """The earliest fault of every sample that has one; of one step, the lowest neuron."""
+    anything, found = flips | apart, dict[int, Fault]()
+    for sample in np.flatnonzero(_per_sample(anything)):
+        here = anything[:, sample].reshape(len(anything), -1)
+        step = int(here.any(axis=1).argmax())
+        neuron = int(here[step].argmax())
+        spike = bool(flips[step, sample].flat[neuron])
+        sides = (expected.sent, recorded.sent) if spike else (expected.membrane, recorded.membrane)
+        values = [float(np.asarray(side)[step, sample].flat[neuron]) for side in sides]
+        found[int(sample)] = Fault(step, neuron, spike, *values)
     return found
 
 

@@ -67,9 +67,9 @@ class InputStream:
             encoding.signal(self._deployment, self._given)
         return np.clip(values / self._encoder.full_scale, 0.0, 1.0)
 
-    def generators(self, low: int, high: int) -> list[np.random.Generator]:
-        """Random numbers of each sample, from the first step on."""
-        return [encoding.rate_generator(self._encoder, sample) for sample in range(low, high)]
+    def generator(self, chance: NDArray[np.float64]) -> np.random.Generator:
+        """Random numbers of a sample with these probabilities, from the first step on."""
+        return encoding.rate_generator(self._encoder, chance)
 
     @property
     def drawn(self) -> bool:
@@ -84,7 +84,8 @@ class InputPart:
         self._stream, self._ends = stream, (low, high)
         self.spikes, self.constant = stream.spikes, stream.constant
         if stream.drawn:
-            self._chances, self._generators = stream.chances(low, high), stream.generators(low, high)
+            self._chances = stream.chances(low, high)
+            self._generators = [stream.generator(chance) for chance in self._chances]
 
     def chunk(self, start: int, stop: int) -> NDArray[Any]:
         """Spikes as flat (T, B, size) bytes, or levels (S, B, size)."""

@@ -140,6 +140,7 @@ def test_rate_encoding_is_the_same_however_the_batch_is_cut() -> None:
     values = np.linspace(0, 3, 12).reshape(4, 3)
     spikes = rate_spikes(encoder, values, 400)
     assert np.array_equal(spikes[:, :2], rate_spikes(encoder, values[:2], 400))
+    assert np.array_equal(spikes[:, 2:], rate_spikes(encoder, values[2:], 400))
     assert not np.array_equal(spikes, rate_spikes(replace(encoder, seed=4), values, 400))
     assert np.abs(spikes.mean(axis=0) - np.clip(values / 2, 0, 1)).max() < 0.08
     assert (encoder.gain, encoder.low, encoder.high, encoder.binary) == (1.0, 0, 1, True)

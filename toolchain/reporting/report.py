@@ -54,8 +54,8 @@ class IsolatedComparison(_Record):
     mismatched_membranes: int | None = Field(description="None where membranes cannot be held to anything but their spikes")
     membrane_difference_max: float | None = Field(description="largest |difference|, real units")
     first_divergence: Divergence | None
-    reference_mismatched_spikes: int = Field(
-        default=0, description="the same for the reference's own run: not 0 where the reference leaves the contract"
+    reference_mismatched_spikes: int | None = Field(
+        default=None, description="the same for the reference's own run, where both runs are held to the same form of the network"
     )
     reference_mismatched_membranes: int | None = None
 
@@ -184,6 +184,9 @@ class Gate(_Record):
     )
     exit_code: int = Field(description="exit code this gate causes when it fails")
     detail: str = ""
+    setting: str = Field(
+        default="", description="settings that demand it, e.g. gates.layers.lif2.spike_mismatch; empty: always demanded, or by a caller"
+    )
 
 
 class CoverageItem(_Record):
@@ -278,6 +281,13 @@ class Effect(_Record):
     layers: tuple[EffectOnLayer, ...] = Field(default=(), description="only of the effect that is named as the cause")
 
 
+class EffectLeftOut(_Record):
+    """An effect that can change nothing between these two forms of the network, and why."""
+
+    name: str
+    why: str
+
+
 class Attribution(_Record):
     """Where the changes between the float network and the integer one come from."""
 
@@ -289,6 +299,7 @@ class Attribution(_Record):
     changed_by_layer: tuple[int, ...]
     spikes: int = Field(description="spikes of both networks together")
     effects: tuple[Effect, ...]
+    left_out: tuple[EffectLeftOut, ...] = Field(default=(), description="effects that cannot change anything here")
     remainder: int = Field(description="spikes that differ between all effects together and the backend; 0: none is missing")
     cause: str | None = Field(description="the effect that by itself explains at least half of the changes; None: no single one")
     layer: str | None = None

@@ -18,11 +18,13 @@ from snn_export.reporting import formatting
 from snn_export.reporting.report import (
     AccuracyCurve,
     Activity,
+    Attribution,
     Comparison,
     CoverageItem,
     EnergyReport,
     Gate,
     LayerComparison,
+    NetworkSize,
     QuantisedLayer,
     Raster,
     Report,
@@ -34,9 +36,12 @@ from snn_export.verification import deviations
 from snn_export.verification import gates as gating
 from snn_export.verification.compare import ComparisonTally, Tolerance
 from snn_export.verification.ladder import LadderResult, Link, RungResult
-from snn_export.verification.statistics import wilson_interval
+from snn_export.verification.lags import lag_gates
+from snn_export.verification.statistics import mcnemar_p, wilson_interval
 
 _WORST_FIRST: tuple[Verdict, ...] = ("ERROR", "UNAVAILABLE", "NOT_COMPARED", "DRIFT", "WITHIN", "TIE", "EXACT", "SKIPPED")
+FLOAT_BITS = 32
+"""Of a weight of a network that is not quantised."""
 NOT_MODELLED = (
     CoverageItem(
         what="placement on cores, spike hops, chip memory limits",
@@ -53,7 +58,7 @@ NOT_MODELLED = (
 
 def comparisons_of(ladder: LadderResult, criteria: gating.Criteria) -> tuple[Comparison, ...]:
     """Every link's result; links to absent or broken rungs say so."""
-    return tuple(_comparison(ladder, link, tally, criteria.tolerance) for link, tally in ladder.links)
+    return tuple(_comparison(ladder, link, tally, criteria.tolerance_for(link.target)) for link, tally in ladder.links)
 
 
 def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolerance: Tolerance) -> Comparison:
@@ -62,6 +67,8 @@ def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolera
     layers = () if failed is not None else tally.finish(tolerance)
     verdict = failed.status if failed is not None and failed.status else _worst([layer.verdict for layer in layers])
     faulty = next((layer for layer in layers if layer.verdict in ("DRIFT", "NOT_COMPARED")), None)
+    itself, side = tally.at_fault(tolerance) if verdict == "DRIFT" else (None, None)
+    paired = tally.labelled and tally.labelled == tally.samples
     return Comparison(
         reference=link.reference,
         target=link.target,
@@ -73,6 +80,12 @@ def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolera
         decisions_equal=tally.decisions_equal,
         message=_with_cause(_message(failed, faulty, tally), link.because if verdict in ("DRIFT", "WITHIN") else ""),
         log=None if failed is None else failed.log,
+        first_faulty_isolated=itself,
+        faulty_side=side,
+        agreement_interval=wilson_interval(tally.decisions_equal, tally.samples) if tally.samples else None,
+        only_reference_right=tally.only_reference_right if paired else None,
+        only_target_right=tally.only_target_right if paired else None,
+        mcnemar_p=mcnemar_p(tally.only_reference_right, tally.only_target_right) if paired else None,
     )
 
 
@@ -182,6 +195,21 @@ def _weight_error(deployment: Deployment, origin: Deployment | None, names: list
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2))) if errors else 0.0
 
 
+def network_size(deployment: Deployment) -> NetworkSize:
+    """Neurons and weights of a network; a float network's weights count with the 32 bits they are trained in."""
+    quantisation = deployment.contract.quantisation
+    bits = FLOAT_BITS if quantisation is None else quantisation.weight_bits
+    weights = [weight_array(node) for node in deployment.graph.nodes.values() if isinstance(node, SYNAPSE_TYPES)]
+    synapses = sum(weight.size for weight in weights)
+    return NetworkSize(
+        neurons=sum(int(np.prod(deployment.shapes[name])) for name in deployment.layers),
+        synapses=synapses,
+        nonzero=sum(int(np.count_nonzero(weight)) for weight in weights),
+        weight_bits=bits,
+        memory_bits=synapses * bits,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Surroundings:
     """What a report says beside its comparisons.
@@ -195,7 +223,7 @@ class Surroundings:
         float_deployment: the form before quantisation, for weight errors.
         before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.
         more_gates: gates about them.
-        activity, rasters, energy, training, settings, reproduce: as in :class:`Report`.
+        activity, rasters, attribution, energy, training, settings, reproduce: as in :class:`Report`.
         fingerprints: SHA-256 of what else went in; those of the rungs are added.
     """
 
@@ -209,6 +237,7 @@ class Surroundings:
     more_gates: tuple[Gate, ...] = ()
     activity: tuple[Activity, ...] = ()
     rasters: tuple[Raster, ...] = ()
+    attribution: Attribution | None = None
     energy: EnergyReport | None = None
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -227,8 +256,9 @@ def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criter
     """
     comparisons = comparisons_of(ladder, criteria)
     outside = _outside(deployment, around.inputs)
-    in_range = () if outside is None else (gating.clipped(outside, int(np.size(around.inputs)), criteria.clipped_inputs),)
-    gates = (*gating.evaluate(criteria, ladder, comparisons), *in_range, *around.more_gates)
+    limit, setting = criteria.clipped_inputs, criteria.setting("clipped_inputs")
+    in_range = () if outside is None else (gating.clipped(outside, int(np.size(around.inputs)), limit, setting),)
+    gates = (*gating.evaluate(criteria, ladder, comparisons), *lag_gates(comparisons), *in_range, *around.more_gates)
     code = gating.exit_code(gates)
     quantisation = deployment.contract.quantisation
     return Report(
@@ -252,6 +282,8 @@ def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criter
         activity=around.activity,
         rasters=around.rasters,
         accuracy_over_time=curves(ladder),
+        attribution=around.attribution,
+        size=network_size(deployment),
         energy=around.energy,
         training=around.training,
         fingerprints={**around.fingerprints, **_fingerprints(ladder)},

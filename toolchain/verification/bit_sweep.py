@@ -13,7 +13,8 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.registry import simulator
 from snn_export.hardware_sims.trace import SPIKES_ONLY, Trace
 from snn_export.models.diagnostics import UserError
-from snn_export.verification.compare import ComparisonTally, unmatched
+from snn_export.verification.compare import ComparisonTally
+from snn_export.verification.layer_tally import unmatched
 
 DEFAULT_BITS = (8, 7, 6, 5, 4, 3)
 FineTune = Callable[[Deployment], Deployment]

@@ -1,13 +1,15 @@
 """Comparing two traces layer by layer, chunk by chunk of samples.
 
 Spikes are compared position by position in local time, so a network whose totals agree while its neurons do not cannot pass.
-Tallies add up over chunks; memory is bounded by the chunk.
+Every layer is compared twice: end to end, and by itself (``isolated.py``), which names the layer that is at fault. Tallies add
+up over chunks and shards; memory is bounded by the chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,14 +18,21 @@ from numpy.typing import NDArray
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.export.grid_units import in_grid_units
-from snn_export.export.ties import FLOAT32_ROUNDOFF, explain
+from snn_export.export.ties import FLOAT32_ROUNDOFF, Explained, explain
 from snn_export.hardware_sims.trace import LayerTrace, Trace
-from snn_export.reporting.report import Divergence, LayerComparison, Verdict
+from snn_export.reporting.report import LayerComparison, Verdict
+from snn_export.verification import isolated
+from snn_export.verification.isolated import DrivenSample, Form
+from snn_export.verification.lags import believed_lag
+from snn_export.verification.layer_tally import LayerTally, unmatched
+from snn_export.verification.spike_distance import mean_distance
 
 Kind = Literal["exact", "float", "approximate"]
 """exact: two integer backends, bit for bit. float: the same real arithmetic in other roundings, flips must be ties.
 approximate: one side changed the network's numbers, differences are measured and gated."""
 
+Side = Literal["target", "reference", "both"]
+"""Of a comparison: whose run leaves the contract."""
 
 INTERPRETER = "reference"
 """Backend whose runs are what the others are judged by."""
@@ -34,38 +43,16 @@ class Tolerance:
     """How far an approximate comparison may go, percent.
 
     spikes: spikes of a layer without a counterpart in the same neuron and step. decisions: samples that are classified
-    differently.
+    differently. layers: ``spikes`` of single layers, by name.
     """
 
     spikes: float = 20.0
     decisions: float = 5.0
+    layers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
-
-@dataclass
-class LayerTally:
-    """What was found so far about one layer."""
-
-    neurons: int = 0
-    positions: int = 0
-    reference_spikes: int = 0
-    got_spikes: int = 0
-    mismatched: int = 0
-    count_error_sum: int = 0
-    count_error_max: int = 0
-    neuron_difference: NDArray[np.int64] | None = None
-    first_spike: Divergence | None = None
-    first_membrane: Divergence | None = None
-    membranes: int = 0
-    integer_membranes: int = 0
-    mismatched_membranes: int = 0
-    membrane_difference: float | None = None
-    currents: int = 0
-    mismatched_currents: int = 0
-    overflows: int | None = 0
-    latency: int = 0
-    ties: int = 0
-    unexplained: int = 0
-    """Samples whose spikes differ and are not ties (float comparisons only)."""
+    def spikes_for(self, layer: str) -> float:
+        """What one layer is allowed, percent."""
+        return self.layers.get(layer, self.spikes)
 
 
 @dataclass
@@ -75,48 +62,98 @@ class ComparisonTally:
     Attributes:
         kind: what counts as equal.
         deployment: whose sums bound rounding; used for kind "float".
+        form: what the target's layers are held to one by one; None: nothing, or for kind "float" ``deployment``.
+        only_reference_right, only_target_right: samples that one of the two gets right; counted where there are labels.
     """
 
     kind: Kind
     deployment: Deployment
+    form: Form | None = None
     layers: dict[str, LayerTally] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     samples: int = 0
+    labelled: int = 0
     decisions_equal: int = 0
+    only_reference_right: int = 0
+    only_target_right: int = 0
+    driven: list[DrivenSample] = field(default_factory=list)
 
-    def add(self, inputs: NDArray[Any], reference: Trace, got: Trace) -> None:
+    def add(self, inputs: NDArray[Any], reference: Trace, got: Trace, labels: NDArray[np.int64] | None = None) -> None:
         """Add one chunk: the same samples in both traces. Layers without spikes on both sides are kept as missing."""
         for name in got.layers.keys() - reference.layers.keys():
             self.missing[name] = "the reference's trace has no such layer"
+        differs = np.zeros(len(reference.predictions), bool)
         for name, expected in reference.layers.items():
             found = got.layers.get(name)
-            if found is None or expected.spikes is None or found.spikes is None or found.spikes.shape != expected.spikes.shape:
+            if found is None or expected.sent is None or found.sent is None or found.sent.shape != expected.sent.shape:
                 self.missing[name] = _why_missing(expected, found)
                 continue
-            tally = self.layers.setdefault(name, LayerTally())
-            _add_spikes(tally, expected, found, self.samples)
-            _add_membranes(tally, expected, found, self.samples)
-        seen = all(layer.membrane is not None for trace in (reference, got) for layer in trace.layers.values())
-        if self.kind == "float" and not self.missing and seen:
+            differs |= self.layers.setdefault(name, LayerTally()).add(expected, found, self.samples)
+        if self.kind == "float":
             self._explain(inputs, reference, got)
+        elif self.form is not None:
+            self._drive(self.form, inputs, reference, got, differs)
+        self._decide(reference, got, labels)
+
+    def merge(self, other: ComparisonTally, offset: int) -> None:
+        """Add what was found in samples that follow; ``offset`` is the index of the other's first one."""
+        for name, tally in other.layers.items():
+            self.layers.setdefault(name, LayerTally()).merge(tally, offset)
+        self.missing |= other.missing
+        self.driven = isolated.merged(self.driven, other.driven, offset)
+        for name in ("samples", "labelled", "decisions_equal", "only_reference_right", "only_target_right"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def _decide(self, reference: Trace, got: Trace, labels: NDArray[np.int64] | None) -> None:
         self.samples += len(reference.predictions)
         self.decisions_equal += int(np.count_nonzero(reference.predictions == got.predictions))
+        if labels is not None:
+            first, second = reference.predictions == labels, got.predictions == labels
+            self.labelled += len(labels)
+            self.only_reference_right += int(np.count_nonzero(first & ~second))
+            self.only_target_right += int(np.count_nonzero(second & ~first))
 
-    def _explain(self, inputs: NDArray[Any], *traces: Trace) -> None:
+    def _drive(self, form: Form, inputs: NDArray[Any], reference: Trace, got: Trace, differs: NDArray[np.bool_]) -> None:
+        """Judge the layers of the first samples that differ one by one; of both runs where both hold to the same form."""
+        chosen = [int(sample) for sample in np.flatnonzero(differs)[: isolated.SAMPLES - len(self.driven)]]
+        if not chosen:
+            return
+        target = isolated.drive(form, inputs, got, chosen, self.samples)
+        other = isolated.drive(form, inputs, reference, chosen, self.samples) if self.kind == "exact" else None
+        for i, sample in enumerate(chosen):
+            self.driven.append(DrivenSample(sample + self.samples, target[i], None if other is None else other[i]))
+
+    def _explain(self, inputs: NDArray[Any], reference: Trace, got: Trace) -> None:
         """Judge each layer of both runs on its own: flips within rounding, flips beyond it, membranes beyond it."""
+        traces = (reference, got)
+        if self.missing or any(layer.membrane is None for trace in traces for layer in trace.layers.values()):
+            return
+        judged: list[dict[str, Explained]] = []
         for trace in traces:
-            if trace.backend == INTERPRETER:
-                continue  # what it would be judged by
-            for name, found in explain(*_in_floats(self.deployment, inputs, trace), FLOAT32_ROUNDOFF).items():
+            if trace.backend == INTERPRETER:  # what it would be judged by
+                judged.append({})
+                continue
+            judged.append(explain(*_in_floats(self.deployment, inputs, trace), FLOAT32_ROUNDOFF))
+            for name, found in judged[-1].items():
                 tally = self.layers[name]
                 tally.ties += int(np.count_nonzero(found.tied))
                 tally.unexplained += int(np.count_nonzero(found.faulty))
                 tally.mismatched_membranes += int(found.beyond.sum())
+        faulty = np.zeros(len(reference.predictions), bool)
+        for layers in judged:
+            for found in layers.values():
+                faulty |= found.faulty | (found.beyond > 0) | found.tied
+        shapes = self.deployment.shapes
+        for index in np.flatnonzero(faulty)[: isolated.SAMPLES - len(self.driven)]:
+            sides = [isolated.explained(layers, shapes, int(index), self.samples) for layers in judged]
+            if not judged[1]:  # the interpreter is the target: what it does is right by definition
+                sides[1] = {name: isolated.Found(0, 0, 0.0, None) for name in sides[0]}
+            self.driven.append(DrivenSample(int(index) + self.samples, sides[1], sides[0] or None))
 
     def _tolerated(self, name: str, tally: LayerTally, tolerance: Tolerance) -> bool:
         """Approximate comparisons: spikes without a counterpart; where nothing can spike, decisions."""
         if self.deployment.contract.neurons[name].spiking:
-            return 100.0 * unmatched(tally) <= tolerance.spikes
+            return 100.0 * unmatched(tally) <= tolerance.spikes_for(name)
         return 100.0 * (self.samples - self.decisions_equal) <= tolerance.decisions * self.samples
 
     def finish(self, tolerance: Tolerance) -> tuple[LayerComparison, ...]:
@@ -125,9 +162,23 @@ class ComparisonTally:
         absent = [_not_compared(name) for name in self.missing]
         return (*done, *absent)
 
+    def at_fault(self, tolerance: Tolerance) -> tuple[str | None, Side | None]:
+        """First layer, sources first, that by itself answers otherwise than it should, and in whose run.
+
+        Where the numbers were changed on purpose: the first that by itself changes more of its spikes than it is allowed.
+        """
+        if self.kind == "approximate":
+            shares = {name: 100.0 * isolated.changed_share(self.driven, name) for name in self.layers}
+            return next((name for name, share in shares.items() if share > tolerance.spikes_for(name)), None), None
+        target = _faulty(sample.target for sample in self.driven)
+        reference = _faulty(sample.reference or {} for sample in self.driven)
+        first = next((name for name in self.layers if name in target | reference), None)
+        side: Side = "both" if target and reference else "target" if target else "reference"
+        return first, side if first is not None else None
+
     def _layer(self, name: str, tally: LayerTally, tolerance: Tolerance) -> LayerComparison:
-        difference = tally.neuron_difference
-        compared_exactly = self.kind in ("exact", "float")
+        difference, compared_exactly = tally.neuron_difference, self.kind in ("exact", "float")
+        steps, trains = max(1, tally.steps), max(1, tally.neurons * self.samples)
         return LayerComparison(
             layer=name,
             verdict=self._verdict(name, tally, tolerance),
@@ -149,6 +200,14 @@ class ComparisonTally:
             latency=tally.latency,
             ties=tally.ties,
             tolerance_that_would_pass=unmatched(tally),
+            count_error_histogram=tuple(int(n) for n in tally.count_errors),
+            rate_error_mean=tally.count_error_sum / (trains * steps),
+            rate_error_max=tally.count_error_max / steps,
+            spike_distance_mean=mean_distance(tally.trains),
+            spike_distance_trains=len(tally.trains),
+            lag=believed_lag(tally.lags, tally.latency),
+            isolated=isolated.summary(self.driven, name),
+            tolerance_spikes=tolerance.spikes_for(name) if self.kind == "approximate" else None,
         )
 
     def _verdict(self, name: str, tally: LayerTally, tolerance: Tolerance) -> Verdict:
@@ -188,79 +247,8 @@ def _in_floats(deployment: Deployment, inputs: NDArray[Any], trace: Trace) -> tu
     return in_grid_units(deployment), levels[0] if len(levels) == 1 else levels, layers
 
 
-def unmatched(tally: LayerTally) -> float:
-    """Share of spikes, both sides together, without a counterpart: 0 for equal, 1 for nothing in common.
-
-    Measured against spikes and not against positions: a layer that fires rarely could lose all it has within a few per cent of
-    its positions.
-    """
-    return tally.mismatched / max(1, tally.reference_spikes + tally.got_spikes)
-
-
-def _add_spikes(tally: LayerTally, expected: LayerTrace, found: LayerTrace, offset: int) -> None:
-    reference, got = np.asarray(expected.sent), np.asarray(found.sent)
-    tally.neurons = int(np.prod(reference.shape[2:]))
-    tally.positions += reference.size
-    tally.reference_spikes += int(expected.counts.sum())
-    tally.got_spikes += int(found.counts.sum())
-    tally.latency = found.latency
-    tally.overflows = None if tally.overflows is None or found.overflows is None else tally.overflows + found.overflows
-    differs = reference != got
-    booleans = reference.dtype == got.dtype == bool
-    mismatched = int(np.count_nonzero(differs) if booleans else np.abs(reference.astype(np.float64) - got).sum())
-    counts = found.counts - expected.counts
-    totals = counts.sum(axis=0).reshape(-1)
-    tally.neuron_difference = totals if tally.neuron_difference is None else tally.neuron_difference + totals
-    if not mismatched:
-        return
-    tally.mismatched += mismatched
-    tally.count_error_sum += int(np.abs(counts).sum())
-    tally.count_error_max = max(tally.count_error_max, int(np.abs(counts).max(initial=0)))
-    if tally.first_spike is None:
-        tally.first_spike = _first(differs, reference, got, "spike", 1.0, 1.0, offset)
-
-
-def _add_membranes(tally: LayerTally, expected: LayerTrace, found: LayerTrace, offset: int) -> None:
-    if expected.membrane is not None and found.membrane is not None:
-        tally.membranes += expected.membrane.size
-        difference = np.abs(expected.membrane * expected.unit - found.membrane * found.unit)
-        tally.membrane_difference = float(np.maximum(tally.membrane_difference or 0.0, difference.max(initial=0.0)))
-        if expected.integer and found.integer:
-            tally.integer_membranes += expected.membrane.size
-            differs = expected.membrane != found.membrane
-            tally.mismatched_membranes += int(np.count_nonzero(differs))
-            if tally.first_membrane is None and differs.any():
-                tally.first_membrane = _first(
-                    differs, expected.membrane, found.membrane, "membrane", expected.unit, found.unit, offset
-                )
-    if expected.current is not None and found.current is not None and expected.integer and found.integer:
-        tally.currents += expected.current.size
-        tally.mismatched_currents += int(np.count_nonzero(expected.current != found.current))
-
-
-def _first(
-    differs: NDArray[np.bool_],
-    reference: NDArray[Any],
-    got: NDArray[Any],
-    kind: Literal["spike", "membrane"],
-    reference_unit: float,
-    got_unit: float,
-    offset: int,
-) -> Divergence:
-    """Lowest sample, then earliest step, then lowest neuron that differs; arrays (T, B, *features)."""
-    sample = int(np.flatnonzero(differs.any(axis=(0, *range(2, differs.ndim))))[0])
-    per_step = differs[:, sample].reshape(len(differs), -1)
-    step = int(np.flatnonzero(per_step.any(axis=1))[0])
-    neuron = int(np.flatnonzero(per_step[step])[0])
-    return Divergence(
-        sample=sample + offset,
-        step=step,
-        neuron=neuron,
-        position=tuple(int(i) for i in np.unravel_index(neuron, reference.shape[2:])),
-        kind=kind,
-        expected=float(reference[step, sample].reshape(-1)[neuron] * reference_unit),
-        got=float(got[step, sample].reshape(-1)[neuron] * got_unit),
-    )
+def _faulty(samples: Iterable[Mapping[str, isolated.Found]]) -> set[str]:
+    return {name for layers in samples for name, found in layers.items() if found.faulty}
 
 
 def _why_missing(expected: LayerTrace, found: LayerTrace | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.registry import BUILT_IN
@@ -21,9 +22,14 @@ from snn_export.hardware_sims.trace import LayerTrace, Record, Trace
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.reporting.report import Verdict
 from snn_export.verification.compare import ComparisonTally, Kind
+from snn_export.verification.isolated import Form
+from snn_export.verification.matching import matched
 
-CHUNK_BYTES = 512 << 20
-"""Memory the traces of one chunk of samples may take, all rungs together."""
+CHUNK_BYTES = 96 << 20
+"""Memory that one chunk of samples may take, all rungs together; see :func:`samples_per_chunk`."""
+
+CHUNK_SAMPLES = 512
+"""Most samples of a chunk: beyond, small networks run no faster, and there would be little to share."""
 
 Progress = Callable[[str], None]
 
@@ -74,12 +80,44 @@ class RungResult:
     provenance: dict[str, str] = field(default_factory=dict)
     program: Any = None
 
+    def stopped(self) -> RungResult:
+        """The rung with its program and what stops it, without anything it ran."""
+        return RungResult(self.rung, self.status, self.findings, self.log, program=self.program)
+
+    def merge(self, other: RungResult) -> None:
+        """Add what the rung did on samples that follow. What stopped it there stops it here, the worst first."""
+        if _WORST.index(other.status) < _WORST.index(self.status):
+            self.status, self.findings, self.log = other.status, other.findings, other.log
+        self.samples += other.samples
+        self.correct += other.correct
+        self.ties += other.ties
+        self.overflows = None if self.overflows is None or other.overflows is None else self.overflows + other.overflows
+        if other.correct_at is not None:
+            self.correct_at = other.correct_at if self.correct_at is None else self.correct_at + other.correct_at
+        self.provenance.update(other.provenance)
+
+
+_WORST: tuple[Verdict | None, ...] = ("ERROR", "UNAVAILABLE", "SKIPPED", None)
+"""What a rung may end as."""
+
 
 class Observer(Protocol):
     """Receives every chunk's traces and collects what the report shows beside the comparison."""
 
     def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
         """Called once per chunk with traces by rung name; ``offset`` is the index of the chunk's first sample."""
+        ...
+
+    def forget(self, rung: str) -> None:
+        """The rung broke: what it showed until then does not count."""
+        ...
+
+    def take(self) -> Any:
+        """What was collected since the last call, as plain data that can be sent to another process; starts anew."""
+        ...
+
+    def merge(self, taken: Any) -> None:
+        """Add what another observer of the same things took from samples that follow."""
         ...
 
 
@@ -102,6 +140,16 @@ class LadderResult:
         if found is None:
             raise KeyError(name)
         return found
+
+
+def new_tally(link: Link, reference: Rung, target: Rung) -> ComparisonTally:
+    """An empty tally of a link: what its layers are held to end to end, and one by one."""
+    if link.kind == "exact":
+        return ComparisonTally(link.kind, target.deployment, Form(target.deployment, "int64"))
+    if link.kind == "float":
+        return ComparisonTally(link.kind, _judged_by(reference, target))
+    integer = reference.simulator.capabilities().arithmetic_on(reference.deployment) == "loihi_integer"
+    return ComparisonTally(link.kind, target.deployment, Form(reference.deployment, "int64" if integer else "float64"))
 
 
 def _judged_by(reference: Rung, target: Rung) -> Deployment:
@@ -128,38 +176,100 @@ def run_ladder(
         labels: (B,) or None; without labels there is no accuracy.
         observers: see each chunk's traces.
         progress: called with one line per rung and chunk.
-        chunk_bytes: memory for traces.
+        chunk_bytes: memory of a chunk; see :func:`samples_per_chunk`.
     """
-    by_name = {rung.name: rung for rung in rungs}
-    if len(by_name) != len(rungs):
-        raise ValueError(f"two rungs have one name: {[rung.name for rung in rungs]}")
-    axis = np.ndim(inputs) - len(rungs[0].deployment.input_shape) - 1
-    total = int(np.shape(inputs)[axis])
-    result = LadderResult(
-        [_prepare(rung) for rung in rungs],
-        [(link, ComparisonTally(link.kind, _judged_by(by_name[link.reference], by_name[link.target]))) for link in links],
-        total,
-        labels is not None,
-    )
-    for start, stop in _chunks(rungs, total, chunk_bytes):
-        part = np.take(inputs, range(start, stop), axis=axis)
-        traces: dict[str, Trace] = {}
-        for found in result.rungs:
-            trace = _run_rung(found, part, axis, start, progress)
-            if trace is not None:
-                traces[found.rung.name] = trace
-                _tally(found, trace, None if labels is None else labels[start:stop])
-        for link, tally in result.links:
-            if link.reference in traces and link.target in traces:
-                first, second = _same_samples(traces[link.reference], traces[link.target])
-                count = len(first.predictions)
-                tally.add(np.take(part, range(count), axis=axis), first, second)
-        for observer in observers:
-            observer.chunk(part, traces, start)
+    result = empty_ladder([prepare(rung) for rung in rungs], links, labels is not None)
+    run_samples(result, inputs, labels, observers=observers, progress=progress, chunk=samples_per_chunk(rungs, chunk_bytes))
+    settle(result, observers)
     return result
 
 
-def _prepare(rung: Rung) -> RungResult:
+def empty_ladder(rungs: Sequence[RungResult], links: Sequence[Link], labelled: bool) -> LadderResult:
+    """A ladder on which nothing ran yet. Raises ValueError where two rungs have one name."""
+    by_name = {result.rung.name: result.rung for result in rungs}
+    if len(by_name) != len(rungs):
+        raise ValueError(f"two rungs have one name: {[result.rung.name for result in rungs]}")
+    tallies = [(link, new_tally(link, by_name[link.reference], by_name[link.target])) for link in links]
+    return LadderResult(list(rungs), tallies, 0, labelled)
+
+
+def sample_axis(rung: Rung, inputs: NDArray[Any]) -> int:
+    """Axis of the samples: 0, or 1 where the inputs of every step are given."""
+    return np.ndim(inputs) - len(rung.deployment.input_shape) - 1
+
+
+def run_samples(
+    result: LadderResult,
+    inputs: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    *,
+    chunk: int,
+    first: int = 0,
+    observers: Sequence[Observer] = (),
+    progress: Progress = lambda message: None,
+) -> None:
+    """Run samples through the rungs of a ladder, and add what is found to it.
+
+    A float backend may add in another order in another batch, or with more threads, and so flip a last bit. Therefore chunks are
+    cut by the network alone, and NumPy sums on one thread: a result does not depend on who runs which samples, or where.
+
+    Args:
+        result: whose rungs are compiled.
+        inputs, labels: as for :func:`run_ladder`.
+        chunk: samples at once.
+        first: index of the first of these samples in the whole set, a multiple of ``chunk``.
+        observers, progress: as for :func:`run_ladder`.
+    """
+    axis = sample_axis(result.rungs[0].rung, inputs)
+    total = int(np.shape(inputs)[axis])
+    result.samples += total
+    with threadpool_limits(1, "blas"):
+        for start in range(0, total, chunk):
+            stop = min(total, start + chunk)
+            part = np.take(inputs, range(start, stop), axis=axis)
+            _run_chunk(result, part, None if labels is None else labels[start:stop], axis, first + start, observers, progress)
+
+
+def _run_chunk(
+    result: LadderResult,
+    part: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    axis: int,
+    start: int,
+    observers: Sequence[Observer],
+    progress: Progress,
+) -> None:
+    traces: dict[str, Trace] = {}
+    for found in result.rungs:
+        trace = _run_rung(found, part, axis, start, progress)
+        if trace is not None:
+            traces[found.rung.name] = trace
+            _tally(found, trace, labels)
+    for link, tally in result.links:
+        if link.reference in traces and link.target in traces:
+            ends = [(traces[name], result.rung(name).rung.deployment) for name in (link.reference, link.target)]
+            first, second = _same_samples(*matched(*ends[0], *ends[1]))
+            count = len(first.predictions)
+            tally.add(np.take(part, range(count), axis=axis), first, second, None if labels is None else labels[:count])
+    for observer in observers:
+        observer.chunk(part, traces, start)
+
+
+def settle(result: LadderResult, observers: Sequence[Observer]) -> None:
+    """Forget what rungs did before they broke: how far one came depends on how the samples were cut."""
+    broken = {found.rung.name for found in result.rungs if found.status is not None}
+    for number, found in enumerate(result.rungs):
+        if found.status is not None:
+            result.rungs[number] = found.stopped()
+            for observer in observers:
+                observer.forget(found.rung.name)
+    for number, (link, _) in enumerate(result.links):
+        if broken & {link.reference, link.target}:
+            tally = new_tally(link, result.rung(link.reference).rung, result.rung(link.target).rung)
+            result.links[number] = (link, tally)
+
+
+def prepare(rung: Rung) -> RungResult:
     """Ask a rung's backend whether it is there and can run the deployment, and compile."""
     result = RungResult(rung)
     absent: Verdict = "UNAVAILABLE" if rung.required else "SKIPPED"
@@ -200,15 +310,19 @@ def _failures_of(result: RungResult, inexpressible: Verdict = "ERROR") -> Iterat
         result.status, result.findings = "ERROR", (finding,)
 
 
-def _chunks(rungs: Sequence[Rung], total: int, budget: int) -> Iterator[tuple[int, int]]:
-    """Sample ranges whose traces (spikes 1, several 8, membrane 8, current 8 bytes) fit into the budget together."""
-    per_sample = sum(
-        25 * rung.deployment.contract.steps * sum(int(np.prod(rung.deployment.shapes[name])) for name in rung.deployment.layers)
+def samples_per_chunk(rungs: Sequence[Rung], budget: int = CHUNK_BYTES) -> int:
+    """Samples whose run and comparison fit into ``budget`` bytes: by the networks alone, wherever they run.
+
+    Per neuron and step: 9 bytes in the trace of each rung (a spike, and a float64 membrane or two int32 states), and 80 while one
+    of them is run or compared. Per input and step: 16 bytes.
+    """
+    neuron_steps = [
+        rung.deployment.contract.steps * sum(int(np.prod(rung.deployment.shapes[name])) for name in rung.deployment.layers)
         for rung in rungs
-    )
-    size = max(1, budget // max(1, per_sample))
-    for start in range(0, total, size):
-        yield start, min(total, start + size)
+    ]
+    given = max(rung.deployment.contract.steps * int(np.prod(rung.deployment.input_shape)) for rung in rungs)
+    per_sample = 9 * sum(neuron_steps) + 80 * max(neuron_steps) + 16 * given
+    return min(CHUNK_SAMPLES, max(1, budget // max(1, per_sample)))
 
 
 def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, progress: Progress) -> Trace | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -26,3 +27,21 @@ def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     centre = (p + z2 / (2 * n)) / scale
     half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / scale
     return 100.0 * max(0.0, centre - half), 100.0 * min(1.0, centre + half)
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test for two classifiers on the same samples.
+
+    Of the n = b + c samples that only one of the two gets right, each is as likely to be the first's as the second's if both
+    are equally accurate, so the smaller count follows Binomial(n, 1/2)::
+
+        p = min(1, 2 sum_{k <= min(b, c)} C(n, k) / 2^n)
+
+    Source: Q. McNemar, Psychometrika 12 (1947) 153, in its exact form.
+
+    Args:
+        only_first, only_second: samples that only one of the two gets right.
+    """
+    total = only_first + only_second
+    tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, float(Fraction(2 * tail, 2**total)))

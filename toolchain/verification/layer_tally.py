@@ -1,0 +1,178 @@
+"""What was found so far about one layer of two runs; tallies of samples that follow each other add up to the bit.
+
+Everything is an integer, a maximum, a sum of multiples of 1/2 or the first of something, so that a result does not depend on
+how the samples were cut into chunks and shards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_export.hardware_sims.trace import LayerTrace
+from snn_export.reporting.report import Divergence
+from snn_export.verification.lags import add_lags, lag_mismatches
+from snn_export.verification.spike_distance import TrainPair, first_pairs, train_pairs
+
+COUNT_ERRORS = (1, 2, 3, 5, 9)
+"""Lower edges of the histogram of |spike count difference|: 0, 1, 2, 3-4, 5-8, 9 and more."""
+
+
+@dataclass
+class LayerTally:
+    """Sums over the samples seen so far. Spikes and membranes are compared in local time, position by position."""
+
+    neurons: int = 0
+    steps: int = 0
+    positions: int = 0
+    reference_spikes: int = 0
+    got_spikes: int = 0
+    mismatched: int = 0
+    count_error_sum: int = 0
+    count_error_max: int = 0
+    count_errors: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNT_ERRORS) + 1, np.int64))
+    neuron_difference: NDArray[np.int64] | None = None
+    first_spike: Divergence | None = None
+    first_membrane: Divergence | None = None
+    membranes: int = 0
+    integer_membranes: int = 0
+    mismatched_membranes: int = 0
+    membrane_difference: float | None = None
+    currents: int = 0
+    mismatched_currents: int = 0
+    overflows: int | None = 0
+    latency: int = 0
+    ties: int = 0
+    unexplained: int = 0
+    """Samples whose spikes differ and are not ties (float comparisons only)."""
+    lags: NDArray[np.int64] | None = None
+    """Spikes that differ under each further shift, earliest first; see ``lags.py``. Of samples that differ at all."""
+    trains: list[TrainPair] = field(default_factory=list)
+    """The first spike trains that differ; see ``spike_distance.py``."""
+
+    def add(self, expected: LayerTrace, found: LayerTrace, offset: int) -> NDArray[np.bool_]:
+        """Add a chunk whose first sample has the index ``offset``; returns which samples differ in anything compared, (B,)."""
+        differs = self._add_spikes(expected, found, offset)
+        return differs | self._add_membranes(expected, found, offset)
+
+    def merge(self, other: LayerTally, offset: int) -> None:
+        """Add what was found in samples that follow; ``offset`` is the index of the other's first one."""
+        for name in (item.name for item in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name in ("neurons", "steps", "latency"):
+                setattr(self, name, theirs or mine)
+            elif name in ("first_spike", "first_membrane"):
+                setattr(self, name, mine if mine is not None else moved(theirs, offset))
+            elif name == "overflows":
+                self.overflows = None if mine is None or theirs is None else mine + theirs
+            elif name == "membrane_difference":
+                self.membrane_difference = larger(mine, theirs)
+            elif name == "count_error_max":
+                self.count_error_max = max(mine, theirs)
+            elif name == "trains":
+                self.trains = first_pairs([*mine, *(pair.moved(offset) for pair in theirs)])
+            elif name == "lags":
+                self.lags = add_lags(mine, theirs)
+            elif name == "neuron_difference":
+                self.neuron_difference = theirs if mine is None else mine if theirs is None else mine + theirs
+            else:
+                setattr(self, name, mine + theirs)
+
+    def _add_spikes(self, expected: LayerTrace, found: LayerTrace, offset: int) -> NDArray[np.bool_]:
+        reference, got = np.asarray(expected.sent), np.asarray(found.sent)
+        self.neurons, self.steps = int(np.prod(reference.shape[2:])), len(reference)
+        self.positions += reference.size
+        self.reference_spikes += int(expected.counts.sum())
+        self.got_spikes += int(found.counts.sum())
+        self.latency = found.latency
+        self.overflows = None if self.overflows is None or found.overflows is None else self.overflows + found.overflows
+        differs = reference != got
+        samples = np.asarray(differs.any(axis=(0, *range(2, differs.ndim))))
+        counts = found.counts - expected.counts
+        totals = counts.sum(axis=0).reshape(-1)
+        self.neuron_difference = totals if self.neuron_difference is None else self.neuron_difference + totals
+        errors = np.abs(counts)
+        self.count_errors += np.bincount(np.searchsorted(COUNT_ERRORS, errors.ravel(), side="right"), minlength=6)
+        if not samples.any():
+            return samples
+        booleans = reference.dtype == got.dtype == bool
+        self.mismatched += int(np.count_nonzero(differs) if booleans else np.abs(reference.astype(np.float64) - got).sum())
+        self.count_error_sum += int(errors.sum())
+        self.count_error_max = max(self.count_error_max, int(errors.max(initial=0)))
+        if self.first_spike is None:
+            self.first_spike = first_divergence(differs, reference, got, "spike", 1.0, 1.0, offset)
+        self.lags = add_lags(self.lags, lag_mismatches(reference[:, samples], got[:, samples]))
+        self.trains = first_pairs([*self.trains, *train_pairs(reference, got, differs, offset, len(self.trains))])
+        return samples
+
+    def _add_membranes(self, expected: LayerTrace, found: LayerTrace, offset: int) -> NDArray[np.bool_]:
+        samples = np.zeros(expected.counts.shape[0], bool)
+        integers = expected.integer and found.integer
+        if expected.membrane is not None and found.membrane is not None:
+            self.membranes += expected.membrane.size
+            difference = np.abs(expected.membrane * expected.unit - found.membrane * found.unit)
+            self.membrane_difference = float(np.maximum(self.membrane_difference or 0.0, difference.max(initial=0.0)))
+            if integers:
+                self.integer_membranes += expected.membrane.size
+                differs = expected.membrane != found.membrane
+                self.mismatched_membranes += int(np.count_nonzero(differs))
+                samples |= differs.any(axis=(0, *range(2, differs.ndim)))
+                if self.first_membrane is None and differs.any():
+                    self.first_membrane = first_divergence(
+                        differs, expected.membrane, found.membrane, "membrane", expected.unit, found.unit, offset
+                    )
+        if expected.current is not None and found.current is not None and integers:
+            self.currents += expected.current.size
+            differs = expected.current != found.current
+            self.mismatched_currents += int(np.count_nonzero(differs))
+            samples |= differs.any(axis=(0, *range(2, differs.ndim)))
+        return samples
+
+
+def unmatched(tally: LayerTally) -> float:
+    """Share of spikes, both sides together, without a counterpart: 0 for equal, 1 for nothing in common.
+
+    Measured against spikes and not against positions: a layer that fires rarely could lose all it has within a few per cent of
+    its positions.
+    """
+    return tally.mismatched / max(1, tally.reference_spikes + tally.got_spikes)
+
+
+def first_divergence(
+    differs: NDArray[np.bool_],
+    reference: NDArray[Any],
+    got: NDArray[Any],
+    kind: Literal["spike", "membrane"],
+    reference_unit: float,
+    got_unit: float,
+    offset: int,
+) -> Divergence:
+    """Lowest sample, then earliest step, then lowest neuron that differs; arrays (T, B, *features)."""
+    sample = int(np.flatnonzero(differs.any(axis=(0, *range(2, differs.ndim))))[0])
+    per_step = differs[:, sample].reshape(len(differs), -1)
+    step = int(np.flatnonzero(per_step.any(axis=1))[0])
+    neuron = int(np.flatnonzero(per_step[step])[0])
+    return Divergence(
+        sample=sample + offset,
+        step=step,
+        neuron=neuron,
+        position=tuple(int(i) for i in np.unravel_index(neuron, reference.shape[2:])),
+        kind=kind,
+        expected=float(reference[step, sample].reshape(-1)[neuron] * reference_unit),
+        got=float(got[step, sample].reshape(-1)[neuron] * got_unit),
+    )
+
+
+def moved(found: Divergence | None, offset: int) -> Divergence | None:
+    """A divergence with its sample counted from ``offset``."""
+    return found if found is None or not offset else found.model_copy(update={"sample": found.sample + offset})
+
+
+def larger(first: float | None, second: float | None) -> float | None:
+    """The larger of two differences, where a None was not measured; NaN wins."""
+    if first is None or second is None:
+        return second if first is None else first
+    return float(np.maximum(first, second))
