@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import nir
@@ -63,20 +64,46 @@ def run(deployment: Deployment, inputs: Array, numbers: Numbers = "float64") -> 
     saturation. That isolates what rounding the parameters did from what integer state does. Weights and inputs are then
     multiplied as integers, so nothing is lost in between.
     """
-    integer = deployment.quantised
-    if numbers == "int64" and not integer:
+    if numbers == "int64" and not deployment.quantised:
         raise not_quantised("interpreter")
     signals = input_signals(deployment, inputs)
-    host = encoding.host_bias(deployment, inputs) if integer else {}
-    result: dict[str, Activity] = {}
+    host = encoding.host_bias(deployment, inputs) if deployment.quantised else {}
+    steps = {name: _step(deployment, name, numbers, host.get(name)) for name in deployment.layers}
+    units = {name: _unit(deployment, name, numbers) for name in deployment.layers}
+    return run_with(deployment, signals, steps, numbers, units=units)
+
+
+def run_with(
+    deployment: Deployment,
+    signals: Mapping[str, Array],
+    steps: Mapping[str, Step],
+    numbers: Numbers = "float64",
+    *,
+    units: Mapping[str, float] = MappingProxyType({}),
+    own: Mapping[str, Mapping[str, Array]] = MappingProxyType({}),
+) -> dict[str, Activity]:
+    """Run every population with equations that the caller supplies; the network says what each of them hears, and when.
+
+    Args:
+        deployment: connections, weights, delays, periodic resets, steps.
+        signals: of the input node, (T or 1, B, *shape).
+        steps: one step of every population. Its drive is what :func:`synaptic_drive` gives.
+        numbers: of the states.
+        units: factors from the states to those an Activity shows; 1 where none is given.
+        own: by population, signals that it alone hears in place of the common ones.
+    """
+    heard, result = dict(signals), dict[str, Activity]()
+    sent = np.int64 if deployment.quantised else np.float64
+    state = np.int64 if numbers == "int64" else np.float64
     for stage in deployment.stages:
+        private = {name: {**heard, **own.get(name, {})} for name in stage}
         if deployment.is_recurrent(stage):
-            found = _run_together(deployment, stage, signals, numbers, host)
+            recorders = _run_together(deployment, stage, private, steps, state)
         else:
-            found = {stage[0]: run_population(deployment, stage[0], signals, numbers, host.get(stage[0]))}
-        for name, activity in found.items():
-            result[name] = activity
-            signals[name] = activity.sent.astype(np.int64 if integer else np.float64)
+            recorders = {stage[0]: _run_alone(deployment, stage[0], private[stage[0]], steps[stage[0]], state)}
+        for name, recorder in recorders.items():
+            result[name] = recorder.activity(units.get(name, 1.0))
+            heard[name] = result[name].sent.astype(sent)
     return result
 
 
@@ -94,27 +121,35 @@ def run_population(
     A population with a loop hears in it what ``signals`` holds, not what it fires here. ``host``: biases per sample, as
     :func:`snn_export.export.encoding.host_bias` gives them.
     """
+    step, state = _step(deployment, name, numbers, host), np.int64 if numbers == "int64" else np.float64
+    return _run_alone(deployment, name, signals, step, state).activity(_unit(deployment, name, numbers))
+
+
+def _run_alone(deployment: Deployment, name: str, signals: Mapping[str, Array], step: Step, state: type[np.generic]) -> _Recorder:
+    """One population over all its steps."""
     drive = synaptic_drive(deployment, name, signals)
-    step = _step(deployment, name, numbers, host)
-    recorder = _Recorder(deployment, name, drive.shape[1], drive.dtype if numbers == "int64" else np.float64)
+    recorder = _Recorder(deployment, name, drive.shape[1], state)
     for t in range(deployment.contract.steps):
         recorder.advance(t, drive[min(t, len(drive) - 1)], step)
-    return recorder.activity(_unit(deployment, name, numbers))
+    return recorder
 
 
 def _run_together(
-    deployment: Deployment, stage: tuple[str, ...], signals: Mapping[str, Array], numbers: Numbers, host: Mapping[str, Array]
-) -> dict[str, Activity]:
-    """Populations that hear each other: all of them in step t, then all of them in step t + 1."""
+    deployment: Deployment,
+    stage: tuple[str, ...],
+    signals: Mapping[str, Mapping[str, Array]],
+    advance: Mapping[str, Step],
+    state: type[np.generic],
+) -> dict[str, _Recorder]:
+    """Populations that hear each other: all of them in step t, then all of them in step t + 1. signals: by population."""
     integer, steps = deployment.quantised, deployment.contract.steps
     inner = {name: [c for c in deployment.connections[name] if c.source in stage] for name in stage}
-    outer = {name: synaptic_drive(deployment, name, signals, leave_out=stage) for name in stage}
-    batch = next(iter(signals.values())).shape[1]
-    recorders, fired, advance = {}, dict[str, Array](), {}
+    outer = {name: synaptic_drive(deployment, name, signals[name], leave_out=stage) for name in stage}
+    recorders, fired = {}, dict[str, Array]()
     for name in stage:
-        recorders[name] = _Recorder(deployment, name, batch, np.int64 if numbers == "int64" else np.float64)
+        batch = outer[name].shape[1]
+        recorders[name] = _Recorder(deployment, name, batch, state)
         fired[name] = np.zeros((steps, batch, *deployment.shapes[name]), np.int64 if integer else np.float64)
-        advance[name] = _step(deployment, name, numbers, host.get(name))
     for t in range(steps):
         for name in stage:
             drive = outer[name][min(t, len(outer[name]) - 1)]
@@ -122,7 +157,7 @@ def _run_together(
                 arrived = _arriving(deployment, connection, fired, t, len(connection.path))
                 drive = drive + arrived.reshape(drive.shape)
             fired[name][t] = recorders[name].advance(t, drive, advance[name])
-    return {name: recorder.activity(_unit(deployment, name, numbers)) for name, recorder in recorders.items()}
+    return recorders
 
 
 def _arriving(deployment: Deployment, connection: Connection, fired: Mapping[str, Array], t: int, nodes: int) -> Array:
@@ -301,13 +336,13 @@ def _equations(name: str, spec: NeuronSpec, firing: Firing, gain: Array | float,
 
     def step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
         u, after = arithmetic.canonical_step(u, v, x, spec.alpha, spec.beta, gain, bias)
-        return u, *_float_reset(spec, firing, v, after, threshold), 0
+        return u, *fire_and_reset(spec, firing, v, after, threshold), 0
 
     def late_step(u: Array, v: Array, x: Array) -> tuple[Array, Array, Array, int]:
-        before = _spikes(firing, v, threshold)
+        before = spikes_of(firing, v, threshold)
         taken = before if spec.reset == "subtract" else before > 0
         u, v = equations(u, v, x, spec.alpha, spec.beta, gain, bias, threshold, taken)
-        return u, v, _spikes(firing, v, threshold), 0
+        return u, v, spikes_of(firing, v, threshold), 0
 
     if late is None:
         return step
@@ -346,14 +381,17 @@ def _float_step_on_integers(deployment: Deployment, name: str, host: Array | Non
     return step
 
 
-def _float_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, threshold: Array) -> tuple[Array, Array]:
-    """Membrane after the reset of the same step, and spikes. before: the membrane the last step left; v: as integrated."""
+def fire_and_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, threshold: Array) -> tuple[Array, Array]:
+    """Membrane after the reset of the same step, and spikes, of a float neuron.
+
+    before: the membrane the last step left; v: as integrated. The threshold is finite (:data:`UNREACHED` for infinity).
+    """
     if not spec.spiking:
         return v, np.zeros(v.shape, bool)
     if spec.double_to_refire:
         v, fired = arithmetic.reset_by_double_subtraction(before, v, threshold)
         return v, fired
-    fired = _spikes(firing, v, threshold)
+    fired = spikes_of(firing, v, threshold)
     if spec.reset == "zero":
         v = arithmetic.reset_to_zero(v, fired > 0)
     elif spec.reset == "subtract":
@@ -361,7 +399,7 @@ def _float_reset(spec: NeuronSpec, firing: Firing, before: Array, v: Array, thre
     return v, fired
 
 
-def _spikes(firing: Firing, v: Array, threshold: Array) -> Array:
+def spikes_of(firing: Firing, v: Array, threshold: Array) -> Array:
     """Spikes of a membrane: boolean, or how many."""
     if firing.several:
         held: Array = arithmetic.thresholds_held(v, threshold, firing.at_threshold)

@@ -252,6 +252,48 @@ def loihi_integrate(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: A
     return new_u, saturate_membrane(wide_v), current_overflows(wide_u), membrane_overflows(wide_v)
 
 
+def whole_part(value: Any) -> Any:
+    """Floats truncated toward zero to whole numbers: what an integer register keeps of a product."""
+    floor = value // 1.0
+    return floor + (floor < 0) * (floor != value)
+
+
+def kept_in_floats(state: Any, keep: Any, truncated: bool) -> Any:
+    """``state * keep / 4096`` on floats, for one ``keep`` in 0..4096; ``truncated``: as :func:`decay_toward_zero` computes it.
+
+    float64 holds every product of 24-bit states and 12-bit decays exactly, so whole numbers give the same whole numbers. A state
+    that does not decay (4096) is multiplied by nothing and loses nothing, whatever it holds; one that is forgotten (0) is 0.
+    """
+    product = state * keep / DECAY_ONE
+    return whole_part(product) if truncated and 0 < keep < DECAY_ONE else product
+
+
+def loihi_integrate_in_floats(
+    u: Any, v: Any, drive: Any, bias: Any, kept_u: Any, kept_v: Any, truncated: bool, bounded: bool
+) -> tuple[Any, Any, Any, Any]:
+    """:func:`loihi_integrate` on float64 arrays of membrane units, with what sets it apart from :func:`canonical_step` optional.
+
+    Args:
+        u: current.
+        v: membrane.
+        drive: what the synapses add to u, already shifted: 64 a.
+        bias: added to the membrane.
+        kept_u: part of u kept per step, in 4096ths (4095 - du; need not be whole).
+        kept_v: part of v, likewise (4096 - dv).
+        truncated: what is kept loses its fraction, toward zero. What is added does not: a state is whole where all of that is.
+        bounded: u wraps and v saturates at 24 bits.
+
+    Returns:
+        As :func:`loihi_integrate`; equal to it, number by number, where everything is whole and both are True. With neither it is
+        the canonical step.
+    """
+    wide_u = kept_in_floats(u, kept_u, truncated) + drive
+    new_u = wrap_current(wide_u) if bounded else wide_u
+    wide_v = kept_in_floats(v, kept_v, truncated) + (new_u + bias)
+    new_v = saturate_membrane(wide_v) if bounded else wide_v
+    return new_u, new_v, current_overflows(wide_u) & bounded, membrane_overflows(wide_v) & bounded
+
+
 def loihi_step(u: Any, v: Any, synaptic_sum: Any, bias: Any, du: Any, dv: Any, threshold: Any) -> tuple[Any, Any, Any, Any, Any]:
     """One whole step of Loihi's integer neuron, hard reset: :func:`loihi_integrate`, compare with vth << 6, v = 0 where s.
 
