@@ -1,4 +1,8 @@
-"""Reports with realistic figures for the tests of the renderers: one that passes and one with everything that can go wrong."""
+"""Reports with realistic figures for the tests of the renderers.
+
+``example_report`` passes, ``failing_report`` has everything that can go wrong, ``diverging_report`` has everything that is
+measured where two runs part: each layer by itself, lags, paired accuracy, attribution, size.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,20 @@ import random
 from snn_export.reporting.report import (
     AccuracyCurve,
     Activity,
+    Attribution,
     Comparison,
     CoverageItem,
     Divergence,
+    Effect,
+    EffectOnLayer,
     EnergyFigure,
     EnergyReport,
     Gate,
+    IsolatedComparison,
     LayerComparison,
     LayerEnergy,
+    LayerLag,
+    NetworkSize,
     QuantisedLayer,
     Raster,
     Report,
@@ -191,6 +201,168 @@ def failing_report() -> Report:
             ),
         }
     )
+
+
+def diverging_report() -> Report:
+    """The same network with 4-bit weights: it changes with every step onto the chip, lava breaks lif2, netx fires a step late."""
+    good = example_report()
+    place = Divergence(sample=3, step=2, neuron=17, position=(1, 0, 1), kind="spike", expected=1.0, got=0.0)
+    at_fault = IsolatedComparison(
+        samples=5, mismatched_spikes=12, mismatched_membranes=96, membrane_difference_max=0.4375, first_divergence=place,
+        reference_mismatched_spikes=0, reference_mismatched_membranes=0,
+    )  # fmt: skip
+    at_fault_late = at_fault.model_copy(update={"mismatched_spikes": 8_214, "samples": LAVA_SAMPLES})
+    handed_on = at_fault.model_copy(
+        update={"mismatched_spikes": 0, "mismatched_membranes": 0, "membrane_difference_max": 0.0, "first_divergence": None}
+    )
+    late = LayerLag(declared=0, best=1, mismatched=8_214, mismatched_at_best=0)
+    to_chip = _paired("quantised", "loihi", TEST_SAMPLES, "WITHIN", {"lif1": 9_561, "lif2": 26_356, "lif3": 5_885}, (6, 1), 0.125)
+    lava = _paired("loihi", "lava", LAVA_SAMPLES, "DRIFT", {"lif2": 37, "lif3": 412}, (3, 1), 0.625)
+    netx = _paired("loihi", "netx", LAVA_SAMPLES, "DRIFT", {"lif1": 8_214, "lif2": 5_020, "lif3": 905}, (5, 0), 0.0625)
+    comparisons = (
+        good.comparisons[0],
+        to_chip.model_copy(update={"layers": tuple(_measured(layer, handed_on) for layer in to_chip.layers)}),
+        lava.model_copy(
+            update={
+                "layers": tuple(_measured(layer, at_fault if layer.layer == "lif2" else handed_on) for layer in lava.layers),
+                "first_faulty_isolated": "lif2",
+                "faulty_side": "target",
+            }
+        ),
+        netx.model_copy(
+            update={
+                "layers": tuple(
+                    _measured(layer, at_fault_late, late) if layer.layer == "lif1" else _measured(layer, handed_on)
+                    for layer in netx.layers
+                ),
+                "first_faulty_isolated": "lif1",
+                "faulty_side": "target",
+            }
+        ),
+    )
+    gates = (
+        Gate(
+            name="lava equals loihi bit for bit", required="0 mismatched spikes, membranes and currents",
+            measured="DRIFT: 449 spikes, 1 347 membranes, 0 currents differ", passed=False, exit_code=1,
+            detail="first in lif2: sample 3, step 2, neuron 17 (channel 1, row 0, column 1)",
+        ),
+        Gate(
+            name="netx equals loihi bit for bit", required="0 mismatched spikes, membranes and currents",
+            measured="DRIFT: 14 139 spikes, 42 417 membranes, 0 currents differ", passed=False, exit_code=1,
+        ),
+        Gate(
+            name="accuracy of loihi", required="at most 1 points below student", passed=False, exit_code=1,
+            measured="1.39 points lost (353 and 348 of 360 right)",
+        ),
+        *good.gates[2:],
+    )  # fmt: skip
+    return good.model_copy(
+        update={
+            "passed": False,
+            "exit_code": 1,
+            "causes": tuple(f"{gate.name}: {gate.measured}" for gate in gates if not gate.passed),
+            "gates": gates,
+            "coverage": good.coverage[1:],
+            "ladder": (*good.ladder[:4], *_diverging_rungs(good.ladder)),
+            "comparisons": comparisons,
+            "rasters": (_raster("lif2", STEPS, 24, 3, ((2, 4), (3, 4), (5, 11), (6, 11), (7, 19))), *good.rasters[:1]),
+            "attribution": _attribution(),
+            "size": NetworkSize(neurons=1_610, synapses=38_160, nonzero=31_775, weight_bits=4, memory_bits=152_640),
+        }
+    )
+
+
+def _diverging_rungs(ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    def measured(rung: Rung, correct: int, verdict: str, mismatched: int) -> Rung:
+        return rung.model_copy(
+            update={
+                "correct": correct,
+                "accuracy": 100 * correct / rung.samples,
+                "interval": _wilson(correct, rung.samples),
+                "verdict": verdict,
+                "mismatched_spikes": mismatched,
+            }
+        )
+
+    netx = ladder[5].model_copy(update={"name": "netx", "backend": "netx", "description": "integer network in lava-dl's netx"})
+    return (
+        measured(ladder[4].model_copy(update={"name": "loihi"}), 348, "WITHIN", 41_802),
+        measured(ladder[5].model_copy(update={"compared_with": "loihi"}), 60, "DRIFT", 449),
+        measured(netx.model_copy(update={"compared_with": "loihi"}), 57, "DRIFT", 14_139),
+    )
+
+
+def _paired(
+    reference: str, target: str, samples: int, verdict: str, mismatches: dict[str, int], only: tuple[int, int], chance: float
+) -> Comparison:
+    """A comparison with paired decisions: ``only`` the reference, and only the target, is right; ``chance`` is McNemar's p."""
+    found = _comparison(reference, target, samples, verdict, mismatches)
+    equal = samples - sum(only)
+    return found.model_copy(
+        update={
+            "decisions_equal": equal,
+            "agreement_interval": _wilson(equal, samples),
+            "only_reference_right": only[0],
+            "only_target_right": only[1],
+            "mcnemar_p": chance,
+        }
+    )
+
+
+def _measured(layer: LayerComparison, isolated: IsolatedComparison, lag: LayerLag | None = None) -> LayerComparison:
+    """A layer with what is measured where it differs; an equal one is only judged by itself."""
+    mismatched = layer.mismatched_spikes
+    trains = layer.positions // STEPS
+    wrong = [mismatched // 2, mismatched // 8, mismatched // 16, mismatched // 64, 0]
+    return layer.model_copy(
+        update={
+            "count_error_histogram": (trains - sum(wrong), *wrong),
+            "rate_error_mean": mismatched / layer.positions,
+            "rate_error_max": 4 / STEPS if mismatched else 0.0,
+            "spike_distance_mean": 1.3125 if mismatched else None,
+            "spike_distance_trains": sum(wrong),
+            "lag": lag if lag is not None or not mismatched else LayerLag(
+                declared=0, best=0, mismatched=mismatched, mismatched_at_best=mismatched
+            ),
+            "isolated": isolated,
+            "tolerance_spikes": 20.0 if layer.verdict == "WITHIN" else 0.0,
+        }
+    )  # fmt: skip
+
+
+def _attribution() -> Attribution:
+    """Weight rounding is the cause; decay rounding works together with it."""
+    changed, after = 41_802, [0, 0, 0]
+    effects = []
+    for name, told, forward, backward, without, grown, explains in (
+        ("discretisation of tau", "time constants on steps of dt", 0, 0, changed, (0, 0, 0), False),
+        ("weight rounding", "weights in 4 bits", 38_914, 31_207, 6_530, (9_120, 24_310, 5_484), True),
+        ("threshold rounding", "thresholds as whole mantissas", 611, 240, 41_507, (140, 380, 91), False),
+        ("decay rounding", "decays in steps of 1/4096", 1_904, 9_850, 36_118, (220, 1_430, 254), False),
+        ("bias rounding", "biases as mantissa and exponent", 112, 57, 41_790, (20, 70, 22), False),
+        ("state truncation", "u and v cut to whole numbers in every step", 261, 448, 41_340, (61, 166, 34), False),
+        ("saturation or wrap", "u and v in 24 bits", 0, 0, changed, (0, 0, 0), False),
+    ):
+        after = [value + more for value, more in zip(after, grown, strict=True)]
+        parts = (("lif1", 33_905), ("lif2", 15_210), ("lif3", 38_020)) if explains else ()
+        effects.append(
+            Effect(
+                name=name, told=told, forward=forward, backward=backward, interaction=forward - backward, without=without,
+                removed=(changed - without) / changed, forward_by_layer=tuple(after), accuracy=96.6667 if any(after) else 98.0556,
+                explains_first=explains,
+                layers=tuple(
+                    EffectOnLayer(layer=layer, changed=left, told="4 bits: steps of 32, largest weight 224")
+                    for layer, left in parts
+                ),
+            )
+        )  # fmt: skip
+    return Attribution(
+        reference="folded", target="loihi", samples=TEST_SAMPLES, layers=("lif1", "lif2", "lif3"), changed=changed,
+        changed_by_layer=tuple(after), spikes=214_311, effects=tuple(effects), remainder=0, cause="weight rounding", layer="lif2",
+        sentence="84 % of the changed spikes are gone when weight rounding alone is switched off, most of them in lif2: 4 bits "
+        "leave steps of 32, the largest weight is 224.",
+        fix="quantize with weight_bits = 6, or train on the grid: snn-export quantize --fine-tune 3",
+    )  # fmt: skip
 
 
 def _ladder() -> tuple[Rung, ...]:

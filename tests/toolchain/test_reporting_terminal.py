@@ -9,9 +9,11 @@ from rich.console import Console
 from snn_export.reporting import terminal
 from snn_export.reporting.formatting import text_of, to_ascii
 from snn_export.reporting.report import Report
-from tests.report_examples import example_report, failing_report
+from tests.golden import check_golden
+from tests.report_examples import diverging_report, example_report, failing_report
 
-REPORTS = pytest.mark.parametrize("report", [example_report(), failing_report()], ids=["passing", "failing"])
+EXAMPLES = {"passing": example_report(), "failing": failing_report(), "diverging": diverging_report()}
+REPORTS = pytest.mark.parametrize("report", EXAMPLES.values(), ids=EXAMPLES.keys())
 LAYER_FIELDS = (
     "reference_spikes",
     "got_spikes",
@@ -27,6 +29,11 @@ RUNG_FIELDS = ("accuracy", "interval", "samples", "mismatched_spikes")
 
 def numbers(line: str) -> list[str]:
     return [part for part in re.split(r" {2,}", line.strip()) if part]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_golden(name: str) -> None:
+    check_golden(f"{name}.txt", terminal.render(EXAMPLES[name]))
 
 
 @REPORTS
@@ -114,3 +121,44 @@ def test_a_report_with_nothing_in_it_still_prints() -> None:
         }
     )
     assert "nothing was left out" in terminal.render(empty)
+
+
+def test_where_two_runs_part_it_says_whose_fault_it_is_and_what_it_comes_from() -> None:
+    report = diverging_report()
+    text = " ".join(terminal.render(report).split())
+    for told in (
+        "First layer at fault by itself: lif2 (lava's run leaves the contract, 12 spikes).",
+        "lif1: spikes agree best 1 step later than the declared latency of 0 (8 214 differ, 0 then).",
+        "Right only in loihi: 3 samples, only in lava: 1 (McNemar p 0.625).",
+        "41 802 of 214 311 spikes change from folded to loihi",
+        "weight rounding 38 914 31 207 7 707 6 530 84.4 % 96.7 % explained",
+        "without it in lif2 alone 15 210 are left",
+        "fix: quantize with weight_bits = 6",
+        "1 610 neurons, 38 160 synapses (31 775 not zero) of 4 bits: 152 640 bits of weights",
+    ):
+        assert " ".join(told.split()) in text
+
+
+def test_what_was_not_measured_is_not_spoken_of() -> None:
+    text = terminal.render(example_report())
+    for word in ("by itself", "McNemar", "latency", "Attribution", "Size"):
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    ("side", "spikes", "membranes", "told"),
+    [
+        ("reference", 0, 4, "loihi's run leaves the contract, 4 membranes"),
+        ("both", 1, 4, "both leave the contract, 12 spikes"),
+        (None, 1, 4, "lif2 (12 spikes)"),
+    ],
+)
+def test_either_side_can_be_at_fault(side: str | None, spikes: int, membranes: int, told: str) -> None:
+    report = diverging_report()
+    comparison = report.comparisons[2]
+    isolated = comparison.layers[1].isolated
+    assert isolated is not None
+    changed = isolated.model_copy(update={"reference_mismatched_spikes": spikes, "reference_mismatched_membranes": membranes})
+    layers = (comparison.layers[0], comparison.layers[1].model_copy(update={"isolated": changed}), *comparison.layers[2:])
+    changes = {"layers": layers, "faulty_side": side}
+    assert told in terminal.render(report.model_copy(update={"comparisons": (comparison.model_copy(update=changes),)}))

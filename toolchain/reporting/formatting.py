@@ -93,6 +93,16 @@ def rate(value: float) -> str:
     return f"{value:.3f}"
 
 
+def share(value: float) -> str:
+    """A fraction of one as a percentage."""
+    return percent(100 * value)
+
+
+def probability(value: float) -> str:
+    """A chance between 0 and 1, three significant digits; one below a thousandth is not spelt out."""
+    return f"<{NARROW_SPACE}0.001" if value < 0.0005 else f"{float(f'{value:.3g}'):g}"
+
+
 def real(value: float) -> str:
     """A real number, at most four significant digits; whole numbers are written whole."""
     if value == int(value) and abs(value) < 1e15:
@@ -143,7 +153,15 @@ def divergence(value: Divergence) -> str:
 _KINDS: Final[dict[str, Callable[[Any], str]]] = {
     "ladder.*.accuracy": percent,
     "ladder.*.interval": percent_interval,
+    "comparisons.*.agreement_interval": percent_interval,
+    "comparisons.*.mcnemar_p": probability,
     "comparisons.*.layers.*.first_divergence": divergence,
+    "comparisons.*.layers.*.isolated.first_divergence": divergence,
+    "comparisons.*.layers.*.isolated.membrane_difference_max": real,
+    "comparisons.*.layers.*.rate_error_mean": rate,
+    "comparisons.*.layers.*.rate_error_max": rate,
+    "comparisons.*.layers.*.spike_distance_mean": real,
+    "comparisons.*.layers.*.tolerance_spikes": percent,
     "comparisons.*.layers.*.membrane_difference_max": real,
     "comparisons.*.layers.*.tolerance_that_would_pass": tolerance,
     "quantisation.*.scale": real,
@@ -151,6 +169,8 @@ _KINDS: Final[dict[str, Callable[[Any], str]]] = {
     "activity.*.rate": rate,
     "accuracy_over_time.*.accuracy.*": percent,
     "rasters.*.membrane_threshold": real,
+    "attribution.effects.*.removed": share,
+    "attribution.effects.*.accuracy": percent,
     "energy.layers.*.synops": amount,
     "energy.layers.*.graded_operations": amount,
     "energy.layers.*.active_updates": amount,

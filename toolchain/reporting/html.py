@@ -7,21 +7,25 @@ Every number from the report is printed by :func:`~snn_export.reporting.formatti
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from snn_export.reporting import plots, wording
-from snn_export.reporting.formatting import divergence_place, divergence_values, text_of
+from snn_export.reporting import guidance, plots, plots_inline, wording
+from snn_export.reporting.formatting import text_of
 from snn_export.reporting.json_file import write_text
-from snn_export.reporting.report import CarriedNode, Raster, Report
+from snn_export.reporting.report import CarriedNode, Comparison, EnergyFigure, EnergyReport, Gate, LayerComparison, Raster, Report
 from snn_export.text_safety import printable
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 _LADDER_TICKS: Final = (5, 10, 25)
 _LADDER_INTERVALS: Final = 3
+_OPEN_COMPARISONS: Final = 3
+"""Up to so many comparisons are all shown open; of more, only those that failed."""
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -44,15 +48,22 @@ def render(report: Report) -> str:
         report=report,
         num=_Numbers(report),
         plots=plots,
+        inline=plots_inline,
         wording=wording,
         svg=Markup,
-        divergence_place=divergence_place,
-        divergence_values=divergence_values,
         ladder_axis=ladder_axis(report),
         differs=_differs,
+        raster_tone=lambda raster: _raster_tone(report, raster),
+        is_open=lambda comparison: _is_open(report, comparison),
+        is_shown=_is_shown,
+        differing=differing,
+        numbered=lambda items: list(enumerate(items)),
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         sections=_sections(report),
         carriers=_carriers(report),
+        gates=_gates(report),
+        steps=guidance.next_steps(report),
+        sources=_sources(report.energy),
     )
     return environment.get_template("report.html.j2").render()
 
@@ -66,7 +77,13 @@ class _Numbers:
     def __call__(self, *parts: str | int) -> Markup:
         """The number at the path made of ``parts``."""
         path = ".".join(str(part) for part in parts)
-        return Markup('<span class="num" data-field="{}">{}</span>').format(path, text_of(self._report, path))
+        return Markup('<span data-field="{}">{}</span>').format(path, text_of(self._report, path))
+
+    def cell(self, *parts: str | int, kind: str = "") -> Markup:
+        """The same as a cell of a table, which saves an element: a report may have tens of thousands."""
+        path = ".".join(str(part) for part in parts)
+        style = Markup(' class="{}"').format(kind) if kind else Markup("")
+        return Markup('<td{} data-field="{}">{}</td>').format(style, path, text_of(self._report, path))
 
     def plain(self, *parts: str | int) -> str:
         """The same text without an element, for labels inside drawings."""
@@ -89,11 +106,13 @@ def _sections(report: Report) -> tuple[tuple[str, str], ...]:
     offered = (
         ("ladder", "Ladder", report.ladder),
         ("layers", "Layer by layer", report.comparisons),
+        ("attribution", "Where changes come from", report.attribution),
         ("carried", "What carries each node", report.carried),
         ("rasters", "Spikes", report.rasters),
         ("time", "Accuracy over time", report.accuracy_over_time),
         ("activity", "Firing rates", report.activity),
         ("quantisation", "Integer grid", report.quantisation),
+        ("size", "Size", report.size),
         ("energy", "Energy", report.energy),
         ("coverage", "Not covered", True),
         ("reproduce", "Reproduce", True),
@@ -111,6 +130,70 @@ def _carriers(report: Report) -> dict[str, list[CarriedNode | None]]:
 def _differs(raster: Raster) -> bool:
     """Whether the two backends part anywhere in this raster."""
     return bool(raster.only_reference or raster.only_target)
+
+
+def _raster_tone(report: Report, raster: Raster) -> str:
+    """What the difference in a raster means: the verdict of its layer, where that was compared."""
+    if not _differs(raster):
+        return "good" if raster.both else "neutral"
+    verdicts = (
+        layer.verdict
+        for comparison in report.comparisons
+        if (comparison.reference, comparison.target) == (raster.reference, raster.target)
+        for layer in comparison.layers
+        if layer.layer == raster.layer
+    )
+    return "bad" if wording.tone(next(verdicts, "DRIFT")) == "bad" else "neutral"
+
+
+def _is_open(report: Report, comparison: Comparison) -> bool:
+    """Whether the tables of a comparison are shown without being asked for."""
+    return len(report.comparisons) <= _OPEN_COMPARISONS or wording.tone(comparison.verdict) == "bad"
+
+
+@dataclass(frozen=True)
+class Differing:
+    """The drawing of where a comparison begins to differ.
+
+    unit is ``spikes``, or ``membranes`` where all spikes agree; bars holds per layer what differs end to end and what differs in
+    the layer by itself.
+    """
+
+    unit: str
+    axis: plots_inline.Axis
+    bars: tuple[tuple[int | None, int | None], ...]
+
+
+def differing(comparison: Comparison) -> Differing | None:
+    """What the drawing of a comparison shows; None where nothing differs that could be counted."""
+    spikes = tuple(
+        (layer.mismatched_spikes, layer.isolated.mismatched_spikes if layer.isolated else None) for layer in comparison.layers
+    )
+    membranes = tuple(
+        (layer.mismatched_membranes, layer.isolated.mismatched_membranes if layer.isolated else None)
+        for layer in comparison.layers
+    )
+    for unit, bars in (("spikes", spikes), ("membranes", membranes)):
+        values = [value for pair in bars for value in pair]
+        if any(values):
+            return Differing(unit, plots_inline.count_axis(values), bars)
+    return None
+
+
+def _is_shown(layers: Iterable[LayerComparison], *names: str) -> bool:
+    """Whether a column has anything to say: some layer has a number other than 0 or None in one of these fields."""
+    return any(getattr(layer, name) for layer in layers for name in names)
+
+
+def _gates(report: Report) -> tuple[tuple[int, Gate], ...]:
+    """Gates with their index in the report: failed ones first, then skipped ones, then those that passed."""
+    return tuple(sorted(enumerate(report.gates), key=lambda entry: 1 if entry[1].skipped else 2 * entry[1].passed))
+
+
+def _sources(energy: EnergyReport | None) -> dict[str, int]:
+    """Sources of the energy figures, numbered in the order in which the table names them."""
+    entries: tuple[EnergyFigure, ...] = (*energy.figures, *energy.baselines) if energy else ()
+    return {source: number for number, source in enumerate(dict.fromkeys(entry.source for entry in entries), 1)}
 
 
 def _visible(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Charts of the HTML report, drawn by matplotlib as inline SVG.
+"""Line charts of the HTML report, drawn by matplotlib as inline SVG.
 
 Colours are drawn as sentinels and replaced by CSS variables, so that one drawing serves light and dark. Nothing in the output
 depends on the machine or the time: the font is the one matplotlib brings along, ids are salted and then prefixed with the
@@ -8,7 +8,6 @@ chart's name (several charts share a page).
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,10 +16,9 @@ from xml.sax.saxutils import escape
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from snn_export.reporting.formatting import energy
-from snn_export.reporting.report import AccuracyCurve, Activity, EnergyReport, QuantisedLayer, Raster
+from snn_export.reporting.report import AccuracyCurve, Raster
 from snn_export.text_safety import printable
 
 INK: Final = "#010101"
@@ -30,7 +28,6 @@ PAPER: Final = "#040404"
 REFERENCE: Final = "#050505"
 TARGET: Final = "#060606"
 NEUTRAL: Final = "#070707"
-BAR: Final = "#080808"
 _VARIABLES: Final = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -39,7 +36,6 @@ _VARIABLES: Final = {
     REFERENCE: "var(--reference)",
     TARGET: "var(--target)",
     NEUTRAL: "var(--neutral)",
-    BAR: "var(--bar)",
 }
 _SERIES: Final = ((REFERENCE, "-"), (TARGET, "--"), (INK, ":"), (NEUTRAL, "-."))
 _MARKERS: Final = "o^sDvPX"
@@ -72,13 +68,15 @@ _STYLE: Final[Any] = {
     "lines.markersize": 5,
 }
 _DOTS_PER_INCH: Final = 72
-_LOG_FROM_RATIO: Final = 30
+_GRID_LINE: Final = re.compile(r'(clip-path="[^"]*" )?style="fill: none; stroke: var\(--rule\)[^"]*"')
+_TEXT_STYLE: Final = re.compile(r'style="font-size: 12px; font-family: var\(--sans\); text-anchor: (\w+); fill: var\(--muted\)"')
+"""Written once, in the page's style sheet."""
 
 
 def accuracy_over_time(curves: Sequence[AccuracyCurve], name: str) -> str:
     """Accuracy in percent if the readout stopped after each step, one line per rung."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(600, 330)
+        figure, axes = _figure(520, 320)
         for index, curve in enumerate(curves):
             colour, line = _SERIES[index % len(_SERIES)]
             marker = _MARKERS[index % len(_MARKERS)]
@@ -94,7 +92,7 @@ def accuracy_over_time(curves: Sequence[AccuracyCurve], name: str) -> str:
 def membrane_trace(raster: Raster, name: str) -> str:
     """Membrane of one neuron over the steps in both backends, with its threshold."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(480, 290)
+        figure, axes = _figure(400, 280)
         traces = (
             (raster.membrane_reference, raster.reference, REFERENCE, "-", "o", 7),
             (raster.membrane_target, raster.target, TARGET, "--", "^", 4),
@@ -109,77 +107,6 @@ def membrane_trace(raster: Raster, name: str) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         title = f"Membrane of neuron {raster.membrane_neuron} in layer {raster.layer}, sample {raster.sample}: both backends"
-        return _svg(figure, name, title)
-
-
-def weight_histogram(layer: QuantisedLayer, name: str) -> str:
-    """Integer weights of one population in equal bins over -256..256."""
-    title = f"Histogram of the integer weights of layer {layer.layer}, from -256 to 256"
-    return _histogram(layer.weight_histogram, (-256, 256), label="integer weight", title=title, name=name)
-
-
-def rate_histogram(activity: Activity, name: str) -> str:
-    """Neurons of one layer by firing rate, equal bins over 0..1."""
-    title = f"Histogram of the firing rates of the neurons of layer {activity.layer}, from 0 to 1 spike per step"
-    return _histogram(activity.rate_histogram, (0, 1), label="spikes per step", title=title, name=name)
-
-
-def energy_chart(report: EnergyReport, name: str) -> str:
-    """Energy per inference with ranges: the parts, their total and the ANN baselines. Logarithmic where they lie far apart."""
-    rows = [(figure.component, figure.value, figure.low, figure.high, BAR) for figure in report.figures]
-    rows.append(("total, this network", report.total, report.total_low, report.total_high, REFERENCE))
-    rows += [(figure.component, figure.value, figure.low, figure.high, TARGET) for figure in report.baselines]
-    drawn = [(label, value, low, high, colour) for label, value, low, high, colour in rows if value is not None and value > 0]
-    if not drawn:
-        return ""
-    values = [value for _, value, _, _, _ in drawn]
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(720, 60 + 32 * len(drawn))
-        logarithmic = max(values) / min(values) > _LOG_FROM_RATIO
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.set_xlim(*_decades(drawn))
-            axes.xaxis.set_minor_locator(NullLocator())
-        for index, (_, value, low, high, colour) in enumerate(drawn):
-            if not logarithmic:
-                axes.barh(index, value, height=0.62, color=colour)
-            if low is not None and high is not None:
-                axes.plot(
-                    [low, high], [index, index], color=INK if not logarithmic else colour, linewidth=2, marker="|", markersize=9
-                )
-            if logarithmic:
-                axes.plot([value], [index], color=colour, marker="o", markersize=8)
-        axes.set_yticks(range(len(drawn)), [_label(label) for label, *_ in drawn])
-        axes.set_ylim(len(drawn) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: re.sub(r"\.0+(?=\s)", "", energy(value))))
-        scale = "logarithmic axis" if logarithmic else "linear axis from 0"
-        axes.set_xlabel(f"energy per inference, {scale}; whiskers show the range")
-        return _svg(figure, name, "Energy per inference with ranges: the parts of this network, their total, and ANN baselines")
-
-
-def _decades(rows: Sequence[tuple[str, float, float | None, float | None, str]]) -> tuple[float, float]:
-    """Powers of ten around all values and ranges, so that the axis begins and ends with a tick."""
-    lows = [min(value, low) if low else value for _, value, low, _, _ in rows]
-    highs = [max(value, high) if high else value for _, value, _, high, _ in rows]
-    return 10.0 ** math.floor(math.log10(min(lows))), 10.0 ** math.ceil(math.log10(max(highs)))
-
-
-def _histogram(counts: Sequence[int], limits: tuple[float, float], *, label: str, title: str, name: str) -> str:
-    """Bars over equal bins between ``limits``."""
-    low, high = limits
-    width = (high - low) / len(counts)
-    edges = [low + width * index for index in range(len(counts))]
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(284, 170)
-        axes.bar(edges, counts, width=0.88 * width, align="edge", color=BAR)
-        axes.set_xlim(*limits)
-        axes.set_xticks([low + (high - low) * quarter / 4 for quarter in range(5)])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.grid(visible=False, axis="x")
-        axes.set_xlabel(label)
-        axes.set_ylabel("count")
         return _svg(figure, name, title)
 
 
@@ -209,6 +136,32 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)
     text = re.sub("|".join(_VARIABLES), lambda match: _VARIABLES[match[0]], text)
     width, height = re.findall(r'\b(?:width|height)="([\d.]+)pt"', text)[:2]
+    text = _compacted(text)
     head = f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
     head += f'aria-labelledby="{name}-title"><title id="{name}-title">{escape(printable(title))}</title>'
     return re.sub(r"<svg\b[^>]*>", lambda _: head, text, count=1)
+
+
+def _compacted(svg: str) -> str:
+    """The same drawing in less text: a tenth of a pixel, no white space, no comments, no groups and ids without a use."""
+    used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg))
+    kept = {name for pair in used for name in pair if name}
+    parts: list[str] = []
+    groups: list[bool] = []
+    for tag, text in re.findall(r"(<(?:!--.*?--|[^>]*)>)([^<]*)", svg, flags=re.DOTALL):
+        if tag.startswith("<!--") or tag == "<g/>":
+            continue
+        short = re.sub(r'\s+id="([^"]+)"', lambda found: found[0] if found[1] in kept else "", tag)
+        short = re.sub(r'\s+transform="rotate\(-?0 [^"]*\)"', "", short)
+        short = re.sub(r"-?\d+\.\d{2,}", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), short)
+        short = re.sub(r"\s+", " ", short)
+        short = _GRID_LINE.sub('class="tick"', short)
+        short = _TEXT_STYLE.sub(r'text-anchor="\1"', short)
+        if short.startswith("<g") and not short.endswith("/>"):
+            groups.append(short != "<g>")
+            short = short if groups[-1] else ""
+        elif short == "</g>":
+            short = short if groups.pop() else ""
+        parts.append("" if short == "<g/>" else short)
+        parts.append(text if text.strip() else "")
+    return "".join(parts)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from snn_export.reporting import wording
 from snn_export.reporting.formatting import ABSENT, text_of, to_ascii
-from snn_export.reporting.report import Comparison, Report
+from snn_export.reporting.report import Attribution, Comparison, Report
 from snn_export.text_safety import printable
 
 WIDTH: Final = 100
@@ -57,6 +57,11 @@ class _Renderer:
             parts += [Text(), self._ladder()]
         for index, comparison in enumerate(self._report.comparisons):
             parts += [Text(), self._comparison(index, comparison)]
+        if self._report.attribution is not None:
+            parts += [Text(), self._attribution(self._report.attribution)]
+        if self._report.size is not None:
+            size = Text.assemble(self._text("Size", "bold"), "  ", self._text(wording.size_sentence(self._report.size)))
+            parts += [Text(), size]
         if self._report.energy is not None:
             parts += [Text(), self._energy()]
         return [*parts, Text(), self._coverage()]
@@ -125,6 +130,11 @@ class _Renderer:
             lines.append(self._layers(at, comparison))
         if comparison.first_faulty_layer is not None:
             lines.append(Padding(self._text(wording.faulty_layer_sentence(comparison), "red"), _INDENT))
+        if at_fault := wording.isolated_sentence(comparison):
+            lines.append(Padding(self._text(f"{at_fault}.", "red"), _INDENT))
+        lines += [Padding(self._text(f"{late}.", "red"), _INDENT) for late in wording.lag_sentences(comparison)]
+        if paired := wording.paired_sentence(comparison):
+            lines.append(Padding(self._text(f"{paired}.", "dim"), _INDENT))
         for number, layer in enumerate(comparison.layers):
             if layer.first_divergence is not None:
                 place = self._number(f"{at}.layers.{number}.first_divergence")
@@ -158,6 +168,26 @@ class _Renderer:
             cells = [self._cell(f"{at}.layers.{number}.{field}") for field in fields]
             table.add_row(self._text(layer.layer, "bold"), self._badge(layer.verdict), *cells)
         return table
+
+    def _attribution(self, found: Attribution) -> RenderableType:
+        """What each effect changes: switched on one after the other, in both orders, and switched off alone."""
+        head = Text.assemble(self._text("Attribution", "bold"), "  ", self._text(wording.attribution_headline(found), "dim"))
+        table = self._table(
+            "Effect", ">Forward", ">Backward", ">Interaction", ">Without", ">Removed", ">Accuracy", "First\ndivergence"
+        )
+        for number, effect in enumerate(found.effects):
+            at = f"attribution.effects.{number}"
+            fields = ("forward", "backward", "interaction", "without", "removed", "accuracy")
+            table.add_row(
+                self._text(effect.name, "bold" if effect.name == found.cause else ""),
+                *(self._cell(f"{at}.{field}") for field in fields),
+                self._text("explained" if effect.explains_first else ""),
+            )
+        lines: list[RenderableType] = [head, table, Padding(self._text(found.sentence), _INDENT)]
+        lines += [self._item(part, "yellow") for part in wording.cause_sentences(found)]
+        if found.fix:
+            lines.append(Padding(self._text(f"fix: {found.fix}", "dim"), _INDENT))
+        return Group(*lines)
 
     def _energy(self) -> RenderableType:
         energy = self._report.energy

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from snn_export.reporting.report import Comparison, Report
+from snn_export.reporting.formatting import count, probability
+from snn_export.reporting.report import Attribution, Comparison, LayerComparison, NetworkSize, Report
 from snn_export.text_safety import printable
 
 GOOD: Final = frozenset({"EXACT", "TIE", "WITHIN"})
@@ -68,3 +69,83 @@ def faulty_layer_sentence(comparison: Comparison) -> str:
     if comparison.first_faulty_layer is None:
         return ""
     return f"The first layer that differs is {printable(comparison.first_faulty_layer)}."
+
+
+def isolated_sentence(comparison: Comparison) -> str:
+    """Which layer is at fault by itself, whose run it is and by how much; an empty string where none is."""
+    layer = next((layer for layer in comparison.layers if layer.layer == comparison.first_faulty_isolated), None)
+    if layer is None:
+        return ""
+    runs = {
+        "target": f"{comparison.target}'s run leaves",
+        "reference": f"{comparison.reference}'s run leaves",
+        "both": "both leave",
+    }
+    told = [f"{printable(runs[comparison.faulty_side])} the contract"] if comparison.faulty_side is not None else []
+    told += [amount for amount in (_faults(layer, comparison.faulty_side),) if amount]
+    return f"First layer at fault by itself: {printable(layer.layer)}" + (f" ({', '.join(told)})" if told else "")
+
+
+def _faults(layer: LayerComparison, side: str | None) -> str:
+    """By how much a layer's own answers are wrong: in spikes, or in membranes where every spike is right."""
+    found = layer.isolated
+    if found is None:
+        return ""
+    spikes: int | None = found.mismatched_spikes
+    membranes = found.mismatched_membranes
+    if side == "reference":
+        spikes, membranes = found.reference_mismatched_spikes, found.reference_mismatched_membranes
+    if spikes:
+        return f"{count(spikes)} spike{'s' if spikes > 1 else ''}"
+    return f"{count(membranes)} membrane{'s' if membranes > 1 else ''}" if membranes else ""
+
+
+def lag_sentences(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence for every layer whose spikes come earlier or later than its backend declares."""
+    return tuple(lag_sentence(layer) for layer in comparison.layers if layer.lag is not None and layer.lag.best != 0)
+
+
+def lag_sentence(layer: LayerComparison) -> str:
+    """By how many steps a layer's spikes are shifted, or an empty string where its latency is as declared."""
+    lag = layer.lag
+    if lag is None or lag.best == 0:
+        return ""
+    way = f"{abs(lag.best)} step{'s' if abs(lag.best) > 1 else ''} {'later' if lag.best > 0 else 'earlier'}"
+    return (
+        f"{printable(layer.layer)}: spikes agree best {way} than the declared latency of {lag.declared} "
+        f"({count(lag.mismatched)} differ, {count(lag.mismatched_at_best)} then)"
+    )
+
+
+def paired_sentence(comparison: Comparison) -> str:
+    """What only one of the two gets right, and whether chance explains the difference; empty without labels."""
+    if comparison.mcnemar_p is None or comparison.only_reference_right is None or comparison.only_target_right is None:
+        return ""
+    return (
+        f"Right only in {printable(comparison.reference)}: {count(comparison.only_reference_right)} samples, "
+        f"only in {printable(comparison.target)}: {count(comparison.only_target_right)} "
+        f"(McNemar p {probability(comparison.mcnemar_p)})"
+    )
+
+
+def attribution_headline(found: Attribution) -> str:
+    """How much changed between the two ends of an attribution, and how much of it no effect explains."""
+    told = f"{count(found.changed)} of {count(found.spikes)} spikes change from {found.reference} to {found.target}"
+    return printable(told + (f", {count(found.remainder)} of them by none of these" if found.remainder else ""))
+
+
+def size_sentence(size: NetworkSize) -> str:
+    """What the network takes."""
+    return (
+        f"{count(size.neurons)} neurons, {count(size.synapses)} synapses ({count(size.nonzero)} not zero) "
+        f"of {size.weight_bits} bits: {count(size.memory_bits)} bits of weights"
+    )
+
+
+def cause_sentences(found: Attribution) -> tuple[str, ...]:
+    """For the effect that is named as the cause: what is left of the changes without it in one layer alone, per layer."""
+    cause = next((effect for effect in found.effects if effect.name == found.cause), None)
+    return tuple(
+        printable(f"without it in {part.layer} alone {count(part.changed)} are left" + (f" ({part.told})" if part.told else ""))
+        for part in (cause.layers if cause is not None else ())
+    )
