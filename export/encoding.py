@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import nir
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,23 @@ def graded_input_finding(what: str) -> Diagnostic:
         why="Loihi 1 has binary spikes only",
         fix="choose target loihi2, encode the input as spikes, or let the host compute the first layer (input_as_bias)",
     )
+
+
+def filtered_host_findings(deployment: Deployment) -> list[Diagnostic]:
+    """SNX278: populations whose input would become a bias although they filter it; a bias enters behind the filter."""
+    if not deployment.host_synapses:
+        return []
+    hosts = [name for name, incoming in deployment.connections.items()
+             if any(set(connection.path) & deployment.host_synapses for connection in incoming)]  # fmt: skip
+    return [
+        Diagnostic(
+            "SNX278", f"{name} filters the input that would become its bias", where=name,
+            why="a bias is added to the membrane, behind the synaptic filter: the network would be another one",
+            fix="leave input_as_bias out and choose loihi2, encode the input as spikes, or put a LIF without a filter first",
+        )
+        for name in hosts
+        if isinstance(deployment.graph.nodes[name], nir.CubaLIF | nir.CubaLI)
+    ]  # fmt: skip
 
 
 def signal(deployment: Deployment, inputs: NDArray[Any]) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ def findings(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Dia
         target: a chip ("loihi1", "loihi2") or a backend ("loihi", "lava", "netx").
 
     Returns:
-        Findings with codes SNX107, SNX201 to SNX209, SNX230, SNX242, SNX247 to SNX249, SNX260 to SNX265.
+        Findings with codes SNX107, SNX201 to SNX209, SNX230, SNX242, SNX247 to SNX249, SNX260 to SNX265, SNX278.
     """
     found = [*_neurons(deployment, target), *input_findings(deployment, target)]
     graph, mended = _mended(deployment.graph, deployment.contract.dt)
@@ -62,7 +62,7 @@ def findings(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Dia
     unknown = any(item.code == "SNX201" for item in mended)
     found += [item for item in broken if not (unknown and item.code == "SNX206")]  # what an unknown node makes is unknown
     if not broken:
-        found += _paths(deployment.replace(graph=graph))
+        found += [*encoding.filtered_host_findings(deployment), *_paths(deployment.replace(graph=graph))]
     return list({(item.code, item.where): item for item in found}.values())
 
 

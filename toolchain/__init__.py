@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from snn_export.library import verify as verify
     from snn_export.models.diagnostics import UserError as UserError
     from snn_export.reporting.report import Report as Report
+    from snn_export.verification.bisection.facade import bisect as bisect
 
 _WHERE = {
     "load": "library",
@@ -45,6 +46,7 @@ _WHERE = {
     "sweep_bits": "library",
     "simulate": "library",
     "verify": "library",
+    "bisect": "verification.bisection.facade",
     "Deployment": "export.deployment",
     "ExecutionContract": "export.contract",
     "Trace": "hardware_sims.trace",
@@ -55,7 +57,7 @@ _WHERE = {
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "load", "save", "from_snntorch", "from_nir", "reset_periodically", "check", "quantize", "fine_tune", "sweep_bits", "simulate",
-    "verify",
+    "verify", "bisect",
     "Deployment", "ExecutionContract", "Trace", "Report", "UserError", "BackendError",
 ]  # fmt: skip
 

@@ -37,11 +37,14 @@ COMMANDS = {
     "verify": LazyCommand(
         "snn_export.commands.verify:command", "Compare backends spike by spike, layer by layer, and check the gates."
     ),
+    "bisect": LazyCommand(
+        "snn_export.commands.bisect:command", "Find the smallest network and input on which two backends part."
+    ),
     "energy": LazyCommand(
         "snn_export.commands.energy:command",
         "Count synaptic operations of the verified run and estimate energy, with ranges and sources.",
     ),
-    "report": LazyCommand("snn_export.commands.report:command", "Show a report, or render it as HTML."),
+    "report": LazyCommand("snn_export.commands.report:command", "Show a report, render it, or show what changed between two."),
     "backends": LazyCommand("snn_export.commands.backends:command", "List the backends, or install one."),
     "targets": LazyCommand("snn_export.commands.targets:command", "Show what each chip and each backend can do."),
     "conformance": LazyCommand(

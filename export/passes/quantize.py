@@ -74,7 +74,7 @@ class Quantize:
         """A quantised deployment that cannot overflow.
 
         Raises:
-            UserError: SNX246 a graph that is not ready, SNX247 an input the chip cannot take, SNX306 no scale fits, SNX307
+            UserError: SNX246 a graph that is not ready, SNX247 and SNX278 an input the chip cannot take, SNX306 no scale fits, SNX307
                 weight bits and SNX314 a bias exponent out of range, SNX203 reset, SNX201 a membrane with another rest than 0.
         """
         self._check_settings()
@@ -212,6 +212,8 @@ def _check_ready(deployment: Deployment, target: Target, seen: InputRange) -> No
     graded = encoder.kind == "direct" or (encoder.kind == "events" and (seen.low < 0 or seen.high > 1))
     if target == "loihi1" and graded:
         raise UserError.from_diagnostics((encoding.graded_input_finding(f"{encoder.kind} input in {seen.low:g}..{seen.high:g}"),))
+    if filtered := encoding.filtered_host_findings(deployment):
+        raise UserError.from_diagnostics(tuple(filtered))
     for name, spec in deployment.contract.neurons.items():
         finding = spec.reset_finding(name)
         if finding is not None and not (spec.microcode and target == "loihi2"):

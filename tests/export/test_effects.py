@@ -306,12 +306,13 @@ def test_networks_that_are_not_two_forms_of_one_are_refused(what: str) -> None:
     assert caught.value.code == "SNX505"
 
 
-def test_an_input_behind_a_synaptic_filter_is_refused() -> None:
+def test_an_input_behind_a_synaptic_filter_cannot_become_a_bias() -> None:
     """A host that computes the first layer adds its sums to the membrane, where the float network filters them."""
     inputs = uniform(np.random.default_rng(0), 8, 7)
     floats = library.prepared(read(recurrent_net(0), (7,)), inputs)
-    integers = library.quantize(floats, inputs, input_as_bias=True)
     with pytest.raises(UserError) as caught:
-        effects.forms_of(floats, integers)
-    assert caught.value.code == "SNX505"
-    assert "filter" in str(caught.value)
+        library.quantize(floats, inputs, input_as_bias=True)
+    assert [item.code for item in caught.value.diagnostics] == ["SNX278"]
+    assert caught.value.diagnostics[0].where == "hidden"
+    assert "SNX278" in {item.code for item in library.check(library.with_input_as_bias(floats), "loihi1")}
+    assert "SNX278" not in {item.code for item in library.check(floats, "loihi2")}
