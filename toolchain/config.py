@@ -41,6 +41,12 @@ _RESERVED: Final = re.compile(r"SNN_EXPORT_(ENVS|SHARED|REQUIRE_[A-Z0-9]+(_[A-Z0
 _ALWAYS_RUN: Final = frozenset({"student", "reference"})
 """Backends that every ladder runs, whether ``verify.backends`` names them or not."""
 
+_EXAMPLES: Final = {
+    "backends": "verify.backends.lava.required",
+    "targets": "gates.targets.lava.accuracy",
+    "layers": "gates.layers.lif1.spike_mismatch",
+}
+"""A setting in each kind of table whose names are the user's."""
 _SHOWN: Final = 60
 """Characters of a wrong value that a message repeats."""
 
@@ -262,10 +268,11 @@ def _unknown_key(key: Key, where: str) -> Diagnostic:
     if name in known:
         return Diagnostic(
             "SNX022", f"{'.'.join(key)} is a table and has no value", where=where, why="only a setting in it can be set",
-            fix="for example verify.backends.lava.required" if name == "backends" else f"name one of its settings: {name}.KEY",
+            fix=f"for example {_EXAMPLES.get(name, f'{name}.KEY')}",
         )  # fmt: skip
     close = get_close_matches(name, known, n=1)
-    home = next((other for other in _tables() if name in _fields(other)), None)
+    homes = (*_tables(), ("gates", "targets", "NAME"), ("gates", "layers", "NAME"))
+    home = next((other for other in homes if name in _fields(other)), None)
     if close:
         hint = f"did you mean {close[0]}? "
     elif home is not None:

@@ -117,6 +117,9 @@ class VerifyConfig(_Section):
 
     samples: int = Field(0, ge=0, description="test samples; 0: all")
     reference: str = Field("student", min_length=1, description="backend the others are compared with")
+    attribution_samples: int = Field(64, ge=0, description="test samples on which numeric effects are told apart; 0: none")
+    workers: int = Field(0, ge=0, description="processes that share the samples; 0: as many as help, 1: this one alone")
+    scheduler: str | None = Field(None, min_length=1, description='running Dask scheduler to use, e.g. "tcp://host:8786"')
     backends: dict[str, BackendConfig] = Field(
         default_factory=lambda: {"loihi": BackendConfig(), "lava": BackendConfig(samples=128)}, description="backends to run"
     )
@@ -124,11 +127,39 @@ class VerifyConfig(_Section):
 
 Pair = Annotated[tuple[str, str], Field(strict=False)]
 
+Agreement = Literal["exact", "rounding", "within"]
+"""How far two runs of a network agree, strictest first: every spike and membrane; flips that rounding explains; the tolerance."""
+
+
+class LayerGates(_Section):
+    """What must hold for one layer."""
+
+    spike_mismatch: float | None = Field(None, ge=0, le=100, description="most spikes without a counterpart, percent")
+    membrane_difference: float | None = Field(None, ge=0, description="largest difference of a membrane, real units")
+    dead: float | None = Field(None, ge=0, le=100, description="most neurons that never fire, percent")
+    saturated: float | None = Field(None, ge=0, le=100, description="most neurons that fire in every step, percent")
+    rate_min: float | None = Field(None, ge=0, description="least spikes per neuron and step")
+    rate_max: float | None = Field(None, ge=0, description="most spikes per neuron and step")
+
+
+class TargetGates(_Section):
+    """What must hold for one rung of the ladder, or for every rung of a backend."""
+
+    accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy, percent")
+    accuracy_drop: float | None = Field(None, ge=0, le=100, description="most points it may lose against the first rung")
+    accuracy_significance: float | None = Field(None, gt=0, lt=1, description="a loss counts only if McNemar's p is below this")
+    spike_mismatch: float | None = Field(None, ge=0, le=100, description="most spikes of a layer without a counterpart, percent")
+    decision_mismatch: float | None = Field(None, ge=0, le=100, description="most samples classified differently, percent")
+    overflows: int | None = Field(None, ge=0, description="most overflows")
+    agree: Agreement | None = Field(None, description="least agreement with the rung it is held against")
+    layers: dict[str, LayerGates] = Field(default_factory=dict, description="its layers")
+
 
 class GatesConfig(_Section):
-    """What must hold for the run to pass."""
+    """What must hold for the run to pass; for one backend or layer: [gates.targets.NAME], [gates.layers.NAME]."""
 
     accuracy_drop: float = Field(1.0, ge=0, le=100, description="most points the integer network may lose against the student")
+    accuracy_significance: float | None = Field(None, gt=0, lt=1, description="a loss counts only if McNemar's p is below this")
     overflows: int = Field(0, ge=0, description="most overflows in the integer network")
     exact: Annotated[tuple[Pair, ...], Field(strict=False)] = Field(
         (("loihi", "lava"),), description="pairs of backends that must agree in every spike and membrane"
@@ -140,6 +171,8 @@ class GatesConfig(_Section):
     clipped_inputs: float = Field(1.0, ge=0, le=100, description="most input values outside the declared range, percent")
     teacher_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the teacher, percent")
     student_accuracy: float | None = Field(None, ge=0, le=100, description="least accuracy of the student, percent")
+    targets: dict[str, TargetGates] = Field(default_factory=dict, description="rungs and backends with gates of their own")
+    layers: dict[str, LayerGates] = Field(default_factory=dict, description="layers with gates of their own")
 
 
 class EnergyConfig(_Section):
@@ -162,23 +195,35 @@ class Config(_Section):
 
 
 def section_at(path: Key) -> type[BaseModel] | None:
-    """The model behind the table at ``path``; the empty path is the whole file. None where there is no such table."""
-    if path[:2] == ("verify", "backends"):
-        return BackendConfig if len(path) == 3 else None
+    """The model behind the table at ``path``; the empty path is the whole file. None where there is no such table.
+
+    A table of named tables, ``[gates.layers.NAME]``, is one only with a name.
+    """
     current: type[BaseModel] = Config
-    for name in path:
+    names = iter(path)
+    for name in names:
         info = current.model_fields.get(name)
-        if info is None or not isinstance(info.annotation, type) or not issubclass(info.annotation, BaseModel):
+        many = None if info is None else named_tables(info)
+        if many is not None and next(names, None) is None:
             return None
-        current = info.annotation
+        below = many or (None if info is None else info.annotation)
+        if not isinstance(below, type) or not issubclass(below, BaseModel):
+            return None
+        current = below
     return current
+
+
+def named_tables(info: FieldInfo) -> type[BaseModel] | None:
+    """The model of tables with names of the user's choice, as ``[verify.backends.NAME]`` is one; None for any other setting."""
+    inner = get_args(info.annotation)[-1] if get_origin(info.annotation) is dict else None
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
 def field_at(path: Key) -> FieldInfo | None:
     """The setting at ``path``; None where there is none, or where a table stands."""
     section = section_at(path[:-1]) if path else None
     info = section.model_fields.get(path[-1]) if section is not None else None
-    return None if info is None or info.annotation == dict[str, BackendConfig] or section_at(path) is not None else info
+    return None if info is None or named_tables(info) is not None or section_at(path) is not None else info
 
 
 def allowed_values(info: FieldInfo) -> str:

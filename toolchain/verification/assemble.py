@@ -309,6 +309,8 @@ def _outside(deployment: Deployment, inputs: NDArray[Any]) -> int | None:
         return None
     half = 0.5 / encoder.gain
     low, high = encoder.low / encoder.gain - half, encoder.high / encoder.gain + half
+    if encoder.kind == "rate":  # its levels are spikes; a value is cut off where it is no probability any more
+        low, high = 0.0, encoder.full_scale
     return int(np.count_nonzero(inputs < low) + np.count_nonzero(inputs > high))
 
 

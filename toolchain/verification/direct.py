@@ -31,8 +31,11 @@ def verify_backends(
     *,
     accuracy_drop: float,
     tolerance: Tolerance,
+    exact: bool = False,
 ) -> Report:
     """Compare each target with the reference; see :func:`snn_export.verify`.
+
+    exact: every target must agree bit for bit, not only where both compute the same integers.
 
     Raises:
         UserError: SNX007 for no target, a target named twice or labels that do not fit; inputs as in
@@ -61,7 +64,7 @@ def verify_backends(
     raster = RasterObserver(reference, tuple(reversed(targets)), deployment)
     ladder = run_ladder(rungs, links, np.asarray(inputs), truth, observers=(activity, raster))
     criteria = Criteria(
-        exact=tuple((link.reference, link.target) for link in links if link.kind == "exact"),
+        exact=tuple((reference, name) for name in targets if exact or Link(reference, name, "exact") in links),
         accuracy=() if truth is None else tuple((reference, name, accuracy_drop) for name in targets),
         overflows=("loihi", 0) if "loihi" in names else None,
         tolerance=tolerance,
