@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snn_export.commands.options import Format, format_option
+from snn_export.commands.options import FindingsFormat, findings_format_option
 
 if TYPE_CHECKING:
     from snn_export.export.readiness import CheckTarget
@@ -26,14 +26,14 @@ TARGETS = ("loihi1", "loihi2", "loihi", "lava", "netx")
 @click.option(
     "--reset", type=click.Choice(("zero", "subtract", "none")), default="zero", show_default=True, help="Reset, for such a file."
 )
-@format_option
+@findings_format_option
 def command(
     paths: tuple[Path, ...],
     target: CheckTarget,
     steps: int | None,
     dt: float | None,
     reset: Any,
-    output_format: Format,
+    output_format: FindingsFormat,
 ) -> None:
     """Say whether networks can be expressed on a target, and all that stands in the way.
 
@@ -50,6 +50,10 @@ def command(
 
         files = [{"path": path, "findings": [item.as_dict() for item in found]} for path, found in checked.items()]
         print_json({"target": target, "files": files, "exit_code": code})
+    elif output_format == "sarif":
+        from snn_export.reporting.sarif import render
+
+        click.echo(render(checked), nl=False)
     else:
         for path, found in checked.items():
             _show(path, found, target)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snn_export.commands.options import Format, format_option
+from snn_export.commands.options import FindingsFormat, findings_format_option
 
 if TYPE_CHECKING:
     from snn_export.export.inspection import Inspection, Layer
@@ -21,8 +21,10 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
 @click.option("--reset", type=click.Choice(("zero", "subtract", "none")), help="Reset [default: what is certain].")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps per inference, as the network will be run.")
 @click.option("--round-decays", is_flag=True, help="Accept time constants between two integer decays, and take the nearest.")
-@format_option
-def command(path: Path, dt: float | None, reset: Any, steps: int | None, round_decays: bool, output_format: Format) -> None:
+@findings_format_option
+def command(
+    path: Path, dt: float | None, reset: Any, steps: int | None, round_decays: bool, output_format: FindingsFormat
+) -> None:
     """Say what a NIR file of any program is: its writer, time step, reset, layers and loops.
 
     Shapes are computed here, and everything that is odd is a finding with a fix.
@@ -41,6 +43,10 @@ def command(path: Path, dt: float | None, reset: Any, steps: int | None, round_d
         from snn_export.commands.output import print_json
 
         print_json(_document(found, code))
+    elif output_format == "sarif":
+        from snn_export.reporting.sarif import render
+
+        click.echo(render({str(path): found.findings}), nl=False)
     else:
         _show(found)
     raise SystemExit(code)

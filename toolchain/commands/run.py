@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from snn_export.commands.options import Format, config_options, format_option
+from snn_export.commands.options import Format, config_options, format_option, scale_options, scaled
+from snn_export.commands.report_files import ReportFiles, report_file_options
 
 
 @click.command("run")
@@ -17,6 +18,8 @@ from snn_export.commands.options import Format, config_options, format_option
 @click.option("--from", "start", metavar="STEP", help="Run this step and all after it again.")
 @click.option("--until", metavar="STEP", help="Stop after this step.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@scale_options
+@report_file_options
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever the verdict is.")
 @format_option
 def command(
@@ -26,6 +29,11 @@ def command(
     start: str | None,
     until: str | None,
     dry_run: bool,
+    workers: int | None,
+    scheduler: str | None,
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
     exit_zero: bool,
     output_format: Format,
 ) -> None:
@@ -36,7 +44,7 @@ def command(
     """
     from snn_export.commands import pipeline_run
 
-    run = pipeline_run.prepare(config_file, overrides, output)
+    run = pipeline_run.prepare(config_file, scaled(overrides, workers, scheduler), output)
     if dry_run:
         for item in pipeline_run.planned(run, start, until):
             click.echo(f"{item.step.name:<9} {'run' if item.runs else 'up to date':<11} {item.why}")
@@ -49,7 +57,10 @@ def command(
     from snn_export.commands.verdict import show_report
 
     report = pipeline_run.finished_report(run, until or "report")
-    show_report(report, output_format, brief=not ran)
+    files = ReportFiles(junit, markdown, github)
+    with files.quiet(output_format):
+        show_report(report, output_format, brief=not ran)
     if until != "verify":
         click.echo(f"report: {run.html_path}", err=output_format == "json")
+    files.write(report, run.html_path, to_stderr=output_format == "json")
     raise SystemExit(0 if exit_zero else report.exit_code)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from snn_export.commands.options import Format, config_options, format_option
+from snn_export.commands.options import Format, config_options, format_option, scale_options, scaled
+from snn_export.commands.report_files import ReportFiles, report_file_options
 
 
 @click.command("verify")
@@ -15,6 +16,8 @@ from snn_export.commands.options import Format, config_options, format_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the report [default: project.output]."
 )
+@scale_options
+@report_file_options
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever the verdict is.")
 @format_option
 def command(
@@ -22,6 +25,11 @@ def command(
     config_file: Path | None,
     overrides: dict[str, str],
     output: Path | None,
+    workers: int | None,
+    scheduler: str | None,
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
     exit_zero: bool,
     output_format: Format,
 ) -> None:
@@ -33,7 +41,7 @@ def command(
     from snn_export.commands import pipeline_run
     from snn_export.commands.verdict import show_report
 
-    run = pipeline_run.prepare(config_file, overrides, output)
+    run = pipeline_run.prepare(config_file, scaled(overrides, workers, scheduler), output)
     if path is None:
         pipeline_run.execute(run, start="verify")
         report, page = pipeline_run.finished_report(run), run.html_path
@@ -43,6 +51,9 @@ def command(
 
         with ConsoleTeller() as teller:
             report, page = verify_file(path, run.config, run.base, run.workspace, teller)
-    show_report(report, output_format)
+    files = ReportFiles(junit, markdown, github)
+    with files.quiet(output_format):
+        show_report(report, output_format)
     click.echo(f"report: {page}", err=output_format == "json")
+    files.write(report, page, to_stderr=output_format == "json")
     raise SystemExit(0 if exit_zero else report.exit_code)

@@ -29,3 +29,18 @@ class EnergyObserver:
             axis = np.ndim(inputs) - self._sample_axes - 1
             part = self._counter.count(trace, np.take(inputs, range(len(trace.predictions)), axis=axis))
             self.counts = part if self.counts is None else self.counts.merge(part)
+
+    def forget(self, rung: str) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        if rung == self._rung:
+            self.counts = None
+
+    def take(self) -> Counts | None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        taken, self.counts = self.counts, None
+        return taken
+
+    def merge(self, taken: Counts | None) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        if taken is not None:
+            self.counts = taken if self.counts is None else self.counts.merge(taken)

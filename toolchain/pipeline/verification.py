@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.students.student import SpikingStudent
+from snn_export.pipeline.attributing import attributed
 from snn_export.pipeline.data_source import dataset, told
 from snn_export.pipeline.deploying import load_student
 from snn_export.pipeline.files import (
@@ -48,7 +49,8 @@ from snn_export.verification import assemble, deviations
 from snn_export.verification.compare import Kind, Tolerance
 from snn_export.verification.direct import link_kind
 from snn_export.verification.gates import Criteria, minimum_accuracy
-from snn_export.verification.ladder import Link, Progress, Rung, run_ladder
+from snn_export.verification.ladder import Link, Observer, Progress, Rung
+from snn_export.verification.layer_gates import firing
 from snn_export.verification.observe import ActivityObserver, RasterObserver
 from snn_export.verification.statistics import wilson_interval
 
@@ -66,7 +68,7 @@ FORMS = ("student", "folded", "quantised")
 class Forms:
     """The forms of a network that were found. teacher, student and folded may be missing; absent says why.
 
-    quantised_student: the module behind a network that was fine-tuned, None where it was not.
+    quantised_student: the module behind a network that was fine-tuned, None where it was not; searched: what it started from.
     """
 
     quantised: Deployment
@@ -74,6 +76,7 @@ class Forms:
     student: SpikingStudent | None
     teacher: Network | None = None
     quantised_student: QuantisedStudent | None = None
+    searched: Deployment | None = None
     training: tuple[TrainingSummary, ...] = ()
     absent: tuple[CoverageItem, ...] = ()
 
@@ -90,10 +93,11 @@ def verify(context: Context) -> StepResult:
         student=load_student(folders["student"] / STUDENT_FILE),
         teacher=teacher_of(context, dataset(config.data.source, context.base, config.project.seed, config.data.validation)),
         quantised_student=learnt,
+        searched=None if learnt is None else nir_io.read(folders["quantize"] / SEARCHED_FILE),
         training=tuple(read_summary(folders[name]) for name in _trained(folders)),
         absent=absent,
     )
-    report = verify_forms(forms, config, context.base, context.teller.line)
+    report = verify_forms(forms, config, context.base, context.teller.line, space.root)
     write_report(report, context.folder / REPORT_FILE)
     broken = any(comparison.verdict in ("ERROR", "UNAVAILABLE") for comparison in report.comparisons)
     verdict = "PASS" if report.passed else f"FAIL, exit {report.exit_code}"
@@ -129,7 +133,7 @@ def _trained(folders: Mapping[str, Path]) -> tuple[str, ...]:
     return ("teacher", "student", *(["quantize"] if (folders["quantize"] / TRAINING_FILE).is_file() else []))
 
 
-def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -> Report:
+def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, scratch: Path) -> Report:
     """Compare every form that is there on the test samples, link by link, and put the result together.
 
     Args:
@@ -137,35 +141,43 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
         config: data, backends, gates.
         base: folder that relative data paths start from.
         progress: told what runs.
+        scratch: folder for temporary files of worker processes, where some are started.
 
     Raises:
         UserError: SNX501 for no samples, and those of the data layer.
     """
+    from snn_export.pipeline import scaling
+
     use_threads(config.training.threads)
     data = dataset(config.data.source, base, config.project.seed, config.data.validation)
     test = _chosen(data.test, config.verify.samples)
     inputs = data.signal(test.x)
-    rungs = _rungs(forms, config, progress)
-    links = _links(rungs, config)
-    reference = _reference(rungs, config)
-    activity, energy = ActivityObserver(INTEGER), EnergyObserver(INTEGER, forms.quantised)
-    raster = RasterObserver(reference, tuple(rung.name for rung in reversed(rungs)), forms.quantised)
-    ladder = run_ladder(rungs, links, inputs, test.y, observers=(activity, energy, raster), progress=progress)
+    rungs, links, watchers = ladder_of(forms, config, progress)
+    reference, criteria = watchers.raster.reference, _criteria(rungs, config)
+    ladder = scaling.run(forms, config, (rungs, links, watchers), inputs, test.y, scratch, progress)
     teacher, teacher_gates = _teacher(forms.teacher, test, config)
-    named = told(config.data.source)
-    settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named})})
+    named, counts = told(config.data.source), watchers.energy.counts
+    activity = {seen.rung: seen.result(forms.quantised) for seen in watchers.firing}
+    anywhere = config.verify.model_copy(update={"workers": 0, "scheduler": None})  # the result does not depend on where it ran
+    settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named}), "verify": anywhere})
+    integer, floats = ladder.find(INTEGER), forms.folded
+    attribution = attributed(
+        floats if integer is not None and integer.status is None else None, forms.quantised, inputs, test.y,
+        samples=config.verify.attribution_samples, structure={} if counts is None else counts.structure, progress=progress,
+    )  # fmt: skip
     around = assemble.Surroundings(
         network=config.project.name,
         dataset=data.name,
         reference=reference,
         inputs=inputs,
-        coverage=forms.absent,
+        coverage=(*forms.absent, *attribution.coverage),
         float_deployment=forms.folded,
         before=teacher,
-        more_gates=teacher_gates,
-        activity=activity.result(forms.quantised),
-        rasters=raster.rasters,
-        energy=None if energy.counts is None else estimate(forms.quantised, energy.counts, load_table(config.energy.table)),
+        more_gates=(*teacher_gates, *firing(criteria, ladder, activity)),
+        activity=activity[INTEGER],
+        rasters=watchers.raster.rasters,
+        attribution=attribution.found,
+        energy=None if counts is None else estimate(forms.quantised, counts, load_table(config.energy.table)),
         training=forms.training,
         fingerprints={"data": data.fingerprint},
         settings=to_toml(settings),
@@ -175,7 +187,33 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress) -
             f"snn-export report show {config.project.output}/report/report.json",
         ),
     )
-    return assemble.report(forms.quantised, ladder, _criteria(rungs, config), around)
+    return assemble.report(forms.quantised, ladder, criteria, around)
+
+
+@dataclass(frozen=True, eq=False)
+class Watchers:
+    """What watches a ladder: how rungs fire, the integer one first; its operations; the spikes of one sample."""
+
+    firing: tuple[ActivityObserver, ...]
+    energy: EnergyObserver
+    raster: RasterObserver
+
+    @property
+    def all(self) -> tuple[Observer, ...]:
+        """All of them, in one order."""
+        return (*self.firing, self.energy, self.raster)
+
+
+def ladder_of(forms: Forms, config: Config, progress: Progress) -> tuple[list[Rung], list[Link], Watchers]:
+    """Rungs, links and observers of a verification: the same in every process that makes them from the same forms."""
+    rungs = _rungs(forms, config, progress)
+    firing_of = dict.fromkeys((INTEGER, *_criteria(rungs, config).watched()))
+    watchers = Watchers(
+        tuple(ActivityObserver(name) for name in firing_of),
+        EnergyObserver(INTEGER, forms.quantised),
+        RasterObserver(_reference(rungs, config), tuple(rung.name for rung in reversed(rungs)), forms.quantised),
+    )
+    return rungs, _links(rungs, config), watchers
 
 
 def _chosen(test: Samples, limit: int) -> Samples:
@@ -265,11 +303,21 @@ def _links(rungs: list[Rung], config: Config) -> list[Link]:
     demanded = [(pair[0], pair[1]) for pair in config.gates.exact]
     ends = {(link.reference, link.target) for link in links}
     links += [Link(*pair, "exact") for pair in demanded if pair not in ends and set(pair) <= by_name.keys()]
+    links += _paired_links(rungs, links, config)
     reference = _reference(rungs, config)
     for name in dict.fromkeys((INTEGER, rungs[-1].name)):
         if name in by_name and name != reference and (reference, name) not in {(link.reference, link.target) for link in links}:
             links.append(Link(reference, name, "approximate"))
     return links
+
+
+def _paired_links(rungs: list[Rung], links: list[Link], config: Config) -> Iterator[Link]:
+    """The first rung beside those whose loss of accuracy has a gate: sample by sample, as some of them run on a few only."""
+    criteria, there = _criteria(rungs, config), {(link.reference, link.target) for link in links}
+    for rung in rungs[1:]:
+        asked = criteria.of_target(rung.name, "accuracy_drop") or criteria.of_target(rung.name, "accuracy_significance")
+        if asked and not rung.model_of and (rungs[0].name, rung.name) not in there:
+            yield Link(rungs[0].name, rung.name, "approximate")
 
 
 def _kind(first: Rung, second: Rung) -> Kind:
@@ -292,9 +340,15 @@ def _criteria(rungs: list[Rung], config: Config) -> Criteria:
         exact=tuple((pair[0], pair[1]) for pair in gates.exact),
         accuracy=((names[0], INTEGER, gates.accuracy_drop),) if INTEGER in names else (),
         overflows=(INTEGER, gates.overflows) if INTEGER in names else None,
+        significance=gates.accuracy_significance,
+        baseline=names[0],
         tolerance=Tolerance(gates.spike_mismatch, gates.decision_mismatch),
         clipped_inputs=gates.clipped_inputs,
         minimum_accuracy=() if gates.student_accuracy is None else (("student", gates.student_accuracy),),
+        targets=gates.targets,
+        layers=gates.layers,
+        backends={rung.name: rung.backend for rung in rungs if not rung.model_of},
+        table="gates",
     )
 
 
@@ -302,7 +356,7 @@ def _teacher(model: Network | None, test: Samples, config: Config) -> tuple[tupl
     """The teacher's place in front of the ladder and its gate. It has no spikes, so nothing is compared with it."""
     least = config.gates.teacher_accuracy
     if model is None:
-        return (), () if least is None else (minimum_accuracy("teacher", least, 0, 0),)
+        return (), () if least is None else (minimum_accuracy("teacher", least, 0, 0, "gates.teacher_accuracy"),)
     right, samples = int(np.count_nonzero(predictions(model, test.x) == test.y)), len(test)
     rung = RungRecord(
         name="teacher",
@@ -313,7 +367,7 @@ def _teacher(model: Network | None, test: Samples, config: Config) -> tuple[tupl
         accuracy=100.0 * right / samples,
         interval=wilson_interval(right, samples),
     )
-    return (rung,), () if least is None else (minimum_accuracy("teacher", least, right, samples),)
+    return (rung,), () if least is None else (minimum_accuracy("teacher", least, right, samples, "gates.teacher_accuracy"),)
 
 
 def forms_beside(path: Path) -> Forms:
@@ -339,12 +393,12 @@ def forms_beside(path: Path) -> Forms:
             raise UserError("SNX119", f"{files[role].path} is not the file {path.name} was made from", where=str(file),
                             why="its SHA-256 is not the lineage's", fix="restore the file, or export again")  # fmt: skip
         found[role] = file
+    searched = nir_io.read(found["searched"]) if {"searched", LEARNT} <= found.keys() else None
     return Forms(
         quantised=quantised,
         folded=nir_io.read(found["float"]) if "float" in found else None,
         student=load_student(found["student"]) if "student" in found else None,
-        quantised_student=load_quantised_student(found[LEARNT], nir_io.read(found["searched"]))
-        if {"searched", LEARNT} <= found.keys()
-        else None,
+        quantised_student=None if searched is None else load_quantised_student(found[LEARNT], searched),
+        searched=searched,
         absent=tuple(absent.values()),
     )

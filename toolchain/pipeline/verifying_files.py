@@ -22,7 +22,7 @@ def verify_file(path: Path, config: Config, base: Path, workspace: Workspace, te
     """
     forms = forms_beside(path)
     with workspace.lock():
-        report = verify_forms(forms, config, base, teller.line)
+        report = verify_forms(forms, config, base, teller.line, workspace.root)
         folder = workspace.folder(f"verify-{path.stem}")
         folder.mkdir(parents=True, exist_ok=True)
         write_report(report, folder / REPORT_FILE)

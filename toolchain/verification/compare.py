@@ -7,7 +7,7 @@ up over chunks and shards; memory is bounded by the chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -77,6 +77,8 @@ class ComparisonTally:
     only_reference_right: int = 0
     only_target_right: int = 0
     driven: list[DrivenSample] = field(default_factory=list)
+    denied: dict[str, set[Literal["target", "reference"]]] = field(default_factory=dict)
+    """Integers only: by layer, whose own record denies what it says about the layer; see :func:`isolated.denied`."""
 
     def add(self, inputs: NDArray[Any], reference: Trace, got: Trace, labels: NDArray[np.int64] | None = None) -> None:
         """Add one chunk: the same samples in both traces. Layers without spikes on both sides are kept as missing."""
@@ -88,7 +90,10 @@ class ComparisonTally:
             if found is None or expected.sent is None or found.sent is None or found.sent.shape != expected.sent.shape:
                 self.missing[name] = _why_missing(expected, found)
                 continue
-            differs |= self.layers.setdefault(name, LayerTally()).add(expected, found, self.samples)
+            here = self.layers.setdefault(name, LayerTally()).add(expected, found, self.samples)
+            if self.kind == "exact" and not here.any():
+                self._compare_claims(name, inputs, reference, got)
+            differs |= here
         if self.kind == "float":
             self._explain(inputs, reference, got)
         elif self.form is not None:
@@ -101,6 +106,8 @@ class ComparisonTally:
             self.layers.setdefault(name, LayerTally()).merge(tally, offset)
         self.missing |= other.missing
         self.driven = isolated.merged(self.driven, other.driven, offset)
+        for name, sides in other.denied.items():
+            self.denied.setdefault(name, set()).update(sides)
         for name in ("samples", "labelled", "decisions_equal", "only_reference_right", "only_target_right"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -112,6 +119,18 @@ class ComparisonTally:
             self.labelled += len(labels)
             self.only_reference_right += int(np.count_nonzero(first & ~second))
             self.only_target_right += int(np.count_nonzero(second & ~first))
+
+    def _compare_claims(self, name: str, inputs: NDArray[Any], reference: Trace, got: Trace) -> None:
+        """A layer that agrees step by step: what is said about it, overflows and decisions, must agree too."""
+        counted = reference.layers[name].overflows, got.layers[name].overflows
+        decided = name == self.deployment.contract.readout.node and (reference.predictions != got.predictions).any()
+        if not decided and (None in counted or counted[0] == counted[1]):
+            return
+        sides = self.denied.setdefault(name, set())
+        if self.form is not None and isolated.denied(self.form, inputs, got, name):
+            sides.add("target")
+        if self.form is not None and isolated.denied(self.form, inputs, reference, name):
+            sides.add("reference")
 
     def _drive(self, form: Form, inputs: NDArray[Any], reference: Trace, got: Trace, differs: NDArray[np.bool_]) -> None:
         """Judge the layers of the first samples that differ one by one; of both runs where both hold to the same form."""
@@ -170,11 +189,24 @@ class ComparisonTally:
         if self.kind == "approximate":
             shares = {name: 100.0 * isolated.changed_share(self.driven, name) for name in self.layers}
             return next((name for name, share in shares.items() if share > tolerance.spikes_for(name)), None), None
-        target = _faulty(sample.target for sample in self.driven)
-        reference = _faulty(sample.reference or {} for sample in self.driven)
-        first = next((name for name in self.layers if name in target | reference), None)
+        target = _faulty(sample.target for sample in self.driven) | self._denied("target")
+        reference = _faulty(sample.reference or {} for sample in self.driven) | self._denied("reference")
         side: Side = "both" if target and reference else "target" if target else "reference"
-        return first, side if first is not None else None
+        found = [name for name in self.layers if name in target | reference]
+        return (self._first(found), side) if found else (None, None)
+
+    def _first(self, found: Sequence[str]) -> str:
+        """Of layers at fault the first, sources first.
+
+        In a loop none comes first: what is recorded wrongly of one layer makes all that hear it look wrong, so a layer whose own
+        record agrees with the other run's gives way to one whose record does not.
+        """
+        stage = next((stage for stage in self.deployment.stages if found[0] in stage), (found[0],))
+        return next((name for name in found if name in stage and _differs(self.layers[name])), found[0])
+
+    def _denied(self, side: Literal["target", "reference"]) -> set[str]:
+        """Layers that agree in every step, and of which this run says something that is not so."""
+        return {name for name, sides in self.denied.items() if side in sides and not _differs(self.layers[name])}
 
     def _layer(self, name: str, tally: LayerTally, tolerance: Tolerance) -> LayerComparison:
         difference, compared_exactly = tally.neuron_difference, self.kind in ("exact", "float")
@@ -219,7 +251,7 @@ class ComparisonTally:
             # Spikes alone prove less than the claim: membranes that can be compared this way were not seen.
             return "NOT_COMPARED" if tally.mismatched == 0 else "DRIFT"
         if self.kind == "exact":
-            return "DRIFT" if tally.mismatched or tally.mismatched_membranes or tally.mismatched_currents else "EXACT"
+            return "DRIFT" if _differs(tally) or name in self.denied else "EXACT"
         if tally.unexplained or tally.mismatched_membranes:
             return "DRIFT"
         return "TIE" if tally.mismatched else "EXACT"
@@ -245,6 +277,11 @@ def _in_floats(deployment: Deployment, inputs: NDArray[Any], trace: Trace) -> tu
         if (layer := trace.layers[name])
     }
     return in_grid_units(deployment), levels[0] if len(levels) == 1 else levels, layers
+
+
+def _differs(tally: LayerTally) -> bool:
+    """Whether two runs' records of a layer differ end to end; between floats membranes always do, and spikes tell."""
+    return bool(tally.mismatched or tally.mismatched_currents or tally.first_membrane)
 
 
 def _faulty(samples: Iterable[Mapping[str, isolated.Found]]) -> set[str]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from snn_export.export import encoding, interpreter, ties
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import Shape
-from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.hardware_sims.trace import LayerTrace, Trace, read_out
 from snn_export.models.diagnostics import UserError
 from snn_export.reporting.report import Divergence, IsolatedComparison
 from snn_export.verification.layer_tally import first_divergence, larger, moved
@@ -87,18 +87,11 @@ def drive(form: Form, inputs: NDArray[Any], trace: Trace, samples: Sequence[int]
         samples: indices into the chunk.
         offset: index of the chunk's first sample.
     """
+    if form.numbers == "float64" and len(samples) > 1:  # a last bit may depend on which other samples a sum is computed with
+        return [found for sample in samples for found in drive(form, inputs, trace, [sample], offset)]
     deployment, chosen = form.deployment, list(samples)
-    taken = np.take(inputs, chosen, axis=np.ndim(inputs) - len(deployment.input_shape) - 1)
-    known = {name: layer for name, layer in trace.layers.items() if _drivable(deployment, name, layer)}
-    dtype = np.int64 if deployment.quantised else np.float64
     try:
-        signals = interpreter.input_signals(deployment, taken)
-        host = encoding.host_bias(deployment, taken) if deployment.quantised else {}
-        signals |= {name: np.asarray(layer.sent)[:, chosen].astype(dtype) for name, layer in known.items()}
-        for name in deployment.layers:  # those the run does not know, such as relays that a pass put in
-            if name not in signals and _heard(deployment, name, signals):
-                run = interpreter.run_population(deployment, name, signals, form.numbers, host.get(name))
-                signals[name] = run.sent.astype(dtype)
+        known, signals, host = _signals(form, inputs, trace, chosen)
         found = {
             name: _Held(
                 layer, interpreter.run_population(deployment, name, signals, form.numbers, host.get(name)),
@@ -110,6 +103,48 @@ def drive(form: Form, inputs: NDArray[Any], trace: Trace, samples: Sequence[int]
     except UserError:  # this form of the network cannot be interpreted, so nothing can be held to it
         return [{} for _ in chosen]
     return [{name: held.in_sample(i, sample, offset) for name, held in found.items()} for i, sample in enumerate(chosen)]
+
+
+def denied(form: Form, inputs: NDArray[Any], trace: Trace, name: str) -> bool:
+    """Whether a run's own record denies what the run says about a layer: how often it overflowed, what was decided from it.
+
+    Args:
+        form: integers; what the layers should do.
+        inputs: as in :func:`drive`; all samples of the chunk are looked at.
+        trace: of the whole chunk.
+        name: of the layer.
+    """
+    readout, layer = form.deployment.contract.readout, trace.layers[name]
+    if name == readout.node and layer.spikes is not None and layer.membrane is not None:
+        decisions = read_out(readout, layer.spikes, layer.membrane)[1]
+        if not np.array_equal(decisions, trace.predictions):
+            return True
+    try:
+        known, signals, host = _signals(form, inputs, trace, range(len(trace.predictions)))
+        if layer.overflows is None or name not in known or not _heard(form.deployment, name, signals):
+            return False
+        expected = interpreter.run_population(form.deployment, name, signals, form.numbers, host.get(name))
+    except UserError:  # nothing can be held to this form of the network
+        return False
+    return layer.overflows != expected.overflows
+
+
+def _signals(
+    form: Form, inputs: NDArray[Any], trace: Trace, chosen: Sequence[int]
+) -> tuple[dict[str, LayerTrace], dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
+    """The layers of a run that can be held to a form, what all layers sent in the chosen samples, and the host's biases there."""
+    deployment = form.deployment
+    taken = np.take(inputs, chosen, axis=np.ndim(inputs) - len(deployment.input_shape) - 1)
+    known = {name: layer for name, layer in trace.layers.items() if _drivable(deployment, name, layer)}
+    dtype = np.int64 if deployment.quantised else np.float64
+    signals = interpreter.input_signals(deployment, taken)
+    host = encoding.host_bias(deployment, taken) if deployment.quantised else {}
+    signals |= {name: np.asarray(layer.sent)[:, chosen].astype(dtype) for name, layer in known.items()}
+    for name in deployment.layers:  # those the run does not know, such as relays that a pass put in
+        if name not in signals and _heard(deployment, name, signals):
+            run = interpreter.run_population(deployment, name, signals, form.numbers, host.get(name))
+            signals[name] = run.sent.astype(dtype)
+    return known, signals, host
 
 
 def _heard(deployment: Deployment, name: str, signals: Mapping[str, NDArray[Any]]) -> bool:

@@ -215,10 +215,12 @@ def run_samples(
 
     Args:
         result: whose rungs are compiled.
-        inputs, labels: as for :func:`run_ladder`.
+        inputs: as for :func:`run_ladder`.
+        labels: as for :func:`run_ladder`.
         chunk: samples at once.
         first: index of the first of these samples in the whole set, a multiple of ``chunk``.
-        observers, progress: as for :func:`run_ladder`.
+        observers: see each chunk's traces.
+        progress: called with one line per rung and chunk.
     """
     axis = sample_axis(result.rungs[0].rung, inputs)
     total = int(np.shape(inputs)[axis])

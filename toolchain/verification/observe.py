@@ -38,6 +38,24 @@ class ActivityObserver:
             if layer.spikes is not None:
                 self.steps = len(layer.spikes)
 
+    def forget(self, rung: str) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        if rung == self.rung:
+            self.take()
+
+    def take(self) -> dict[str, Any]:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        taken = {"counts": self.counts, "steps": self.steps, "samples": self.samples}
+        self.counts, self.steps, self.samples = {}, 0, 0
+        return taken
+
+    def merge(self, taken: dict[str, Any]) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        self.samples += taken["samples"]
+        self.steps = taken["steps"] or self.steps
+        for name, total in taken["counts"].items():
+            self.counts[name] = self.counts[name] + total if name in self.counts else total
+
     def result(self, deployment: Deployment) -> tuple[Activity, ...]:
         """Rates of the spiking layers; empty where the rung did not run."""
         if not self.samples or not self.steps:
@@ -61,37 +79,73 @@ class ActivityObserver:
         return tuple(found)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Rasters of a sample, one per layer; whether it is one in which the rungs differ."""
+
+    rasters: tuple[Raster, ...]
+    diverged: bool
+
+
 @final
 @dataclass
 class RasterObserver:
     """One sample's spikes, reference against target: the first sample in which they differ, else the first of all.
 
-    targets: rungs in order of preference; the first one that ran is drawn.
+    targets: rungs in order of preference; the first one that ran is drawn. All of them are watched: which one it will be is
+    known at the end, when none can break any more.
     """
 
     reference: str
     targets: tuple[str, ...]
     deployment: Deployment
-    rasters: tuple[Raster, ...] = ()
-    diverged: bool = False
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+
+    @property
+    def rasters(self) -> tuple[Raster, ...]:
+        """Those of the first target that ran; empty where none did."""
+        return next((self.drawn[name].rasters for name in self.targets if name in self.drawn), ())
 
     def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
-        """Draw from this chunk unless a diverging sample was drawn already."""
-        target = next((name for name in self.targets if name in traces), None)
-        if self.diverged or self.reference not in traces or target is None:
+        """Draw from this chunk, for every target of which no diverging sample was drawn yet."""
+        if self.reference not in traces:
             return
-        first, second = traces[self.reference], traces[target]
+        for target in self.targets:
+            if target in traces and target != self.reference:
+                self._draw(target, traces[self.reference], traces[target], offset)
+
+    def forget(self, rung: str) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        self.drawn.pop(rung, None)
+        if rung == self.reference:
+            self.drawn.clear()
+
+    def take(self) -> dict[str, Drawn]:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        taken, self.drawn = self.drawn, {}
+        return taken
+
+    def merge(self, taken: dict[str, Drawn]) -> None:
+        """See :class:`snn_export.verification.ladder.Observer`."""
+        for target, found in taken.items():
+            mine = self.drawn.get(target)
+            if mine is None or (found.diverged and not mine.diverged):
+                self.drawn[target] = found
+
+    def _draw(self, target: str, first: Trace, second: Trace, offset: int) -> None:
+        mine = self.drawn.get(target)
+        if mine is not None and mine.diverged:
+            return
         names = [name for name, layer in first.layers.items() if _comparable(layer, second.layers.get(name))]
         count = min(len(first.predictions), len(second.predictions))
         differs = np.zeros(count, bool)
         for name in names:
             flips = np.not_equal(_spikes(first, name)[:, :count], _spikes(second, name)[:, :count])
             differs |= flips.any(axis=tuple(axis for axis in range(flips.ndim) if axis != 1))
-        if self.rasters and not differs.any():
-            return
-        self.diverged = bool(differs.any())
-        sample = int(differs.argmax())
-        self.rasters = tuple(self._raster(name, target, first, second, sample, offset) for name in names)
+        if mine is None or differs.any():
+            sample = int(differs.argmax())
+            rasters = tuple(self._raster(name, target, first, second, sample, offset) for name in names)
+            self.drawn[target] = Drawn(rasters, bool(differs.any()))
 
     def _raster(self, name: str, target: str, first: Trace, second: Trace, sample: int, offset: int) -> Raster:
         expected = _spikes(first, name)[:, sample].reshape(len(_spikes(first, name)), -1)
@@ -129,7 +183,9 @@ class RasterObserver:
 
 
 def _comparable(first: LayerTrace, second: LayerTrace | None) -> bool:
-    return second is not None and first.spikes is not None and second.spikes is not None
+    if second is None or first.spikes is None or second.spikes is None:
+        return False
+    return first.spikes.shape[:1] + first.spikes.shape[2:] == second.spikes.shape[:1] + second.spikes.shape[2:]
 
 
 def _spikes(trace: Trace, name: str) -> NDArray[np.bool_]:
