@@ -15,13 +15,13 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import SYNAPSE_TYPES, weight_array
 from snn_export.models.arithmetic import WEIGHT_MIN, weight_step
 from snn_export.reporting import formatting
+from snn_export.reporting.energy_records import EnergyReport
 from snn_export.reporting.report import (
     AccuracyCurve,
     Activity,
     Attribution,
     Comparison,
     CoverageItem,
-    EnergyReport,
     Gate,
     LayerComparison,
     NetworkSize,
@@ -100,6 +100,8 @@ def _message(failed: RungResult | None, faulty: LayerComparison | None, tally: C
         return ""
     if faulty.verdict == "NOT_COMPARED":
         return f"{faulty.layer}: {tally.missing.get(faulty.layer, 'membranes were not recorded')}"
+    if faulty.first_divergence is None and faulty.layer in tally.denied:
+        return f"{faulty.layer} agrees in every step, but not in what is said about it: its overflow count, or the decisions read from it"
     if faulty.first_divergence is None:
         return f"{faulty.layer} is the first layer that differs"
     return f"first in {faulty.layer}: {formatting.divergence(faulty.first_divergence)}"

@@ -75,11 +75,10 @@ def seen(forms: Forms, encoded: Encoded) -> Seen:
 
 def told(forms: Forms, seen: Seen, effect: str) -> str:
     """An effect in words, with the numbers of the whole network."""
-    bits = forms.integers.contract.quantisation.weight_bits if forms.integers.contract.quantisation else 8
     if effect == INPUT:
         return _inputs(forms, seen)
     if effect == WEIGHTS:
-        return f"weights are held in {_bits(bits)}" + ("; fine-tuning moved them on purpose" if tuned(forms.integers) else "")
+        return f"weights are held in {_bits(weight_bits(forms))}" + ("; fine-tuning moved them on purpose" if tuned(forms.integers) else "")
     if effect in (THRESHOLDS, DECAYS):
         return f"in {_furthest(forms, effect)}, the furthest off, {told_of_layer(forms, seen, effect, _furthest(forms, effect))}"
     return {

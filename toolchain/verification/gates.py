@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from snn_export.config_schema import Agreement
 from snn_export.exit_codes import worst_exit_code
 from snn_export.models.diagnostics import EXIT_BACKEND, EXIT_GATE, EXIT_NOTHING_COMPARED
-from snn_export.reporting import formatting
+from snn_export.reporting import formatting, wording
 from snn_export.reporting.report import Comparison, Gate
 from snn_export.verification import gate_kinds, layer_gates
 from snn_export.verification.compare import Kind
@@ -117,7 +117,7 @@ def _everything_compared(comparisons: tuple[Comparison, ...]) -> Gate:
     ]
     holes += [f"{c.reference} against {c.target}" for c in comparisons if not c.layers and c.verdict == "NOT_COMPARED"]
     compared = sum(layer.verdict != "NOT_COMPARED" for c in comparisons for layer in c.layers)
-    broken = any(c.verdict in ("ERROR", "UNAVAILABLE") for c in comparisons)
+    broken = any(c.verdict in wording.BROKEN for c in comparisons)
     if not compared and not holes and not broken:
         holes = ["nothing at all"]
     return Gate(
@@ -152,7 +152,7 @@ def _something_fired(ladder: LadderResult, comparisons: tuple[Comparison, ...]) 
 def _backends(ladder: LadderResult) -> list[Gate]:
     gates = []
     for result in ladder.rungs:
-        if result.status in ("UNAVAILABLE", "ERROR"):
+        if result.status in wording.BROKEN:
             finding = result.findings[0]
             detail = f"{finding.code}: {finding.what} ({finding.why}). Fix: {finding.fix}"
             gates.append(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from snn_export.models.diagnostics import EXIT_GATE
 from snn_export.reporting.report import Comparison, Gate, LayerLag
+from snn_export.reporting.wording import shift
 
 LARGEST_LAG = 3
 BELIEVED = 0.5
@@ -72,16 +73,10 @@ def lag_gates(comparisons: Iterable[Comparison]) -> tuple[Gate, ...]:
         found.append(Gate(
             name=f"{comparison.target} declares its latency",
             required=f"{name} {lag.declared} steps after its input, as declared",
-            measured=f"{lag.declared + lag.best} steps: {told(lag)}",
+            measured=f"{lag.declared + lag.best} steps: {shift(lag)} than declared",
             passed=False,
             exit_code=EXIT_GATE,
             detail=f"compared with {comparison.reference}: shifted by {lag.best:+d}, {lag.mismatched_at_best} of "
             f"{lag.mismatched} differing spikes are left{others}. Correct the latency the backend declares for {name}",
         ))  # fmt: skip
     return tuple(found)
-
-
-def told(lag: LayerLag) -> str:
-    """A shift in words, e.g. "1 step later than declared"."""
-    steps = abs(lag.best)
-    return f"{steps} step{'' if steps == 1 else 's'} {'later' if lag.best > 0 else 'earlier'} than declared"

@@ -179,7 +179,8 @@ def _missing(kind: str, name: str, known: Sequence[str], setting: str) -> Gate:
     return Gate(
         name=f"{name} is a {kind} of this run", required=f"a {kind}, because gates name it", measured=f"no such {kind}",
         passed=False, exit_code=EXIT_NOTHING_COMPARED,
-        detail=f"{UNKNOWN_NAME}: demanded, but there is no {kind} called {name}; {hint}this run has {', '.join(known)}", setting=setting,
+        detail=f"{UNKNOWN_NAME}: demanded, but there is no {kind} called {name}; {hint}this run has {', '.join(known)}",
+        setting=setting,
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     Source: Q. McNemar, Psychometrika 12 (1947) 153, in its exact form.
 
     Args:
-        only_first, only_second: samples that only one of the two gets right.
+        only_first: samples that only the first gets right.
+        only_second: samples that only the second gets right.
     """
     total = only_first + only_second
     tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
