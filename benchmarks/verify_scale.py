@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
@@ -111,10 +112,8 @@ class Memory:
         """Megabytes now, all processes together."""
         parent, found = psutil.Process(), []
         for process in (parent, *parent.children(recursive=True)):
-            try:
+            with suppress(psutil.NoSuchProcess):  # it ended since the list was made
                 found.append((process.pid, process.memory_info().rss / MEGABYTE))
-            except psutil.NoSuchProcess:
-                continue
         self.worker_peak = max(self.worker_peak, *(size for pid, size in found if pid != parent.pid), 0.0)
         return sum(size for _, size in found)
 

@@ -57,6 +57,11 @@ class Lineage(BaseModel):
     """Fingerprints (SHA-256) of the deployments this one was made from, oldest first."""
     files: dict[str, FileReference] = Field(default_factory=dict)
 
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether a trained module stands behind the integers: they differ from the float network's on purpose."""
+        return "fine_tune" in self.passes or "quantised_student" in self.files
+
 
 class ExecutionContract(BaseModel):
     """Semantics of a deployment. Immutable; passes make a changed copy with ``model_copy(update=...)``.

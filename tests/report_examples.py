@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 
+from snn_export.reporting.energy_records import EnergyFigure, EnergyReport, LayerEnergy
 from snn_export.reporting.report import (
     AccuracyCurve,
     Activity,
@@ -18,12 +19,9 @@ from snn_export.reporting.report import (
     Divergence,
     Effect,
     EffectOnLayer,
-    EnergyFigure,
-    EnergyReport,
     Gate,
     IsolatedComparison,
     LayerComparison,
-    LayerEnergy,
     LayerLag,
     NetworkSize,
     QuantisedLayer,

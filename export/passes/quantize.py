@@ -74,8 +74,9 @@ class Quantize:
         """A quantised deployment that cannot overflow.
 
         Raises:
-            UserError: SNX246 a graph that is not ready, SNX247 and SNX278 an input the chip cannot take, SNX306 no scale fits, SNX307
-                weight bits and SNX314 a bias exponent out of range, SNX203 reset, SNX201 a membrane with another rest than 0.
+            UserError: SNX246 a graph that is not ready, SNX247 and SNX278 an input the chip cannot take, SNX306 no scale fits,
+                SNX307 weight bits and SNX314 a bias exponent out of range, SNX203 reset, SNX201 a membrane with another rest
+                than 0.
         """
         self._check_settings()
         _check_ready(deployment, self.target, self.input_range)

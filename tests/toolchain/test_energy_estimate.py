@@ -15,7 +15,7 @@ from snn_export.energy.estimate import estimate
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.models.diagnostics import UserError
-from snn_export.reporting.report import EnergyReport
+from snn_export.reporting.energy_records import EnergyReport
 from tests.builders import LayerPlan, Plan, deployment_from
 
 

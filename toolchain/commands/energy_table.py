@@ -6,7 +6,7 @@ import click
 
 from snn_export.commands.output import print_table
 from snn_export.reporting import formatting
-from snn_export.reporting.report import EnergyReport
+from snn_export.reporting.energy_records import EnergyReport
 
 
 def print_energy(energy: EnergyReport) -> None:

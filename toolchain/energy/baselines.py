@@ -1,101 +1,187 @@
-"""The same network as an ordinary ANN: what its spikes have to beat.
+"""Ordinary ANNs on the same samples, and this network on the same terms: what its spikes have to beat.
 
-The twin has the same layers and runs once per inference: every synapse is one multiply-accumulate (MAC), not one per step.
-MACs are counted from fan-out, so padding is not multiplied. Coefficients are Horowitz's for 45 nm. An 8-bit network is the
-fair opponent, since the spiking one has 8-bit weights too; FP32 is shown because papers compare with it.
+Three networks, all charged with Horowitz's figures for 45 nm, at FP32 and INT8, arithmetic alone and with memory:
+
+the twin      the same layers, run once per inference: every synapse is one multiply-accumulate (MAC), not one per step
+the teacher   its own MACs, counted on its activations
+this network  one accumulation (AC) per synaptic event, a MAC per graded operation and step, and per state variable and update a
+              multiplication by the decay and an addition
+
+Padding is not multiplied. An 8-bit ANN is the fair opponent, since the spiking network has 8-bit weights too; FP32 is shown
+because papers compare with it.
+
+Memory is a model, the same for all three: 64 bits from a cache of 8 kB cost what Horowitz gives, whatever holds them.
+
+value   operands are read for every operation: weight and input of a MAC, the weight of an AC; state is read and written in
+        every update; sums stay in a register
+low     perfect reuse: every weight and every activation is moved once per inference, state never leaves its register
+high    no reuse: the 32-bit sum is read and written for every operation as well
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snn_export.energy.charging import Amount, coefficient
 from snn_export.energy.cost_table import CostTable
-from snn_export.energy.counts import Counts
-from snn_export.reporting.report import EnergyFigure
+from snn_export.energy.operations import graded, synops
+from snn_export.reporting.report import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses
 
-_CACHE_LINE_BITS = 64
+CACHE_LINE_BITS = 64
+SUM_BITS = 32
+STATE_BITS = 24
+"""Of a state variable on Loihi; a float network's state has 32."""
+PRECISIONS = (("FP32", 32), ("INT8", 8))
+MEMORY_MODEL = (
+    "a model, not a measurement: 64 bits from a cache of 8 kB per access. Low: every weight and activation moves once per "
+    "inference. High: the 32-bit sum is read and written for every operation too"
+)
 
 
 @dataclass(frozen=True)
-class Amount:
-    """Picojoule with a range."""
+class Work:
+    """What one network does per inference.
 
-    value: float
-    low: float
-    high: float
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.value + other.value, self.low + other.low, self.high + other.high)
-
-    def __mul__(self, times: float) -> Amount:
-        return Amount(self.value * times, self.low * times, self.high * times)
-
-
-def mac_fp32(table: CostTable) -> Amount:
-    """One FP32 multiply-accumulate, arithmetic only."""
-    return _amount(table, "fp32_multiply") + _amount(table, "fp32_add")
-
-
-def mac_int8(table: CostTable) -> Amount:
-    """One INT8 multiply-accumulate, arithmetic only: an 8-bit sum, or a 32-bit one as the upper end of the range."""
-    product, narrow, wide = (_amount(table, name) for name in ("int8_multiply", "int8_add", "int32_add"))
-    return product + Amount(narrow.value, narrow.low, wide.high)
-
-
-def twin_baselines(counts: Counts, table: CostTable) -> tuple[EnergyFigure, ...]:
-    """Energy per inference of the ANN twin: FP32 and INT8, arithmetic alone, with memory, and with zeros skipped."""
-    dense, effective = float(counts.synapses), effective_macs(counts)
-    weights = sum(layer.weights for layer in counts.structure.values())
-    source = table.coefficients["fp32_add"].citation
-    fp32, int8 = mac_fp32(table), mac_int8(table)
-    wide_sum = "; high: a 32-bit sum" if int8.high > int8.value else ""
-    arithmetic = (
-        _figure("ANN, FP32, arithmetic", dense, fp32 * dense, f"{fp32.value:g} pJ per MAC", source),
-        _figure("ANN, INT8, arithmetic", dense, int8 * dense, f"{int8.value:g} pJ per MAC{wide_sum}", source),
-        _figure("ANN, INT8, arithmetic, zero inputs and weights skipped", effective, int8 * effective,
-                f"{int8.value:g} pJ per MAC{wide_sum}", source),
-    )  # fmt: skip
-    with_memory = []
-    for name, bits, mac in (("FP32", 32, fp32), ("INT8", 8, int8)):
-        memory = _memory(table, dense, weights, bits)
-        rule = f"{mac.value:g} pJ per MAC, and {memory.value / dense:g} pJ for reading weight and input from an 8 kB cache"
-        spread = "; low: each weight is read once per inference; high: partial sums are written and read back too"
-        with_memory.append(_figure(f"ANN, {name}, with memory", dense, mac * dense + memory, rule + spread, source))
-    return (*arithmetic, *with_memory)
-
-
-def effective_macs(counts: Counts) -> float:
-    """MACs per inference of a twin that skips zero weights, and zero inputs of the first layer as measured.
-
-    Later layers count dense: how sparse the activations of an ANN would be is not known from the spiking network.
+    Attributes:
+        macs, fewest_macs: multiplications with a value, and those left if zeros are skipped.
+        acs, fewest_acs: additions of a weight that a spike selects.
+        updates: of state variables.
+        moved_bits: weights and activations, each once, by precision.
     """
-    first = sum(layer.twin_input_macs for layer in counts.layers.values()) / counts.samples
-    return first + sum(layer.nonzero_synapses for layer in counts.structure.values())
+
+    macs: float
+    fewest_macs: float
+    acs: float = 0.0
+    fewest_acs: float = 0.0
+    updates: float = 0.0
+    moved_bits: tuple[float, float] = (0.0, 0.0)
 
 
-def _memory(table: CostTable, macs: float, weights: int, bits: int) -> Amount:
-    """Cache traffic of an inference.
-
-    value: weight and input are read for every MAC. low: perfect reuse, each stored weight is read once. high: no reuse at all,
-    the 32-bit partial sum is read and written for every MAC as well.
-    """
-    bit = _amount(table, "cache_8_kib_64_bit") * (1 / _CACHE_LINE_BITS)
-    operands = 2 * bits * macs
-    return Amount(bit.value * operands, bit.low * bits * weights, bit.high * (operands + 2 * 32 * macs))
+def mac(table: CostTable, precision: str) -> Amount:
+    """One multiply-accumulate, arithmetic only. INT8: an 8-bit sum, or a 32-bit one as the upper end of the range."""
+    if precision == "FP32":
+        return coefficient(table, "fp32_multiply") + coefficient(table, "fp32_add")
+    return coefficient(table, "int8_multiply") + accumulation(table, precision)
 
 
-def _amount(table: CostTable, operation: str) -> Amount:
-    coefficient = table.coefficients[operation]
-    return Amount(coefficient.value, coefficient.low, coefficient.high)
+def accumulation(table: CostTable, precision: str) -> Amount:
+    """One addition of a weight. INT8: into 8 bits, or into 32 as the upper end of the range."""
+    if precision == "FP32":
+        return coefficient(table, "fp32_add")
+    narrow, wide = coefficient(table, "int8_add"), coefficient(table, "int32_add")
+    return Amount(narrow.value, narrow.low, wide.high)
 
 
-def _figure(component: str, count: float, amount: Amount, coefficient: str, source: str) -> EnergyFigure:
+def update(table: CostTable, precision: str) -> Amount:
+    """One update of a state variable: times the decay, plus what arrived. INT8 weights have wider states: 32-bit integers."""
+    if precision == "FP32":
+        return coefficient(table, "fp32_multiply") + coefficient(table, "fp32_add")
+    return coefficient(table, "int32_multiply") + coefficient(table, "int32_add")
+
+
+def twin_work(found: EnergyOperations) -> Work:
+    """The ANN twin. Zeros of its input are skipped as measured; how sparse its later activations would be is not known."""
+    dense = float(sum(layer.synapses + layer.input_synapses for layer in found.layers))
+    first = sum(layer.twin_input_macs for layer in found.layers) / found.samples
+    fewest = first + sum(layer.nonzero_synapses for layer in found.layers)
+    activations = found.input_values + 2 * sum(layer.neurons for layer in found.layers)
+    return Work(dense, fewest, moved_bits=_moved(sum(layer.weights for layer in found.layers), activations))
+
+
+def teacher_work(teacher: AnnOperations) -> Work:
+    """The teacher, as counted on its activations."""
+    return Work(
+        float(teacher.dense_macs), teacher.effective_macs / teacher.samples, moved_bits=_moved(teacher.weights, teacher.activations)
+    )
+
+
+def own_work(found: EnergyOperations) -> Work:
+    """This network, with all its steps."""
+    return Work(
+        macs=sum(graded(found, layer) for layer in found.layers) / found.samples,
+        fewest_macs=sum(graded(found, layer, effective=True) for layer in found.layers) / found.samples,
+        acs=sum(synops(found, layer) for layer in found.layers) / found.samples,
+        fewest_acs=sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples,
+        updates=sum(layer.updates * layer.state_variables for layer in found.layers) / found.samples,
+        moved_bits=_moved(sum(layer.weights for layer in found.layers), 0.0),
+    )
+
+
+def _moved(weights: float, activations: float) -> tuple[float, float]:
+    fp32, int8 = (bits * (weights + activations) for _, bits in PRECISIONS)
+    return fp32, int8
+
+
+def figures(name: str, work: Work, table: CostTable) -> tuple[EnergyFigure, ...]:
+    """Energy per inference of one network: each precision, arithmetic alone, with zeros skipped, and with memory."""
+    made = []
+    for index, (precision, bits) in enumerate(PRECISIONS):
+        arithmetic, skipping = _arithmetic(work, table, precision), _skipping(work, table, precision)
+        told = _told(work, table, precision)
+        made.append(_figure(f"{name}, {precision}, arithmetic", work.macs + work.acs, arithmetic, told, table))
+        if (work.fewest_macs, work.fewest_acs) != (work.macs, work.acs):
+            fewest = work.fewest_macs + work.fewest_acs
+            made.append(_figure(f"{name}, {precision}, arithmetic, zeros skipped", fewest, skipping, told, table))
+        memory = _memory(work, table, bits, work.moved_bits[index])
+        made.append(
+            _figure(f"{name}, {precision}, with memory", work.macs + work.acs, arithmetic + memory, f"{told}; {MEMORY_MODEL}", table)
+        )
+    return tuple(made)
+
+
+def _arithmetic(work: Work, table: CostTable, precision: str) -> Amount:
+    """All operations; the lower end is not lowered by zeros, which have a figure of their own."""
+    return (
+        mac(table, precision) * work.macs
+        + accumulation(table, precision) * work.acs
+        + update(table, precision) * work.updates
+    )
+
+
+def _skipping(work: Work, table: CostTable, precision: str) -> Amount:
+    return (
+        mac(table, precision) * work.fewest_macs
+        + accumulation(table, precision) * work.fewest_acs
+        + update(table, precision) * work.updates
+    )
+
+
+def _memory(work: Work, table: CostTable, bits: int, moved: float) -> Amount:
+    """Cache traffic of an inference, see the module's model."""
+    bit = coefficient(table, "cache_8_kib_64_bit") * (1 / CACHE_LINE_BITS)
+    state = 2 * max(bits, STATE_BITS) * work.updates
+    operands = 2 * bits * work.macs + bits * work.acs + state
+    sums = 2 * SUM_BITS * (work.macs + work.acs)
+    return Amount(bit.value * operands, bit.low * min(moved, operands), bit.high * (operands + sums))
+
+
+def _told(work: Work, table: CostTable, precision: str) -> str:
+    """The coefficients in words."""
+    wide = "; high: a 32-bit sum" if precision == "INT8" and (work.macs or work.acs) else ""
+    parts = (
+        (work.macs, mac(table, precision), "MAC"),
+        (work.acs, accumulation(table, precision), "AC"),
+        (work.updates, update(table, precision), "update of a state variable"),
+    )
+    return ", ".join(f"{amount.value:g} pJ per {what}" for times, amount, what in parts if times) + wide
+
+
+def _figure(component: str, count: float, amount: Amount, told: str, table: CostTable) -> EnergyFigure:
     return EnergyFigure(
-        component=component,
-        count=count,
-        value=amount.value,
-        low=amount.low,
-        high=amount.high,
-        coefficient=coefficient,
-        source=source,
+        component=component, count=count, value=amount.value, low=amount.low, high=amount.high, coefficient=told,
+        source=table.coefficients["fp32_add"].citation,
+    )  # fmt: skip
+
+
+def memory_accesses(found: EnergyOperations) -> MemoryAccesses:
+    """Accesses of this network per inference: what the figures with memory charge."""
+    work = own_work(found)
+    return MemoryAccesses(
+        model="one weight is read per synaptic and per graded operation; every state variable (the membrane, and the current of a "
+        "neuron with a synaptic filter) is read and written once per step; a sum that is kept in memory is read and written per "
+        "operation",
+        weight_reads=work.macs + work.acs,
+        state_reads=work.updates,
+        state_writes=work.updates,
+        sum_accesses=2 * (work.macs + work.acs),
     )

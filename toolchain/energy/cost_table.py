@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,13 +16,35 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
 Basis = Literal["measured", "declared"]
+Kind = Literal["chip", "process", "comparison"]
+
+CHIP_OPERATIONS = MappingProxyType(
+    {
+        "synaptic_operation": "one synapse served by one binary spike",
+        "neuron_update_active": "one step of a neuron that spikes",
+        "neuron_update_inactive": "one step of a neuron that does not spike",
+        "spike_message": "one spike carried within a tile",
+        "hop_east_west": "one spike over one tile boundary along a row",
+        "hop_north_south": "one spike over one tile boundary along a column",
+        "hop_between_chips": "one spike from a chip to the next",
+        "graded_operation": "one synapse served by one graded value",
+        "input_message": "one input value or spike brought into the chip",
+        "readout_value": "one value read by the host",
+    }
+)
+"""What a chip's table may price. An operation that it does not mention is counted and shown without a figure."""
+CHIP_TIMES = ("synaptic_operation", "neuron_update_active", "neuron_update_inactive", "barrier")
+PROCESS_OPERATIONS = (
+    "fp32_add", "fp32_multiply", "int8_add", "int8_multiply", "int32_add", "int32_multiply", "cache_8_kib_64_bit",
+)  # fmt: skip
 
 
 class Coefficient(BaseModel):
-    """Energy of one operation, in pJ, with everything a reader needs to doubt it.
+    """Energy of one operation in pJ, or its time in ns, with everything a reader needs to doubt it.
 
     Attributes:
-        value, low, high: pJ; low <= value <= high.
+        value, low, high: low <= value <= high.
+        unit: pJ for energies, ns for times.
         node: process node.
         source, doi, year: publication; doi is "" where there is none.
         includes: what one such operation is, and what it is not.
@@ -35,7 +59,7 @@ class Coefficient(BaseModel):
     value: float = Field(ge=0, allow_inf_nan=False)
     low: float = Field(ge=0, allow_inf_nan=False)
     high: float = Field(ge=0, allow_inf_nan=False)
-    unit: Literal["pJ"]
+    unit: Literal["pJ", "ns"]
     node: str = Field(min_length=1)
     source: str = Field(min_length=1)
     doi: str
@@ -61,27 +85,53 @@ class Coefficient(BaseModel):
         spread = f"; range from {self.range_source}" if self.range_source else f"; {self.range}"
         return f"{self.source}{doi} ({self.node}; {self.basis}: {self.certainty}){spread}"
 
+    @property
+    def told(self) -> str:
+        """Value, unit and range in words, e.g. ``23.6 pJ (23.6 to 35.5)``."""
+        spread = f" ({self.low:g} to {self.high:g})" if self.low < self.high else ""
+        return f"{self.value:g} {self.unit}{spread}"
+
 
 class CostTable(BaseModel):
     """Coefficients by operation. What ``no_figure`` names has none, with the reason: it is counted, never charged.
 
-    Operations of a chip: synaptic_operation, neuron_update_active, neuron_update_inactive, spike_message,
-    graded_operation, input_message. An operation that a table does not mention at all has no figure either.
+    Attributes:
+        name, title: as it is asked for, and as it is called in a report.
+        kind: "chip" prices the operations of :data:`CHIP_OPERATIONS`, "process" those of an ordinary accelerator, "comparison" a
+            synaptic operation on several chips.
+        chip: name of the chip table that its hops and times belong to; "" where it has neither.
+        limits: what the figures leave out, in sentences.
+        coefficients: energies by operation, or by chip in a comparison.
+        times: times by operation; a latency is estimated only where all of :data:`CHIP_TIMES` are there.
+        digest: SHA-256 of the file; not a field of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(min_length=1)
     title: str = Field(min_length=1)
+    kind: Kind = "chip"
+    chip: str = ""
     limits: tuple[str, ...] = ()
     no_figure: dict[str, str] = Field(default_factory=dict)
     coefficients: dict[str, Coefficient]
+    times: dict[str, Coefficient] = Field(default_factory=dict)
+    digest: str = ""
 
     @model_validator(mode="after")
-    def _disjoint(self) -> CostTable:
+    def _consistent(self) -> CostTable:
         both = sorted(set(self.no_figure) & set(self.coefficients))
         if both:
             raise ValueError(f"{both[0]} has a coefficient and is listed under no_figure")
+        known: dict[Kind, tuple[str, ...]] = {"chip": tuple(CHIP_OPERATIONS), "process": PROCESS_OPERATIONS, "comparison": ()}
+        if self.kind != "comparison":
+            _only_known("coefficients", self.coefficients, known[self.kind])
+            _only_known("no_figure", self.no_figure, known[self.kind])
+        _only_known("times", self.times, CHIP_TIMES if self.kind == "chip" else ())
+        for table, unit in ((self.coefficients, "pJ"), (self.times, "ns")):
+            wrong = [name for name, item in table.items() if item.unit != unit]
+            if wrong:
+                raise ValueError(f"{wrong[0]} is given in {table[wrong[0]].unit}; it must be in {unit}")
         return self
 
     def reason(self, operation: str) -> str:
@@ -89,10 +139,17 @@ class CostTable(BaseModel):
         return self.no_figure.get(operation, f"the table {self.name} has no figure for it")
 
 
-def table_names() -> tuple[str, ...]:
-    """Names of the tables that come with the program, sorted."""
+def _only_known(where: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"{where}.{unknown[0]} is no operation that is counted; {suggestion(unknown[0], known)}")
+
+
+def table_names(kind: Kind | None = None) -> tuple[str, ...]:
+    """Names of the tables that come with the program, sorted; of one kind, or all."""
     folder = files("snn_export.energy") / "tables"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return tuple(name for name in names if kind is None or load_table(name).kind == kind)
 
 
 def load_table(name: str) -> CostTable:
@@ -106,9 +163,9 @@ def load_table(name: str) -> CostTable:
         raise UserError(
             "SNX322", f"there is no cost table called '{name}'", where="energy.table",
             why="energy is charged by published coefficients, one table per chip or process",
-            fix=suggestion(name, known),
+            fix=f"{suggestion(name, table_names('chip'))}; or name a file of your own: energy.table = \"my.toml\"",
         )  # fmt: skip
-    return _parse((files("snn_export.energy") / "tables" / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
+    return _parse((files("snn_export.energy") / "tables" / f"{name}.toml").read_bytes(), f"{name}.toml")
 
 
 def read_table(path: str | os.PathLike[str]) -> CostTable:
@@ -119,16 +176,46 @@ def read_table(path: str | os.PathLike[str]) -> CostTable:
     """
     file = Path(path)
     try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = file.read_bytes()
+    except OSError as error:
         raise _unusable(file.name, str(error)) from error
-    return _parse(text, file.name)
+    return _parse(content, file.name)
 
 
-def _parse(text: str, where: str) -> CostTable:
+def is_file(table: str) -> bool:
+    """Whether a setting names a file, and not a table that comes with the program."""
+    return table.endswith(".toml")
+
+
+def find_table(table: str, base: Path) -> CostTable:
+    """The chip's table that a setting names: one that comes with the program, or a file, relative to ``base``.
+
+    Raises:
+        UserError: SNX322, SNX323 as :func:`load_table` and :func:`read_table`; SNX470 for a table of another kind.
+    """
+    found = read_table(base / Path(table).expanduser()) if is_file(table) else load_table(table)
+    if found.kind != "chip":
+        raise UserError(
+            "SNX470", f"the table {found.name} prices no chip", where="energy.table",
+            why={"process": "it holds the arithmetic of an ordinary accelerator: the baselines are charged with it",
+                 "comparison": "it holds one figure for each of several chips, for a comparison only"}[found.kind],
+            fix=f"choose one of {', '.join(table_names('chip'))}, or a file of your own with kind = \"chip\"",
+        )  # fmt: skip
+    return found
+
+
+def told(table: str) -> str:
+    """A setting for a report: of a file its name, without where on this machine it lies."""
+    return Path(table).name if is_file(table) else table
+
+
+def _parse(content: bytes, where: str) -> CostTable:
     try:
-        return CostTable.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        fields = tomllib.loads(content.decode("utf-8"))
+        if "digest" in fields:
+            raise _unusable(where, "digest: it is worked out from the file and cannot stand in it")
+        return CostTable.model_validate({**fields, "digest": hashlib.sha256(content).hexdigest()})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
         lines = ("{}: {}".format(".".join(map(str, item["loc"])) or "table", item["msg"]) for item in error.errors())

@@ -9,7 +9,8 @@ Counted per layer (a population and the connections into it), summed over sample
 
 Names of NeuroBench (Yik et al., The NeuroBench framework, Nature Communications 16, 2025) for the same things: *effective
 ACs* are synops over nonzero weights, *effective MACs* graded operations over nonzero weights, *dense* is ``synapses x
-steps``. Its *membrane updates* leave out updates that change nothing, so they are at most ``updates``.
+steps``. Its *membrane updates* leave out updates that change nothing (not those of the first step), so they are at most
+``updates``: ``membrane_changes``.
 
 An update is **active** in a step in which the neuron spikes, else inactive. The published energies tell active from inactive
 without defining them, and this definition needs nothing but spikes. The other reading (active: anything arrives, or there is
@@ -20,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.energy.fan_out import FanOut, fan_out
+from snn_export.energy.fan_out import FanOut, fan_out, multiplications
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import SYNAPSE_TYPES, weight_array
@@ -49,6 +51,8 @@ class LayerCounts:
         updates: neuron updates.
         twin_input_macs: nonzero-weight synapses whose input element is nonzero in any step: what an ANN that skips zeros
             multiplies once per inference.
+        membrane_changes: updates after which the membrane is another one, and all of the first step; None where membranes were
+            not recorded.
     """
 
     spike_operations: int = 0
@@ -59,9 +63,10 @@ class LayerCounts:
     messages: int = 0
     updates: int = 0
     twin_input_macs: int = 0
+    membrane_changes: int | None = 0
 
     def __add__(self, other: LayerCounts) -> LayerCounts:
-        return LayerCounts(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+        return LayerCounts(*(_sum_of(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)))
 
     @property
     def active_updates(self) -> int:
@@ -83,6 +88,7 @@ class LayerStructure:
         synapses, nonzero_synapses: of the connections from other populations.
         input_synapses, input_nonzero_synapses: of the connections from the network's input.
         weights, nonzero_weights: stored parameters; a convolution's kernel counts once.
+        biases: stored parameters too; those of weight nodes that have any.
     """
 
     neurons: int
@@ -92,6 +98,7 @@ class LayerStructure:
     input_nonzero_synapses: int
     weights: int
     nonzero_weights: int
+    biases: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Counts:
         binary_input: True where the network's input is spikes, False where it is graded values.
         input_events: nonzero input values, in every step in which they are sent.
         structure, layers: by population name, sources first.
+        encoded_values: input values that the host turns into levels, or draws a random number for; 0 for events.
+        host_macs: multiplications of the first layer where the host computes it (``input_as_bias``).
     """
 
     fingerprint: str
@@ -113,6 +122,8 @@ class Counts:
     input_events: int
     structure: Mapping[str, LayerStructure]
     layers: Mapping[str, LayerCounts]
+    encoded_values: int = 0
+    host_macs: int = 0
 
     def synops(self, layer: str, effective: bool = False) -> int:
         """Binary synaptic events that arrive in a layer (NeuroBench, where effective: effective ACs)."""
@@ -175,6 +186,8 @@ class Counts:
             self.input_events + other.input_events,
             self.structure,
             {name: layer + other.layers[name] for name, layer in self.layers.items()},
+            self.encoded_values + other.encoded_values,
+            self.host_macs + other.host_macs,
         )
 
 
@@ -190,14 +203,12 @@ class Counter:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._fan_out = {
-            target: tuple(
-                (connection.source, fan_out(deployment, connection))
-                for connection in incoming
-                if not any(node in deployment.host_synapses for node in connection.path)
-            )
-            for target, incoming in deployment.connections.items()
-        }
+        self._fan_out: dict[str, tuple[tuple[str, FanOut], ...]] = {}
+        self._host_macs = 0
+        for target, incoming in deployment.connections.items():
+            on_host = [each for each in incoming if any(node in deployment.host_synapses for node in each.path)]
+            self._fan_out[target] = tuple((each.source, fan_out(deployment, each)) for each in incoming if each not in on_host)
+            self._host_macs += sum(multiplications(deployment, each) for each in on_host)
         self._axon_operations = {name: _axon_operations(deployment, name) for name in deployment.layers}
         self._inputs = frozenset(name for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input))
         self._senders = _senders(self._fan_out, {name: deployment.shapes[name] for name in deployment.layers})
@@ -218,17 +229,55 @@ class Counter:
         sent = self._sent(inputs)
         samples = sent.shape[1]
         self._check(trace, samples)
-        input_counts = sent.sum(axis=(0, 1), dtype=np.int64) * (steps // len(sent))
         any_step = sent.any(axis=0).sum(axis=0, dtype=np.int64)
-        sources = {name: trace.layers[name].counts.sum(axis=0, dtype=np.int64) for name in deployment.layers}
-        sources |= dict.fromkeys(self._inputs, input_counts)
-        layers = {name: self._layer(name, sources, any_step, samples) for name in deployment.layers}
-        events = int(input_counts.sum())
-        return Counts(deployment.fingerprint, samples, steps, self._binary(inputs), events, self._structure, layers)
+        sources = self._fired(trace, sent)
+        input_events = next(int(sources[name].sum()) for name in self._inputs)
+        layers = {name: self._layer(name, sources, any_step, trace.layers[name]) for name in deployment.layers}
+        encoded = {"direct": len(sent), "rate": steps, "events": 0, "bias": 0}[deployment.contract.encoder.kind]
+        return Counts(
+            deployment.fingerprint, samples, steps, self._binary(inputs), input_events, self._structure, layers,
+            encoded * sent[0].size, self._host_macs * samples,
+        )  # fmt: skip
+
+    @property
+    def deployment(self) -> Deployment:
+        """The network whose runs are counted."""
+        return self._deployment
+
+    def fired(self, trace: Trace, inputs: NDArray[Any]) -> dict[str, NDArray[np.int64]]:
+        """By population and input node, spikes or nonzero inputs of each neuron over all samples and steps, (*features)."""
+        return self._fired(trace, self._sent(inputs))
+
+    def _fired(self, trace: Trace, sent: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        found = {name: trace.layers[name].counts.sum(axis=0, dtype=np.int64) for name in self._deployment.layers}
+        incoming = sent.sum(axis=(0, 1), dtype=np.int64) * (self._deployment.contract.steps // len(sent))
+        return found | dict.fromkeys(self._inputs, incoming)
+
+    def outgoing(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """By source, input nodes included: synapses of each neuron into all its targets together, (structural, effective)."""
+        found = {name: (np.zeros(self._deployment.shapes[name], np.int64),) * 2 for name in (*self._inputs, *self._deployment.layers)}
+        for incoming in self._fan_out.values():
+            for source, fan in incoming:
+                structural, effective = found[source]
+                found[source] = structural + fan.structural, effective + fan.effective
+        return found
+
+    def senders(self, name: str) -> NDArray[np.bool_]:
+        """(*features): neurons of a population with at least one synapse."""
+        return self._senders[name]
+
+    def always_on(self) -> int:
+        """Synaptic events per step of the sources that carry biases of the current."""
+        return sum(self._axon_operations.values())
+
+    def sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where an input message is sent, (S, B, *shape): S = T steps, or 1 where every step is the same."""
+        return self._sent(inputs)
 
     def _layer(
-        self, name: str, sources: Mapping[str, NDArray[np.int64]], any_step: NDArray[np.int64], samples: int
+        self, name: str, sources: Mapping[str, NDArray[np.int64]], any_step: NDArray[np.int64], trace: LayerTrace
     ) -> LayerCounts:
+        samples = len(trace.counts)
         spike, effective_spike, graded, effective_graded, twin = 0, 0, 0, 0, 0
         for source, fan in self._fan_out[name]:
             arrived, effective = int((sources[source] * fan.structural).sum()), int((sources[source] * fan.effective).sum())
@@ -249,6 +298,7 @@ class Counter:
             messages=int(fired[self._senders[name]].sum()),
             updates=fired.size * self._deployment.contract.steps * samples,
             twin_input_macs=twin,
+            membrane_changes=_membrane_changes(trace),
         )
 
     def _sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
@@ -290,6 +340,7 @@ class Counter:
             input_nonzero_synapses=sum(fan.nonzero_synapses for fan in graded),
             weights=sum(weight.size for weight in stored),
             nonzero_weights=sum(int(np.count_nonzero(weight)) for weight in stored),
+            biases=sum(_biases(self._deployment, node) for node in weight_nodes),
         )
 
 
@@ -327,6 +378,27 @@ def _axon_operations(deployment: Deployment, population: str) -> int:
     if population not in deployment.populations:
         return 0
     return int((-(-np.abs(deployment.current_bias(population)) // WEIGHT_MAX)).sum())
+
+
+def _sum_of(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _membrane_changes(layer: LayerTrace) -> int | None:
+    """Updates after which a membrane differs from the one before, and every update of the first step: NeuroBench's count."""
+    if layer.membrane is None:
+        return None
+    changed = sum(int(np.count_nonzero(now != before)) for before, now in pairwise(layer.membrane))
+    return changed + int(layer.membrane[0].size)
+
+
+def _biases(deployment: Deployment, node: str) -> int:
+    """Biases stored with a weight node: mantissas where quantised, floats of the NIR node else."""
+    synapse = deployment.synapses.get(node)
+    if synapse is None:
+        bias = getattr(deployment.graph.nodes[node], "bias", None)
+        return 0 if bias is None else int(np.size(bias))
+    return sum(int(held.size) for held in (synapse.bias_mantissa, synapse.current_bias) if held is not None)
 
 
 def _weight(deployment: Deployment, node: str) -> NDArray[Any]:

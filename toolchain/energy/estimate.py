@@ -18,7 +18,7 @@ from snn_export.energy.baselines import mac_int8, twin_baselines
 from snn_export.energy.cost_table import CostTable, load_table
 from snn_export.energy.counts import Counts, wrong_deployment
 from snn_export.export.deployment import Deployment
-from snn_export.reporting.report import EnergyFigure, EnergyReport, LayerEnergy
+from snn_export.reporting.energy_records import EnergyFigure, EnergyReport, LayerEnergy
 
 BREAK_EVEN_RATE = 0.057
 """Spikes per neuron and step below which an SNN of T = 5 beats the quantised ANN (Yan et al., arXiv 2409.08290 v4)."""

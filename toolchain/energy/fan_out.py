@@ -61,21 +61,39 @@ def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
     position = connection.path.index(weight_node)
     before = connection.path[position - 1] if position else connection.source
     given, produced = deployment.shapes[before], deployment.shapes[weight_node]
-    node = deployment.graph.nodes[weight_node]
     synapse = deployment.synapses.get(weight_node)
-    nonzero = (weight_array(node) if synapse is None else synapse.weight) != 0
-    if isinstance(node, CONV_TYPES):
-        structural = _conv_fan_out(node, np.ones_like(nonzero), given[1:], produced[1:])
-        effective = _conv_fan_out(node, nonzero, given[1:], produced[1:])
-    elif isinstance(node, nir.Scale):
-        structural = np.ones(given, np.int64)
-        effective = structural * np.broadcast_to(nonzero, given)
-    else:
-        structural = np.full(given, produced[0], np.int64)
-        effective = nonzero.sum(axis=0, dtype=np.int64)
+    found = _of_node(deployment.graph.nodes[weight_node], None if synapse is None else synapse.weight, given, produced)
     source = deployment.shapes[connection.source]
-    effective = effective.reshape(source) * _passes(deployment, connection.path[:position], source)
-    return FanOut(structural.reshape(source), effective)
+    effective = found.effective.reshape(source) * _passes(deployment, connection.path[:position], source)
+    return FanOut(found.structural.reshape(source), effective)
+
+
+def multiplications(deployment: Deployment, connection: Connection) -> int:
+    """Multiplications of all weight layers of a connection on one input, whatever else stands between them.
+
+    For connections that the host computes: there a path may hold several weight layers, and pooling.
+    """
+    found, before = 0, connection.source
+    for name in connection.path:
+        node = deployment.graph.nodes[name]
+        if isinstance(node, SYNAPSE_TYPES):
+            found += _of_node(node, None, deployment.shapes[before], deployment.shapes[name]).synapses
+        before = name
+    return found
+
+
+def _of_node(node: nir.NIRNode, held: NDArray[Any] | None, given: tuple[int, ...], produced: tuple[int, ...]) -> FanOut:
+    """Fan-out of every input of a weight node; held: its integers, where it has any."""
+    nonzero = (weight_array(node) if held is None else held) != 0
+    if isinstance(node, CONV_TYPES):
+        return FanOut(
+            _conv_fan_out(node, np.ones_like(nonzero), given[1:], produced[1:]),
+            _conv_fan_out(node, nonzero, given[1:], produced[1:]),
+        )
+    if isinstance(node, nir.Scale):
+        ones = np.ones(given, np.int64)
+        return FanOut(ones, ones * np.broadcast_to(nonzero, given))
+    return FanOut(np.full(given, produced[0], np.int64), nonzero.sum(axis=0, dtype=np.int64))
 
 
 def _only_weight_node(deployment: Deployment, connection: Connection) -> str:

@@ -38,6 +38,7 @@ from snn_export.pipeline.files import (
 )
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.pipeline.training import read_summary, teacher_of
+from snn_export.reporting import wording
 from snn_export.reporting.json_file import write_report
 from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSummary
 from snn_export.reporting.report import Rung as RungRecord
@@ -99,25 +100,19 @@ def verify(context: Context) -> StepResult:
     )
     report = verify_forms(forms, config, context.base, context.teller.line, space.root)
     write_report(report, context.folder / REPORT_FILE)
-    broken = any(comparison.verdict in ("ERROR", "UNAVAILABLE") for comparison in report.comparisons)
+    broken = any(comparison.verdict in wording.BROKEN for comparison in report.comparisons)
     verdict = "PASS" if report.passed else f"FAIL, exit {report.exit_code}"
     return StepResult(f"{verdict}: {len(report.comparisons)} comparisons on {report.samples} samples", reusable=not broken)
 
 
 def _learnt(quantised: Deployment, folder: Path) -> tuple[QuantisedStudent | None, tuple[CoverageItem, ...]]:
     """The student that fine-tuning left in a step's folder; where its files are gone, the item that says so. None: not tuned."""
-    if not _fine_tuned(quantised):
+    if not quantised.contract.lineage.fine_tuned:
         return None, ()
     gone = [name for name in (QUANTISED_STUDENT_FILE, SEARCHED_FILE) if not (folder / name).is_file()]
     if gone:
         return None, (_absent(LEARNT, f"{gone[0]} is not there"),)
     return load_quantised_student(folder / QUANTISED_STUDENT_FILE, nir_io.read(folder / SEARCHED_FILE)), ()
-
-
-def _fine_tuned(quantised: Deployment) -> bool:
-    """Whether a trained module stands behind the integers: then the report has to speak of it, also where it is gone."""
-    lineage = quantised.contract.lineage
-    return FINE_TUNE in lineage.passes or LEARNT in lineage.files
 
 
 def _absent(role: str, why: str) -> CoverageItem:
@@ -382,7 +377,7 @@ def forms_beside(path: Path) -> Forms:
                         fix=f"snn-export quantize {path.name}")  # fmt: skip
     files, absent = quantised.contract.lineage.files, dict[str, CoverageItem]()
     found: dict[str, Path] = {}
-    for role in ("student", "float", *((LEARNT, "searched") if _fine_tuned(quantised) else ())):
+    for role in ("student", "float", *((LEARNT, "searched") if quantised.contract.lineage.fine_tuned else ())):
         file = path.parent / files[role].path if role in files else None
         if file is None or not file.is_file():
             form = LEARNT if role == "searched" else role  # the deployment it started from is there to read it with

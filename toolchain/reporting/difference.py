@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from snn_export.config_schema import leaves
+from snn_export.reporting import wording
 from snn_export.reporting.report import Comparison, Gate, LayerComparison, NetworkSize, Report, Rung
 
 Kind = Literal["text", "count", "percent", "energy", "rate", "verdict"]
@@ -21,7 +23,7 @@ Part = Literal[
 
 _SIZES: Final = {"nonzero": "synapses that are not zero", "weight_bits": "bits per weight", "memory_bits": "bits of weights"}
 
-UNCOMPARED: Final = frozenset({"NOT_COMPARED", "SKIPPED", "UNAVAILABLE", "ERROR"})
+UNCOMPARED: Final = frozenset({"NOT_COMPARED", "SKIPPED", *wording.BROKEN})
 """Verdicts of what was not compared."""
 
 
@@ -116,7 +118,7 @@ def settings(report: Report) -> Mapping[str, str]:
         table = tomllib.loads(report.settings)
     except tomllib.TOMLDecodeError:
         return {"settings": report.settings}
-    return dict(_leaves("", table))
+    return {".".join(key): str(value) for key, value in leaves((), table)}
 
 
 def pairs(report: Report) -> dict[tuple[str, str], Comparison]:
@@ -270,11 +272,3 @@ def _worse_verdict(before: str | None, after: str | None) -> bool | None:
         return None
     ranks = [ORDER.index(verdict) if verdict in ORDER else len(ORDER) for verdict in (before, after)]
     return None if ranks[0] == ranks[1] else ranks[1] > ranks[0]
-
-
-def _leaves(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(f"{prefix}{name}.", value)
-        else:
-            yield f"{prefix}{name}", str(value)

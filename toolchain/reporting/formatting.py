@@ -150,6 +150,13 @@ def divergence(value: Divergence) -> str:
     return f"{divergence_place(value)}: {divergence_values(value)}"
 
 
+def brief_divergence(value: Divergence) -> str:
+    """The same for the last column of a table: ``sample 3 step 2 neuron 17: spike 1 -> 0``."""
+    expected, got = distinct_pair(value.expected, value.got)
+    what = "spike" if value.kind == "spike" else "v"
+    return f"sample {value.sample} step {value.step} neuron {value.neuron}: {what} {expected} -> {got}"
+
+
 _KINDS: Final[dict[str, Callable[[Any], str]]] = {
     "ladder.*.accuracy": percent,
     "ladder.*.interval": percent_interval,

@@ -26,8 +26,6 @@ SUMMARY_LIMIT: Final = 1_000_000
 
 _LONGEST_TITLE: Final = 200
 _LONGEST_MESSAGE: Final = 4_000
-_BROKEN: Final = ("ERROR", "UNAVAILABLE")
-_FAULTY: Final = (*_BROKEN, "DRIFT", "NOT_COMPARED")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def _roots(report: Report) -> dict[str, Comparison]:
     """
     roots: dict[str, Comparison] = {}
     for comparison in report.comparisons:
-        if comparison.verdict not in _FAULTY or comparison.target in roots:
+        if comparison.verdict not in wording.FAILED or comparison.target in roots:
             continue
         before = (c.reference for c in report.comparisons if c.target == comparison.target and c.verdict in wording.GOOD)
         roots[comparison.target] = next((roots[name] for name in before if name in roots), comparison)
@@ -113,7 +111,7 @@ def _roots(report: Report) -> dict[str, Comparison]:
 
 def _finding(report: Report, comparison: Comparison) -> Finding:
     reference, target = comparison.reference, comparison.target
-    if comparison.verdict in _BROKEN:
+    if comparison.verdict in wording.BROKEN:
         log = (f"log: {comparison.log}",) if comparison.log else ()
         told = comparison.message or wording.VERDICT_MEANING[comparison.verdict]
         return Finding(f"{target} did not run", (told, *log), target, stopped=True)

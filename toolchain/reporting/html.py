@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from snn_export.reporting import guidance, plots, plots_inline, wording
+from snn_export.reporting.energy_records import EnergyFigure, EnergyReport
 from snn_export.reporting.formatting import text_of
 from snn_export.reporting.json_file import write_text
-from snn_export.reporting.report import CarriedNode, Comparison, EnergyFigure, EnergyReport, Gate, LayerComparison, Raster, Report
+from snn_export.reporting.report import CarriedNode, Comparison, Gate, LayerComparison, Raster, Report
 from snn_export.text_safety import printable
 
 TEMPLATES: Final = Path(__file__).with_name("templates")

@@ -6,13 +6,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from snn_export.reporting import formatting
-from snn_export.reporting.report import Comparison, Divergence, Gate, LayerComparison, Report
+from snn_export.reporting import formatting, wording
+from snn_export.reporting.report import Comparison, Gate, LayerComparison, Report
 from snn_export.text_safety import printable
 
 WIDTH: Final = 100
 NAME_WIDTH: Final = 28
-_BAD: Final = frozenset({"DRIFT", "NOT_COMPARED", "ERROR", "UNAVAILABLE"})
 _HEADERS: Final = ("layer", "verdict", "reference", "got", "differ", "membranes", "first divergence")
 _LEFT: Final = frozenset({0, 1, 6})
 _NARROWEST: Final = 16
@@ -21,7 +20,7 @@ _NARROWEST: Final = 16
 
 def failure_text(report: Report, ending: Sequence[str] = ()) -> str:
     """Verdict and first faulty layer; the layers of every comparison that failed; the gates that failed; ``ending``."""
-    failed = [found for found in report.comparisons if found.verdict in _BAD]
+    failed = [found for found in report.comparisons if found.verdict in wording.FAILED]
     lines = [*_wrapped(headline(report))]
     for found in failed or report.comparisons:
         lines += ["", *comparison_lines(found)]
@@ -35,7 +34,7 @@ def failure_text(report: Report, ending: Sequence[str] = ()) -> str:
 
 def headline(report: Report) -> str:
     """The outcome in a line: the first comparison that failed and its first faulty layer, else the first gate."""
-    found = next((c for c in report.comparisons if c.verdict in _BAD), None)
+    found = next((c for c in report.comparisons if c.verdict in wording.FAILED), None)
     over = f"({formatting.count(report.samples)} samples, {report.steps} steps)"
     if report.passed:
         return f"PASS: {report.network} {over}"
@@ -53,11 +52,7 @@ def comparison_lines(found: Comparison) -> list[str]:
     if not found.layers:
         return lines + _wrapped(found.message, "  ", "  ")
     lines += _table([_row(layer) for layer in found.layers])
-    if found.first_faulty_isolated is not None:
-        side = {"target": found.target, "reference": found.reference, "both": "both sides"}.get(found.faulty_side or "", "")
-        told = f"At fault by itself, given what it received: {found.first_faulty_isolated}" + (f" in {side}" if side else "")
-        lines += _wrapped(told)
-    return lines
+    return lines + _wrapped(wording.isolated_sentence(found))
 
 
 def _gate_line(gate: Gate) -> str:
@@ -72,19 +67,12 @@ def _row(layer: LayerComparison) -> tuple[str, ...]:
         membranes = formatting.count(layer.mismatched_membranes)
     elif layer.membrane_difference_max is not None:
         membranes = f"by {formatting.real(layer.membrane_difference_max)}"
+    first = "" if layer.first_divergence is None else formatting.brief_divergence(layer.first_divergence)
     cells = (
         layer.layer, layer.verdict, formatting.count(layer.reference_spikes), formatting.count(layer.got_spikes),
-        formatting.count(layer.mismatched_spikes), membranes, _divergence(layer.first_divergence),
+        formatting.count(layer.mismatched_spikes), membranes, first,
     )  # fmt: skip
     return tuple(_plain(cell) for cell in cells)
-
-
-def _divergence(found: Divergence | None) -> str:
-    if found is None:
-        return ""
-    expected, got = formatting.distinct_pair(found.expected, found.got)
-    what = "spike" if found.kind == "spike" else "v"
-    return f"sample {found.sample} step {found.step} neuron {found.neuron}: {what} {expected} -> {got}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -14,8 +14,8 @@ from typing import Final
 
 from markupsafe import Markup
 
+from snn_export.reporting.energy_records import EnergyReport
 from snn_export.reporting.formatting import count, energy
-from snn_export.reporting.report import EnergyReport
 
 COUNT_ERROR_BINS: Final = ("0", "1", "2", "3-4", "5-8", "9+")
 """What the bins of ``LayerComparison.count_error_histogram`` hold."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting.record import Record
 
 SCHEMA_VERSION: Final = 1
 
@@ -22,11 +25,7 @@ UNAVAILABLE   required and absent
 ERROR      the backend was there and broke"""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Divergence(_Record):
+class Divergence(Record):
     """First place where two traces of a layer differ: lowest sample, then earliest step, then lowest neuron.
 
     neuron is the flat index into the layer's features, position the index per axis. expected and got are spikes, or
@@ -42,7 +41,7 @@ class Divergence(_Record):
     got: float
 
 
-class IsolatedComparison(_Record):
+class IsolatedComparison(Record):
     """One layer by itself: what the reference's form of it answers to the very spikes that it received in the target's run.
 
     Nothing upstream can show here, so a layer that differs is at fault itself. Only samples in which the two runs part anywhere
@@ -60,7 +59,7 @@ class IsolatedComparison(_Record):
     reference_mismatched_membranes: int | None = None
 
 
-class LayerLag(_Record):
+class LayerLag(Record):
     """By how many steps a layer is shifted against what its backend declares: the shift under which the spikes agree best."""
 
     declared: int = Field(description="steps of latency that the backend declares for the layer")
@@ -69,7 +68,7 @@ class LayerLag(_Record):
     mismatched_at_best: int
 
 
-class LayerComparison(_Record):
+class LayerComparison(Record):
     """One layer of one backend against the reference. Spikes are compared in local time, after the declared latency."""
 
     layer: str
@@ -106,7 +105,7 @@ class LayerComparison(_Record):
     tolerance_spikes: float | None = Field(default=None, description="percent of spikes that was allowed to differ")
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """A backend against a reference on the same samples."""
 
     reference: str
@@ -135,7 +134,7 @@ class Comparison(_Record):
     )
 
 
-class Rung(_Record):
+class Rung(Record):
     """One step of the ladder: a form of the network on one backend."""
 
     name: str = Field(description="teacher, student, folded, quantised, integer, or a backend's name")
@@ -152,7 +151,7 @@ class Rung(_Record):
     note: str = ""
 
 
-class CarriedNode(_Record):
+class CarriedNode(Record):
     """How a backend carries one node of the network."""
 
     node: str
@@ -162,7 +161,7 @@ class CarriedNode(_Record):
     why: str
 
 
-class CarriedNetwork(_Record):
+class CarriedNetwork(Record):
     """How a backend carries the network, and what its neurons do otherwise than the contract says."""
 
     rung: str
@@ -172,7 +171,7 @@ class CarriedNetwork(_Record):
     model: str | None = Field(default=None, description="rung of the reference with these deviations")
 
 
-class Gate(_Record):
+class Gate(Record):
     """A condition from the config, with what was measured."""
 
     name: str
@@ -185,11 +184,11 @@ class Gate(_Record):
     exit_code: int = Field(description="exit code this gate causes when it fails")
     detail: str = ""
     setting: str = Field(
-        default="", description="settings that demand it, e.g. gates.layers.lif2.spike_mismatch; empty: always demanded, or by a caller"
+        default="", description="what demands it, e.g. gates.layers.lif2.spike_mismatch; empty: a caller does, or it always is"
     )
 
 
-class CoverageItem(_Record):
+class CoverageItem(Record):
     """Something that was not covered, and why."""
 
     what: str
@@ -198,7 +197,7 @@ class CoverageItem(_Record):
     fix: str = ""
 
 
-class QuantisedLayer(_Record):
+class QuantisedLayer(Record):
     """Integer grid of one population and how well it is used."""
 
     layer: str
@@ -217,7 +216,7 @@ class QuantisedLayer(_Record):
     overflow: str = Field("", description="whether u or v can leave its bits for some input of the declared range")
 
 
-class Activity(_Record):
+class Activity(Record):
     """Firing of one layer in the integer rung (all samples)."""
 
     layer: str
@@ -228,7 +227,7 @@ class Activity(_Record):
     rate_histogram: tuple[int, ...] = Field(description="neurons by rate, 20 equal bins over 0..1")
 
 
-class Raster(_Record):
+class Raster(Record):
     """Spikes of one sample in one layer, reference against target: [step, neuron] pairs."""
 
     layer: str
@@ -246,14 +245,14 @@ class Raster(_Record):
     membrane_threshold: float | None = None
 
 
-class AccuracyCurve(_Record):
+class AccuracyCurve(Record):
     """Accuracy if the readout stopped after 1..T steps, percent."""
 
     rung: str
     accuracy: tuple[float, ...]
 
 
-class EffectOnLayer(_Record):
+class EffectOnLayer(Record):
     """What switching one effect off in one layer alone does, everything else staying integer."""
 
     layer: str
@@ -261,7 +260,7 @@ class EffectOnLayer(_Record):
     told: str = Field(default="", description='the numbers behind it, e.g. "beta 0.9 is held as 3686/4096"')
 
 
-class Effect(_Record):
+class Effect(Record):
     """One numeric effect of the way onto the chip.
 
     forward, backward: changed spikes it adds when the effects are switched on one after the other, in one order and in the
@@ -281,14 +280,14 @@ class Effect(_Record):
     layers: tuple[EffectOnLayer, ...] = Field(default=(), description="only of the effect that is named as the cause")
 
 
-class EffectLeftOut(_Record):
+class EffectLeftOut(Record):
     """An effect that can change nothing between these two forms of the network, and why."""
 
     name: str
     why: str
 
 
-class Attribution(_Record):
+class Attribution(Record):
     """Where the changes between the float network and the integer one come from."""
 
     reference: str
@@ -307,7 +306,7 @@ class Attribution(_Record):
     fix: str = ""
 
 
-class NetworkSize(_Record):
+class NetworkSize(Record):
     """What the network takes, counted on the deployment."""
 
     neurons: int
@@ -317,276 +316,7 @@ class NetworkSize(_Record):
     memory_bits: int = Field(description="synapses times bits per weight, without a chip's tables")
 
 
-class EnergyFigure(_Record):
-    """An amount in picojoule per inference with its range, and where the coefficient comes from."""
-
-    component: str
-    count: float = Field(description="operations per inference")
-    value: float | None = Field(description="pJ per inference; None where no figure is published")
-    low: float | None
-    high: float | None
-    coefficient: str
-    source: str
-
-
-class LayerPart(_Record):
-    """One kind of operation in one layer per inference; the energy is None where no figure is published."""
-
-    component: str
-    count: float
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class LayerEnergy(_Record):
-    """Operations of one layer per inference, averaged over the samples that ran.
-
-    A layer's name in parentheses is no layer: a source of packets outside the cores, where the network is placed.
-    """
-
-    layer: str
-    synops: float = Field(description="binary synaptic events, exact fan-out")
-    graded_operations: float = Field(description="graded input times synapses: effective MACs, charged apart")
-    active_updates: float
-    inactive_updates: float
-    value: float | None
-    low: float | None
-    high: float | None
-    parts: tuple[LayerPart, ...] = Field(default=(), description="what the energy is made of, in the order of the figures")
-
-
-class MemoryAccesses(_Record):
-    """Accesses to memory per inference, counted under the model that is stated."""
-
-    model: str
-    weight_reads: float = Field(description="one for every synaptic and every graded operation")
-    state_reads: float = Field(description="one for every state variable in every neuron update")
-    state_writes: float
-    sum_accesses: float = Field(description="reads and writes of the sum, if it does not stay in a register: two per operation")
-
-
-class NeurobenchMetrics(_Record):
-    """The metrics of NeuroBench (Yik et al., Nature Communications 16, 2025) under its names; counts per inference."""
-
-    footprint: int = Field(description="bytes of weights and biases as they are deployed")
-    connection_sparsity: float = Field(description="share of the stored weights that are zero, 0..1")
-    activation_sparsity: float = Field(description="share of neuron outputs that are no spike, 0..1")
-    effective_macs: float = Field(description="operations with a graded input, weights and inputs of zero left out")
-    effective_acs: float = Field(description="operations with a binary input, weights and inputs of zero left out")
-    dense: float = Field(description="operations if every input and weight took part in every step")
-    membrane_updates: float | None = Field(description="updates that change the membrane, all of the first step; None: not recorded")
-
-
-class EnergyComparison(_Record):
-    """The spiking network against one ANN, and which of them takes less energy."""
-
-    own: str
-    other: str
-    own_value: float = Field(description="pJ per inference")
-    own_low: float
-    own_high: float
-    value: float = Field(description="of the other, pJ per inference")
-    low: float
-    high: float
-    ratio: float | None = Field(description="own over the other, at the stated values; None where the other is 0")
-    winner: Literal["snn", "ann", "undecided"] = Field(description="undecided: the ranges overlap")
-    like_for_like: bool = Field(description="same process, precision and model of memory on both sides")
-    sentence: str
-
-
-class EnergyPoint(_Record):
-    """An inference that stops after so many steps."""
-
-    steps: int
-    synops: float
-    accuracy: float | None = Field(description="percent")
-    value: float | None = Field(description="pJ per inference")
-    low: float | None
-    high: float | None
-
-
-class EarlyExit(_Record):
-    """An inference that stops as soon as its readout is sure enough. The threshold was chosen on other samples than these."""
-
-    rule: str
-    threshold: float = Field(description="least margin between the two largest readouts, in the readout's units")
-    chosen_on: int = Field(description="validation samples that the threshold was chosen on")
-    validation_accuracy: float = Field(description="percent, with early exit")
-    validation_accuracy_full: float = Field(description="percent, with all steps")
-    mean_steps: float
-    accuracy: float | None = Field(description="percent")
-    accuracy_full: float | None = Field(description="percent, with all steps")
-    exits: tuple[int, ...] = Field(description="samples that stop after 1..T steps")
-    value: float | None = Field(description="pJ per inference")
-    low: float | None
-    high: float | None
-
-
-class TimeFigure(_Record):
-    """A time in nanoseconds with its range."""
-
-    value: float
-    low: float
-    high: float
-
-
-class LatencyEstimate(_Record):
-    """Time per step and per inference where a published model supports it; else why not."""
-
-    reason: str = Field(description="the model, or why there is no estimate")
-    step: TimeFigure | None = None
-    inference: TimeFigure | None = None
-    throughput: float | None = Field(default=None, description="inferences per second, one after the other")
-    throughput_low: float | None = None
-    throughput_high: float | None = None
-    steps: int = Field(default=0, description="steps of an inference on the chip, those included in which spikes travel")
-    busiest_core: str = Field(default="", description="what the core holds that a step waits for")
-    sources: tuple[str, ...] = ()
-
-
-class LayerOperations(_Record):
-    """Exact counts of one layer over all samples and steps, and what is fixed before anything runs.
-
-    Names as in the counts they come from: "effective" leaves out synapses of weight zero.
-    """
-
-    layer: str
-    spiking: bool
-    state_variables: int
-    neurons: int
-    synapses: int
-    nonzero_synapses: int
-    input_synapses: int
-    input_nonzero_synapses: int
-    weights: int
-    nonzero_weights: int
-    biases: int
-    spike_operations: int
-    effective_spike_operations: int
-    input_operations: int
-    effective_input_operations: int
-    spikes: int
-    messages: int
-    updates: int
-    twin_input_macs: int
-    membrane_changes: int | None
-
-
-class StepOperations(_Record):
-    """Exact counts over all samples, of one step or of the steps that were carried out before an early exit."""
-
-    spike_operations: int
-    effective_spike_operations: int
-    input_operations: int
-    effective_input_operations: int
-    spikes: int
-    messages: int
-    updates: int
-    correct: int | None = Field(default=None, description="samples that are right if the readout stops here")
-
-
-class ExitOperations(_Record):
-    """An early exit with what was carried out before it."""
-
-    threshold: float
-    chosen_on: int
-    validation_correct: int
-    validation_correct_full: int
-    exits: tuple[int, ...]
-    total: StepOperations
-
-
-class AnnOperations(_Record):
-    """What an ANN multiplies, measured on its activations."""
-
-    name: str
-    samples: int
-    dense_macs: int = Field(description="per inference; positions of padding are not multiplied")
-    effective_macs: int = Field(description="over all samples, zero inputs and zero weights left out")
-    weights: int
-    activations: int = Field(description="values that its layers read and write per inference")
-    layers: int
-
-
-class PacketJourney(_Record):
-    """Packets of one source per inference on a placement, and the hops they take."""
-
-    source: str
-    packets: float
-    within_router: float
-    east_west: float
-    north_south: float
-    between_chips: float
-
-
-class CoreLoad(_Record):
-    """What the busiest core does in one step, on average."""
-
-    core: str
-    active_updates: float
-    inactive_updates: float
-    synops: float
-    graded: float
-
-
-class EnergyOperations(_Record):
-    """Everything that was counted, as integers over all samples: an estimate with another cost table needs nothing else."""
-
-    fingerprint: str
-    target: str | None
-    weight_bits: int
-    steps: int
-    travel: int
-    samples: int
-    binary_input: bool
-    input_events: int
-    encoded_values: int
-    input_values: int
-    host_macs: int
-    readout: str
-    readout_values: int
-    layers: tuple[LayerOperations, ...]
-    by_step: tuple[StepOperations, ...] = ()
-    early_exit: ExitOperations | None = None
-    teacher: AnnOperations | None = None
-    placed_on: str = ""
-    journeys: tuple[PacketJourney, ...] = ()
-    busiest: CoreLoad | None = None
-    tiles: int = 0
-
-
-class EnergyReport(_Record):
-    """Estimate from the spikes of the run at hand."""
-
-    label: str
-    samples: int
-    table: str
-    table_digest: str = Field(default="", description="SHA-256 of the cost table's file")
-    layers: tuple[LayerEnergy, ...]
-    figures: tuple[EnergyFigure, ...]
-    total: float | None = Field(description="pJ per inference, without what has no figure")
-    total_low: float | None
-    total_high: float | None
-    cmos: tuple[EnergyFigure, ...] = Field(default=(), description="this network in 45 nm, on the terms of the baselines")
-    baselines: tuple[EnergyFigure, ...] = Field(description="the same network as an ANN, FP32 and INT8, 45 nm")
-    teacher: tuple[EnergyFigure, ...] = Field(default=(), description="the teacher, its own multiplications, 45 nm")
-    comparisons: tuple[EnergyComparison, ...] = ()
-    verdict: tuple[str, ...] = Field(default=(), description="which of them takes less energy, in sentences")
-    spikes_per_synapse: float = Field(description="measured spikes per synapse and inference")
-    break_even: tuple[str, ...] = Field(description="published break-even rates, as sentences with their source")
-    curve: tuple[EnergyPoint, ...] = Field(default=(), description="if every inference stopped after 1..T steps")
-    knee: int | None = Field(default=None, description="steps after which more energy buys the least accuracy")
-    early_exit: EarlyExit | None = None
-    memory: MemoryAccesses | None = None
-    neurobench: NeurobenchMetrics | None = None
-    latency: LatencyEstimate | None = None
-    other_chips: tuple[EnergyFigure, ...] = Field(default=(), description="synaptic operations at figures of other chips")
-    limits: tuple[str, ...]
-    operations: EnergyOperations | None = None
-
-
-class TrainingSummary(_Record):
+class TrainingSummary(Record):
     """How a model was trained."""
 
     model: str
@@ -598,7 +328,7 @@ class TrainingSummary(_Record):
     parameters: int
 
 
-class Report(_Record):
+class Report(Record):
     """The whole verdict. ``passed`` and ``exit_code`` follow from gates and coverage, see verification/gates.py."""
 
     schema_version: Literal[1] = 1

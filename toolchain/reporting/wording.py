@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from snn_export.reporting.formatting import count, probability
-from snn_export.reporting.report import Attribution, Comparison, LayerComparison, NetworkSize, Report
+from snn_export.reporting.report import Attribution, Comparison, LayerComparison, LayerLag, NetworkSize, Report
 from snn_export.text_safety import printable
 
 GOOD: Final = frozenset({"EXACT", "TIE", "WITHIN"})
 """Verdicts of something that was compared and may pass. SKIPPED is neither good nor bad; the rest fail."""
+
+BROKEN: Final = frozenset({"UNAVAILABLE", "ERROR"})
+"""Verdicts of something that did not run."""
+
+FAILED: Final = frozenset({"DRIFT", "NOT_COMPARED", *BROKEN})
+"""Verdicts that do not pass."""
 
 VERDICT_MEANING: Final[dict[str, str]] = {
     "EXACT": "every spike is equal, and every membrane that was compared",
@@ -59,9 +65,7 @@ def _told(reference: str, models: set[str | None]) -> str:
 
 def tone(verdict: str | None) -> str:
     """``good``, ``bad`` or ``neutral``: how a renderer colours a verdict."""
-    if verdict in GOOD:
-        return "good"
-    return "neutral" if verdict in (None, "SKIPPED") else "bad"
+    return "good" if verdict in GOOD else "bad" if verdict in FAILED else "neutral"
 
 
 def faulty_layer_sentence(comparison: Comparison) -> str:
@@ -110,11 +114,16 @@ def lag_sentence(layer: LayerComparison) -> str:
     lag = layer.lag
     if lag is None or lag.best == 0:
         return ""
-    way = f"{abs(lag.best)} step{'s' if abs(lag.best) > 1 else ''} {'later' if lag.best > 0 else 'earlier'}"
     return (
-        f"{printable(layer.layer)}: spikes agree best {way} than the declared latency of {lag.declared} "
+        f"{printable(layer.layer)}: spikes agree best {shift(lag)} than the declared latency of {lag.declared} "
         f"({count(lag.mismatched)} differ, {count(lag.mismatched_at_best)} then)"
     )
+
+
+def shift(lag: LayerLag) -> str:
+    """Which way and how far a layer is shifted: ``1 step later``."""
+    steps = abs(lag.best)
+    return f"{steps} step{'' if steps == 1 else 's'} {'later' if lag.best > 0 else 'earlier'}"
 
 
 def paired_sentence(comparison: Comparison) -> str:

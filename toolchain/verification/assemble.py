@@ -101,7 +101,7 @@ def _message(failed: RungResult | None, faulty: LayerComparison | None, tally: C
     if faulty.verdict == "NOT_COMPARED":
         return f"{faulty.layer}: {tally.missing.get(faulty.layer, 'membranes were not recorded')}"
     if faulty.first_divergence is None and faulty.layer in tally.denied:
-        return f"{faulty.layer} agrees in every step, but not in what is said about it: its overflow count, or the decisions read from it"
+        return f"{faulty.layer} agrees in every step; its overflow count, or the decisions read from it, do not"
     if faulty.first_divergence is None:
         return f"{faulty.layer} is the first layer that differs"
     return f"first in {faulty.layer}: {formatting.divergence(faulty.first_divergence)}"

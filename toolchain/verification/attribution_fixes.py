@@ -58,7 +58,7 @@ def fix(forms: Forms, seen: Seen, effect: str, layer: str) -> str:
 
 def _weights(forms: Forms, layer: str) -> str:
     bits = weight_bits(forms)
-    if tuned(forms.integers):
+    if tuned(forms):
         return "compare with the network before fine-tuning: training moved the weights on purpose, so its spikes are others"
     if _room(forms, layer)[0] >= ROOM:
         return _scale(forms, layer)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import grid
-from snn_export.export.deployment import Deployment
 from snn_export.export.effects import (
     BIASES,
     DECAYS,
@@ -78,7 +77,8 @@ def told(forms: Forms, seen: Seen, effect: str) -> str:
     if effect == INPUT:
         return _inputs(forms, seen)
     if effect == WEIGHTS:
-        return f"weights are held in {_bits(weight_bits(forms))}" + ("; fine-tuning moved them on purpose" if tuned(forms.integers) else "")
+        purpose = "; fine-tuning moved them on purpose" if tuned(forms) else ""
+        return f"weights are held in {_bits(weight_bits(forms))}{purpose}"
     if effect in (THRESHOLDS, DECAYS):
         return f"in {_furthest(forms, effect)}, the furthest off, {told_of_layer(forms, seen, effect, _furthest(forms, effect))}"
     return {
@@ -152,10 +152,9 @@ def unexplained(remainder: int, target: str) -> str:
     return f" {formatting.count(remainder)} spikes of {target} differ from all effects together: something is not in this list."
 
 
-def tuned(deployment: Deployment) -> bool:
-    """Whether the integers were trained on: then they differ from the float network's on purpose."""
-    lineage = deployment.contract.lineage
-    return "fine_tune" in lineage.passes or "quantised_student" in lineage.files
+def tuned(forms: Forms) -> bool:
+    """Whether the integers were trained on."""
+    return forms.integers.contract.lineage.fine_tuned
 
 
 def weight_bits(forms: Forms) -> int:
@@ -216,7 +215,7 @@ def _weights(forms: Forms, layer: str) -> str:
     if not found:
         return ""
     error_max, size, beyond = max(found)
-    what = "moved further, by training" if tuned(forms.integers) else "clipped to the largest"
+    what = "moved further, by training" if tuned(forms) else "clipped to the largest"
     clipped = f", {formatting.count(beyond)} {what}" if beyond else ""
     return f"its weights are off by up to {error_max:.3g}, in steps of {size:.3g} ({_bits(bits)}){clipped}"
 

@@ -95,7 +95,8 @@ class LayerTally:
         totals = counts.sum(axis=0).reshape(-1)
         self.neuron_difference = totals if self.neuron_difference is None else self.neuron_difference + totals
         errors = np.abs(counts)
-        self.count_errors += np.bincount(np.searchsorted(COUNT_ERRORS, errors.ravel(), side="right"), minlength=len(self.count_errors))
+        bins = np.searchsorted(COUNT_ERRORS, errors.ravel(), side="right")
+        self.count_errors += np.bincount(bins, minlength=len(self.count_errors))
         if not samples.any():
             return samples
         booleans = reference.dtype == got.dtype == bool

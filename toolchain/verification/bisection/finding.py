@@ -108,7 +108,7 @@ class Bisection:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; numbers and text only."""
         return {
-            "schema": "snn_export/bisection/1",
+            "schema": SCHEMA,
             "reference": self.reference,
             "target": self.target,
             "diverged": self.diverged,

@@ -24,7 +24,7 @@ from snn_export.export.graph import input_node
 from snn_export.hardware_sims.trace import Trace
 from snn_export.models.diagnostics import UserError
 from snn_export.verification.bisection.by_hand import numbers
-from snn_export.verification.bisection.finding import Bisection
+from snn_export.verification.bisection.finding import SCHEMA, Bisection
 from snn_export.verification.bisection.judging import RECORDS, Difference
 from snn_export.verification.bisection.trial import Finding
 
@@ -32,7 +32,6 @@ TEMPLATES: Final = Path(__file__).with_name("templates")
 NETWORK: Final = "network.nir"
 SCRIPT: Final = "reproduce.py"
 MARKER: Final = "repro.json"
-SCHEMA: Final = "snn_export/bisection/1"
 _ARRAYS: Final = (("spikes", "sent"), ("membrane", "membrane"), ("current", "current"))
 
 
