@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment, integer_parameters
+from snn_export.export.gains import input_gains, membrane_bias
+from snn_export.export.graph import weight_array
 from snn_export.export.linear import apply
 from snn_export.export.wiring import Wire
 from snn_export.models.arithmetic import CURRENT_MAX, DECAY_ONE, STATE_MAX, STATE_SHIFT
@@ -121,6 +123,45 @@ def population_bounds(deployment: Deployment, population: str) -> PopulationBoun
         current_neuron=_largest(current),
         membrane_neuron=_largest(membrane),
     )
+
+
+def highest_membrane(deployment: Deployment, population: str) -> Array:
+    """Upper bound of the membrane of every neuron that never fires, (*features), membrane units: v <= push sum beta^k.
+
+    A threshold that none of these exceeds is never passed: a membrane that no spike has reset yet is at most this large.
+    """
+    spec, grid = deployment.contract.neurons[population], deployment.populations[population]
+    steps = min(deployment.contract.steps, spec.reset_interval or deployment.contract.steps)
+    _, high = sums(deployment, population)
+    _, bias = _bias_range(deployment, population)
+    push = (np.maximum(high, 0) << STATE_SHIFT) * _reach(grid.du + 1, steps) + bias
+    return np.asarray(np.maximum(push, 0) * _reach(spec.dv, steps), np.float64)
+
+
+def highest_real_membrane(deployment: Deployment, population: str) -> Array | None:
+    """The same of a float population, (*features), real units; None where it hears an input without a declared range.
+
+    One weight layer per connection; spikes are 0 or 1. None too where a neuron turns the sign of its input.
+    """
+    spec = deployment.contract.neurons[population]
+    steps = min(deployment.contract.steps, spec.reset_interval or deployment.contract.steps)
+    total = np.zeros(deployment.shapes[population])
+    for wire in deployment.wires[population]:
+        if isinstance(deployment.graph.nodes[wire.source], nir.Input) and not deployment.contract.encoder.binary:
+            return None
+        x = np.ones((1, *deployment.shapes[wire.source]))
+        for name in wire.connection.path:
+            node = deployment.graph.nodes[name]
+            if isinstance(node, nir.Flatten):
+                x = apply(name, node, x)
+            elif name == wire.weight:
+                x = apply(name, node, x, np.maximum(weight_array(node), 0))
+        total += x.reshape(total.shape)
+    current, membrane = input_gains(deployment, population)
+    if np.any(np.less(current, 0)) or np.any(np.less(membrane, 0)):
+        return None
+    push = np.maximum(total * current, 0) * _reach(spec.du + 1, steps) * membrane + membrane_bias(deployment, population)
+    return np.asarray(np.maximum(push, 0) * _reach(spec.dv, steps), np.float64)
 
 
 def _reach(decay: int, steps: int) -> float:

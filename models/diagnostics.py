@@ -26,6 +26,8 @@ _EXIT_BY_FAMILY = {
 }
 _CHOICES = ("SNX34", "SNX35")
 """Recipes and conversions that do not fit the networks: chosen in the configuration, so wrong there."""
+_DESIGN_RULES = ("SNX453", "SNX454", "SNX455", "SNX458", "SNX48", "SNX49")
+"""What can be expressed and does not fit a chip: a design rule, and so a gate."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Diagnostic:
     @property
     def exit_code(self) -> int:
         """Exit code of a command that ends because of this finding."""
+        if self.code.startswith(_DESIGN_RULES):
+            return EXIT_GATE
         return EXIT_USAGE if self.code.startswith(_CHOICES) else _EXIT_BY_FAMILY[self.code[3]]
 
     def as_dict(self) -> dict[str, str]:

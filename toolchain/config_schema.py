@@ -178,7 +178,10 @@ class GatesConfig(_Section):
 class EnergyConfig(_Section):
     """The estimate of energy."""
 
-    table: str = Field("loihi1", min_length=1, description="published coefficients to count with")
+    table: str = Field("loihi1", min_length=1, description='published coefficients, or a file of your own: "my.toml"')
+    exit_margin: float | None = Field(
+        None, ge=0, description="lead of the readout at which an inference stops early; chosen on validation samples if not set"
+    )
 
 
 class Config(_Section):

@@ -211,36 +211,28 @@ def prepared(deployment: Deployment, calibration_inputs: NDArray[Any]) -> Deploy
     return run_passes(deployment, passes, calibration_inputs)
 
 
-def check(deployment: Deployment, target: CheckTarget = "loihi2") -> list[Diagnostic]:
-    """Everything that keeps a deployment from being expressed on a target, all at once; empty where it can be.
+def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = 32) -> list[Diagnostic]:
+    """Every design rule of a target that a deployment breaks, all at once; no error among them where it can be run there.
 
     Args:
         deployment: float (can it be quantised for that target?) or quantised (can the target run it?).
         target: a chip ("loihi1", "loihi2") or a backend ("loihi", "lava", "netx").
+        chips: how many chips it may take.
+
+    Returns:
+        Findings: errors keep it from the target; of chips there are warnings and notes too, which do not.
 
     Raises:
         UserError: SNX216 for a target that is not known.
     """
-    from snn_export.export import readiness
+    from snn_export.hardware_sims.rules import registry
 
-    if target not in get_args(readiness.CheckTarget):
+    if target not in registry.EVERY:
         raise UserError(
             "SNX216", f"there is no target called {target!r}", where="check(target=...)",
-            why="a check is made for a chip or a backend", fix=suggestion(target, get_args(readiness.CheckTarget)),
+            why="a check is made for a chip or a backend", fix=suggestion(target, registry.EVERY),
         )  # fmt: skip
-    if not deployment.quantised:
-        return readiness.findings(deployment, target)
-    if target == "lava":
-        from snn_export.hardware_sims.lava import expressible as lava
-
-        return lava.findings(deployment)
-    if target == "netx":
-        from snn_export.hardware_sims.netx import expressible as netx
-
-        return netx.findings(deployment)
-    from snn_export.hardware_sims.loihi import rules
-
-    return [*readiness.input_findings(deployment, target), *rules.check(deployment)]
+    return registry.check(deployment, target, chips)
 
 
 def quantize(

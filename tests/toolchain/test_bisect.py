@@ -25,10 +25,11 @@ from snn_export.models.spec import EncoderSpec
 from snn_export.verification.bisection import finding, reductions
 from snn_export.verification.bisection.case import Case
 from snn_export.verification.bisection.ddmin import ddmin, shorter_range
-from snn_export.verification.bisection.finding import Bisection, bisect_backends, random_inputs
+from snn_export.verification.bisection.finding import Bisection, bisect_backends
 from snn_export.verification.bisection.judging import judgement
 from snn_export.verification.bisection.shrinking import shrink
 from snn_export.verification.bisection.trial import Bench
+from snn_export.verification.example_inputs import example_inputs
 from tests import faulty_backend
 from tests.bisect_networks import conv_plan, dense_plan, with_the_odd_one
 from tests.builders import Plan, deployment_from
@@ -180,9 +181,7 @@ def test_other_encoders(kind: str) -> None:
     plan = dense_plan(np.random.default_rng(3), events=kind == "events")
     encoder = {"rate": EncoderSpec("rate"), "bias": EncoderSpec("bias", gain=1.0, low=0, high=1)}.get(kind)
     deployment = deployment_from(Plan(plan.input_shape, plan.layers, 16, 0, 1, kind == "events", encoder=encoder))
-    inputs, _ = random_inputs(deployment, 3)
-    inputs = inputs * (5 if kind == "bias" else 1)
-    found = bisect_backends(deployment, inputs, "loihi", "faulty_decay")
+    found = bisect_backends(deployment, example_inputs(deployment, 3), "loihi", "faulty_decay")
     assert found.after is not None
     assert (found.after.layers, found.after.neurons, found.after.samples) == (1, 1, 1)
     assert is_minimal(found)
@@ -421,20 +420,3 @@ def test_a_backend_is_not_held_against_itself() -> None:
     deployment = deployment_from(dense_plan(np.random.default_rng(3)))
     with pytest.raises(UserError, match="SNX007"):
         bisect_backends(deployment, np.ones((1, 40)), "loihi", "loihi")
-
-
-@pytest.mark.parametrize("kind", ["direct", "events", "rate", "float"])
-def test_random_inputs_lie_in_the_declared_range(kind: str) -> None:
-    if kind == "float":
-        deployment = read(dense_net(), (4,))
-    else:
-        plan = dense_plan(np.random.default_rng(3), events=kind == "events")
-        encoder = EncoderSpec("rate", full_scale=2.0) if kind == "rate" else None
-        high = 3 if kind == "direct" else 1
-        deployment = deployment_from(Plan(plan.input_shape, plan.layers, 16, 0, high, kind == "events", encoder=encoder))
-    values, told = random_inputs(deployment, 5)
-    assert told
-    assert values.min() >= 0
-    assert values.max() <= {"direct": 3, "events": 1, "rate": 2, "float": 1}[kind]
-    assert np.array_equal(values, random_inputs(deployment, 5)[0])
-    interpreter.input_signals(deployment, values)

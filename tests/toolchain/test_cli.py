@@ -233,6 +233,23 @@ def test_a_reader_that_goes_away_is_neither_a_bug_nor_a_pass(tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_reader_that_leaves_a_report_early_is_told_apart_from_its_verdict(tmp_path: Path) -> None:
+    from snn_export.reporting.json_file import write_report
+
+    write_report(example_report(), tmp_path / "report.json")
+    gone = f"{sys.executable} -P -m snn_export report show report.json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", gone], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_verify_does_not_train(tmp_path: Path) -> None:
+    done = snn_export("verify", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SNX028: there is no trained network to verify" in done.stderr
+    assert "snn-export run" in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_broken_pipe_of_a_worker_is_not_taken_for_that(
     sub_command: click.Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +356,9 @@ def test_a_report_is_shown_and_rendered(tmp_path: Path, capsys: pytest.CaptureFi
 
     write_report(example_report(), tmp_path / "report.json")
     assert cli.main(["report", "show", "report.json"]) == 0
-    assert "PASS" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("PASS")
+    assert not any(line.endswith(" ") for line in shown.splitlines())
     assert cli.main(["report", "show", "report.json", "--format", "json"]) == 0
     assert capsys.readouterr().out == report_text(example_report())
     assert cli.main(["report", "html", "report.json", "-o", "page.html"]) == 0

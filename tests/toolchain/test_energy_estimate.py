@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from snn_export.energy.cost_table import CostTable, load_table, read_table, table_names
+from snn_export.energy.cost_table import load_table
 from snn_export.energy.counts import Counts, count
 from snn_export.energy.estimate import estimate
 from snn_export.export.deployment import Deployment
@@ -82,15 +80,17 @@ def test_graded_operations_are_listed_and_never_charged_as_spikes() -> None:
 
 def test_the_ann_twin_multiplies_once_per_synapse_not_once_per_step() -> None:
     baselines = {figure.component: figure for figure in report().baselines}
-    assert baselines["ANN, FP32, arithmetic"].count == 10
-    assert baselines["ANN, FP32, arithmetic"].value == pytest.approx(10 * 4.6)
-    int8 = baselines["ANN, INT8, arithmetic"]
+    assert baselines["ANN twin, FP32, arithmetic"].count == 10
+    assert baselines["ANN twin, FP32, arithmetic"].value == pytest.approx(10 * 4.6)
+    int8 = baselines["ANN twin, INT8, arithmetic"]
     assert (int8.value, int8.high) == (pytest.approx(10 * 0.23), pytest.approx(10 * 0.3))
-    skipped = baselines["ANN, INT8, arithmetic, zero inputs and weights skipped"]
+    skipped = baselines["ANN twin, INT8, arithmetic, zeros skipped"]
     assert skipped.count == (2 + 2 + 1) / 2 + 3, "nonzero inputs times nonzero weights, then the nonzero weights behind"
-    memory = baselines["ANN, INT8, with memory"]
+    memory = baselines["ANN twin, INT8, with memory"]
     assert memory.value == pytest.approx(10 * (0.23 + 2 * 8 * 10 / 64))
-    assert memory.low == pytest.approx(10 * 0.23 + 10 * 8 * 10 / 64)
+    moved = 10 + 3 + 2 * (2 + 2)
+    assert moved == 21, "weights, inputs, and every activation written and read"
+    assert memory.low == pytest.approx(10 * 0.23 + min(moved, 20) * 8 * 10 / 64), "no more than the operands"
     assert memory.high == pytest.approx(10 * (0.3 + (2 * 8 + 2 * 32) * 10 / 64))
     other = network(steps=9)
     again = estimate(other, counted(other), load_table("loihi1"))
@@ -102,9 +102,9 @@ def test_a_kernel_is_stored_once_and_multiplied_often() -> None:
     deployment = deployment_from(Plan((1, 4, 4), (LayerPlan("lif", np.full((1, 1, 3, 3), 2), padding=(1, 1)),), high=15))
     trace = Trace("test", {"lif": LayerTrace(np.zeros((1, 1, 4, 4), np.int64))}, np.zeros((1, 1)), np.zeros(1, np.int64), 0)
     energy = estimate(deployment, count(deployment, trace, np.ones((1, 1, 4, 4))), load_table("loihi1"))
-    memory = {figure.component: figure for figure in energy.baselines}["ANN, FP32, with memory"]
+    memory = {figure.component: figure for figure in energy.baselines}["ANN twin, FP32, with memory"]
     assert memory.count == 100
-    assert memory.low == pytest.approx(100 * 4.6 + 9 * 32 * 10 / 64)
+    assert memory.low == pytest.approx(100 * 4.6 + (9 + 16 + 2 * 16) * 32 * 10 / 64), "kernel, input, output written and read"
 
 
 def test_loihi_2_is_told_that_these_are_not_its_figures() -> None:
@@ -120,7 +120,7 @@ def test_loihi_2_is_told_that_these_are_not_its_figures() -> None:
 
 def test_limits_name_what_is_not_charged() -> None:
     text = " ".join(report().limits)
-    for word in ("Hops", "static", "x86", "Barrier", "clearing the state"):
+    for word in ("hops", "static", "x86", "Barrier", "clearing the state"):
         assert word in text
 
 
@@ -164,80 +164,6 @@ def test_a_table_without_a_figure_leaves_it_out_of_the_total_and_says_why() -> N
     assert figures(energy)["spike messages within a tile"].source == "nobody measured it"
     empty = estimate(deployment, counted(deployment), table.model_copy(update={"coefficients": {}}))
     assert (empty.total, empty.total_low, empty.layers[0].value) == (None, None, None)
-
-
-@pytest.mark.parametrize("name", ["loihi1", "cmos45"])
-def test_every_coefficient_says_where_it_comes_from(name: str) -> None:
-    table = load_table(name)
-    assert table.name == name
-    assert table.coefficients
-    for operation, coefficient in table.coefficients.items():
-        assert coefficient.low <= coefficient.value <= coefficient.high
-        assert re.fullmatch(r"10\.\d{4,}/\S+", coefficient.doi), operation
-        assert coefficient.includes
-        assert coefficient.certainty
-        assert coefficient.basis in ("measured", "declared")
-        assert coefficient.range == "no published range" or coefficient.range_source
-        assert coefficient.doi in coefficient.citation
-
-
-def test_shipped_figures_are_the_published_ones() -> None:
-    loihi, cmos = load_table("loihi1").coefficients, load_table("cmos45").coefficients
-    assert {name: coefficient.value for name, coefficient in loihi.items()} == {
-        "synaptic_operation": 23.6, "neuron_update_active": 81.0, "neuron_update_inactive": 52.0, "spike_message": 1.7,
-        "hop_east_west": 3.0, "hop_north_south": 4.0,
-    }  # fmt: skip
-    assert {name: coefficient.value for name, coefficient in cmos.items()} == {
-        "fp32_add": 0.9, "fp32_multiply": 3.7, "int8_add": 0.03, "int8_multiply": 0.2, "int32_add": 0.1,
-        "cache_8_kib_64_bit": 10.0,
-    }  # fmt: skip
-
-
-def test_an_unknown_table_is_answered_with_the_known_ones() -> None:
-    assert table_names() == ("cmos45", "loihi1")
-    with pytest.raises(UserError) as caught:
-        load_table("loihi2")
-    assert caught.value.code == "SNX322"
-    assert "loihi1" in caught.value.diagnostics[0].fix
-
-
-def good() -> str:
-    folder = Path(sys.modules[CostTable.__module__].__file__).parent / "tables"
-    return (folder / "loihi1.toml").read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "named"),
-    [
-        ("low = 23.6", "low = 99.0", "low <= value <= high"),
-        ('unit = "pJ"', 'unit = "nJ"', "unit"),
-        ("year = 2018\n", "", "year"),
-        ('basis = "declared"', 'basis = "guessed"', "basis"),
-        ("value = 23.6", "value = nan", "value"),
-        ('range_source = "Boyle', 'range_source = ""\nextra = "Boyle', "extra"),
-        ("graded_operation =", "synaptic_operation =", "no_figure"),
-        ("[no_figure]", "[no_figure", "table"),
-    ],
-)
-def test_a_table_of_ones_own_must_be_complete(tmp_path: Path, old: str, new: str, named: str) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(good())
-    assert read_table(path) == load_table("loihi1")
-    assert old in good()
-    path.write_text(good().replace(old, new, 1))
-    with pytest.raises(UserError) as caught:
-        read_table(path)
-    assert caught.value.code == "SNX323"
-    assert named in str(caught.value)
-
-
-def test_a_range_without_a_source_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(re.sub(r'range_source = "Boyle.*"', 'range_source = ""', good(), count=1))
-    with pytest.raises(UserError, match="range_source"):
-        read_table(path)
-    with pytest.raises(UserError, match="SNX323"):
-        read_table(tmp_path / "none.toml")
 
 
 def test_an_estimate_needs_no_torch() -> None:

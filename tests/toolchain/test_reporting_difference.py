@@ -246,3 +246,15 @@ def test_for_github_it_is_one_annotation_and_a_summary(
     assert "worse than its baseline" in line
     assert "spikes per inference" in line
     assert (files / "summary.md").read_text(encoding="utf-8").startswith("## ✗ FAIL")
+
+
+def test_counts_over_other_samples_are_neither_better_nor_worse() -> None:
+    def fewer(samples: int) -> list[bool | None]:
+        head = rung(layer(base(), "lava", "lif1", mismatched_spikes=9), "lava", samples=samples, accuracy=0.5)
+        head = comparison(head, "lava", lambda item: item.model_copy(update={"samples": samples}))
+        named = ("lava", "loihi → lava: lif1, spikes that differ")
+        return [change.worse for change in difference.changes(base(), head) if change.what in named]
+
+    was = next(item.samples for item in base().comparisons if item.target == "lava")
+    assert fewer(was) == [True, True]
+    assert fewer(was // 2) == [None, None]

@@ -246,3 +246,15 @@ def test_while_a_report_is_shown_the_log_takes_no_commands(capsys: pytest.Captur
         with files.quiet(form):  # type: ignore[arg-type]
             click.echo("x")
         assert capsys.readouterr().out == "x\n"
+
+
+def test_a_gate_that_names_nothing_of_the_run_is_a_cause_of_its_own() -> None:
+    """Its detail lists every rung, also the one at fault."""
+    gate = Gate(
+        name="lva is a rung or backend of this run", required="a rung or backend, because gates name it",
+        measured="no such rung or backend", passed=False, exit_code=5, setting="gates.targets.lva.agree",
+        detail="SNX530: demanded, but there is no rung or backend called lva; did you mean lava? this run has loihi, lava, netx",
+    )  # fmt: skip
+    report = diverging_report()
+    found = github.findings(report.model_copy(update={"gates": (*report.gates, gate)}))
+    assert [finding.title for finding in found if "no such rung" in finding.message] == [gate.name]

@@ -18,7 +18,7 @@ import pytest
 from snn_export.reporting import guidance, html, plots, plots_inline
 from snn_export.reporting.formatting import text_of, value_at
 from snn_export.reporting.json_file import read_report, write_report
-from snn_export.reporting.report import Comparison, Gate, LayerComparison, Raster, Report
+from snn_export.reporting.report import Comparison, EffectLeftOut, Gate, LayerComparison, Raster, Report
 from snn_export.text_safety import printable
 from tests.report_examples import diverging_report, example_report, failing_report
 
@@ -402,6 +402,14 @@ def test_the_attribution_is_told_at_the_top_and_in_full_below() -> None:
     assert [text for text in page.texts("th") if "; the cause" in text] == ["▶ weight rounding weights in 4 bits; the cause"]
 
 
+def test_effects_that_can_change_nothing_are_named_with_the_reason() -> None:
+    report = diverging_report()
+    assert report.attribution is not None
+    left_out = (EffectLeftOut(name="latency", why="no connection has a delay"),)
+    found = report.model_copy(update={"attribution": report.attribution.model_copy(update={"left_out": left_out})})
+    assert "latency: no connection has a delay" in page_without_charts(found).texts("li")
+
+
 def test_a_remainder_is_not_passed_over() -> None:
     report = diverging_report()
     assert report.attribution is not None
@@ -424,6 +432,16 @@ def test_next_steps_name_what_failed() -> None:
     passing = example_report()
     assert "2 things were not covered" in guidance.next_steps(passing)[0].text
     assert "Let CI watch it" in guidance.next_steps(passing.model_copy(update={"coverage": ()}))[0].text
+
+
+def test_a_name_that_the_run_does_not_have_is_the_first_step() -> None:
+    gate = Gate(
+        name="lva is a rung or backend of this run", required="a rung or backend", measured="no such rung or backend",
+        passed=False, exit_code=5, setting="gates.targets.lva.agree", detail="SNX530: demanded, but there is no lva",
+    )  # fmt: skip
+    report = failing_report()
+    first = guidance.next_steps(report.model_copy(update={"gates": (*report.gates, gate)}))[0]
+    assert first.text == "Correct a name in the settings (gates.targets.lva.agree): no such rung or backend."
 
 
 def test_many_reasons_are_shown_in_part_and_the_rest_on_request() -> None:

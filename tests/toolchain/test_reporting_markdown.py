@@ -105,7 +105,10 @@ def test_the_numbers_are_those_of_the_report() -> None:
             assert (shown in text) or layer.verdict == "EXACT"
     assert report.attribution is not None
     assert report.attribution.sentence in text
-    assert "First layer at fault by itself: lif2 (lava's run leaves the contract, 12 spikes)" in text
+    assert (
+        "First layer at fault by itself: lif2 (lava's run leaves the contract, 12 spikes in the first 5 samples that differ)"
+        in text
+    )
     assert "lif1: spikes agree best 1 step later than the declared latency of 0" in text
     assert "McNemar p 0.625" in text
 

@@ -59,6 +59,8 @@ def test_every_number_of_the_layer_tables_is_the_one_of_the_report() -> None:
     lines = terminal.render(report, width=160).splitlines()
     seen = 0
     for number, comparison in enumerate(report.comparisons):
+        if all(layer.verdict == "EXACT" for layer in comparison.layers):
+            continue  # told in a line
         start = next(
             index for index, line in enumerate(lines) if line.startswith(f"{comparison.reference} → {comparison.target}")
         )
@@ -79,6 +81,53 @@ def test_the_verdict_comes_first_and_every_cause_and_gap_is_named() -> None:
     assert "sample 3, step 2, neuron 17 (channel 1, row 0, column 1): spike expected, none came" in text
     assert "The first layer that differs is lif2." in text
     assert terminal.render(example_report()).startswith("PASS")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_narrow_terminal_loses_columns_and_never_digits(name: str, width: int) -> None:
+    report = EXAMPLES[name]
+    lines = terminal.render(report, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    start = next(index for index, line in enumerate(lines) if line.startswith("Rung")) + 2
+    for index, rung in enumerate(report.ladder):
+        shown = numbers(lines[start + index])
+        assert (shown[0], shown[-1]) == (rung.name, text_of(report, f"ladder.{index}.mismatched_spikes"))
+    for number, comparison in enumerate(report.comparisons):
+        at = lines.index(next(line for line in lines if line.startswith(f"{comparison.reference} → {comparison.target}")))
+        for index, layer in enumerate(comparison.layers):
+            if any(found.verdict != "EXACT" for found in comparison.layers):
+                shown = numbers(next(line for line in lines[at:] if line.startswith(layer.layer[:12])))
+                assert text_of(report, f"comparisons.{number}.layers.{index}.mismatched_spikes") in shown[2:]
+    left_out = f"{width} columns leave no room for: " in terminal.render(report, width=width)
+    assert left_out or width >= 100
+
+
+def test_layers_that_are_all_equal_take_one_line() -> None:
+    text = terminal.render(example_report(), width=160)
+    assert (
+        "loihi → lava  = EXACT  same decision in 64 of 64 samples; every spike and every compared membrane of 4 layers is" in text
+    )
+    assert sum(line.startswith("lif1") for line in text.splitlines()) == sum(
+        any(layer.verdict != "EXACT" for layer in found.layers) for found in example_report().comparisons
+    )
+
+
+def test_a_failed_report_ends_with_what_to_do_next() -> None:
+    text = terminal.render(diverging_report())
+    ending = " ".join(text[text.index("What to do next") :].split())
+    assert "Look at lif2 in lava" in ending
+    assert "snn-export bisect NET.nir --reference loihi --target lava" in ending
+    assert "What to do next" not in terminal.render(example_report())
+
+
+def test_an_accuracy_that_nothing_parts_is_not_tested() -> None:
+    report = diverging_report()
+    same = report.comparisons[1].model_copy(update={"only_reference_right": 0, "only_target_right": 0, "mcnemar_p": 1.0})
+    assert "McNemar" not in terminal.render(report.model_copy(update={"comparisons": (same,)}))
+    one = same.model_copy(update={"only_reference_right": 1})
+    told = terminal.render(report.model_copy(update={"comparisons": (one,)}))
+    assert f"Right only in {one.reference}: 1 sample, only in {one.target}: 0 (McNemar p 1)." in told
 
 
 def test_ascii_output_is_ascii_and_says_the_same_numbers() -> None:
@@ -127,10 +176,10 @@ def test_where_two_runs_part_it_says_whose_fault_it_is_and_what_it_comes_from() 
     report = diverging_report()
     text = " ".join(terminal.render(report).split())
     for told in (
-        "First layer at fault by itself: lif2 (lava's run leaves the contract, 12 spikes).",
+        "First layer at fault by itself: lif2 (lava's run leaves the contract, 12 spikes in the first 5 samples that differ).",
         "lif1: spikes agree best 1 step later than the declared latency of 0 (8 214 differ, 0 then).",
         "Right only in loihi: 3 samples, only in lava: 1 (McNemar p 0.625).",
-        "41 802 of 214 311 spikes change from folded to loihi",
+        "41 802 spikes of 360 samples change from folded to loihi, of 214 311 of both together",
         "weight rounding 38 914 31 207 7 707 6 530 84.4 % 96.7 % explained",
         "without it in lif2 alone 15 210 are left",
         "fix: quantize with weight_bits = 6",
@@ -150,7 +199,7 @@ def test_what_was_not_measured_is_not_spoken_of() -> None:
     [
         ("reference", 0, 4, "loihi's run leaves the contract, 4 membranes"),
         ("both", 1, 4, "both leave the contract, 12 spikes"),
-        (None, 1, 4, "lif2 (12 spikes)"),
+        (None, 1, 4, "lif2 (12 spikes in the first 5 samples that differ)"),
     ],
 )
 def test_either_side_can_be_at_fault(side: str | None, spikes: int, membranes: int, told: str) -> None:

@@ -31,10 +31,10 @@ PHASES = ("samples", "layers", "steps", "neurons", "inputs", "the rest")
 @click.option(
     "--inputs", "inputs_file", type=click.Path(path_type=Path), metavar="FILE.npz",
     help="Array 'inputs', (samples, *shape) or (steps, samples, *shape). Without: the test samples of data.source where there "
-    "are settings, else random ones.",
+    "are settings, else made-up ones of the range that the network declares.",
 )  # fmt: skip
 @click.option(
-    "--samples", type=click.IntRange(min=1), help="Use the first so many of them, or draw so many [default: all, or 16]."
+    "--samples", type=click.IntRange(min=1), help="Use the first so many of them, or make so many up [default: all, or 32]."
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
@@ -130,16 +130,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def _inputs(deployment: Deployment, file: Path | None, samples: int | None, loaded: Loaded) -> tuple[NDArray[Any], str]:
-    """Inputs, and where they come from: the file, else the settings' data where there are settings, else random ones."""
-    from snn_export.verification.bisection.finding import RANDOM_SAMPLES, random_inputs
+    """Inputs, and where they come from: the file, else the settings' data where there are settings, else made-up ones."""
+    from snn_export.verification.example_inputs import SAMPLES, example_inputs
 
     if file is not None:
         return _first(deployment, _read(file), samples), f"inputs of {file.name}"
     if loaded.file is not None:
         return _test_samples(loaded, samples)
-    count = samples or RANDOM_SAMPLES
-    values, span = random_inputs(deployment, count)
-    return values, f"{count} random samples {span}"
+    count = samples or SAMPLES
+    return example_inputs(deployment, count), f"{count} made-up samples of the range that the network declares"
 
 
 def _first(deployment: Deployment, values: NDArray[Any], samples: int | None) -> NDArray[Any]:

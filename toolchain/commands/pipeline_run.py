@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -18,6 +19,9 @@ from snn_export.pipeline.steps import Planned, carry_out, plan
 from snn_export.pipeline.workspace import Workspace
 from snn_export.reporting.json_file import read_report
 from snn_export.reporting.report import Report
+
+TRAINED: Final = ("teacher", "student")
+"""Steps that only ``run`` and ``train`` do."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,23 @@ def prepare(config_file: Path | None, overrides: Mapping[str, str], output: Path
 def planned(run: Run, start: str | None = None, until: str | None = None) -> tuple[Planned, ...]:
     """What would be done."""
     return plan(run.config, run.workspace, run.base, start, until)
+
+
+def require_trained(run: Run) -> None:
+    """Whether verifying would have to train first.
+
+    Raises:
+        UserError: SNX028, because nobody expects hours of training, or a verdict on another network, of a verification.
+    """
+    from snn_export.models.diagnostics import UserError
+
+    stale = next((item for item in planned(run, start="verify") if item.runs and item.step.name in TRAINED), None)
+    if stale is not None:
+        raise UserError(
+            "SNX028", "there is no trained network to verify", where=str(run.workspace.root),
+            why=f"the step {stale.step.name} would have to run: {stale.why}",
+            fix="`snn-export run` trains and verifies; for a network file, snn-export verify NET.nir",
+        )  # fmt: skip
 
 
 def execute(run: Run, start: str | None = None, until: str | None = None) -> int:

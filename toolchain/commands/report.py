@@ -36,19 +36,10 @@ command.add_command(diff)
 @format_option
 def show(path: Path, output_format: Format) -> None:
     """Show a report on the terminal."""
-    from snn_export.reporting.json_file import read_report, report_text
+    from snn_export.commands.verdict import show_report
+    from snn_export.reporting.json_file import read_report
 
-    report = read_report(path)
-    if output_format == "json":
-        click.echo(report_text(report), nl=False)
-        return
-    from rich.console import Console
-
-    from snn_export.reporting.terminal import WIDTH, print_report
-
-    console = Console()
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    print_report(report, console)
+    show_report(read_report(path), output_format)
 
 
 @command.command("html")

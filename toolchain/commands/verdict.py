@@ -26,4 +26,7 @@ def show_report(report: Report, output_format: Format, brief: bool = False) -> N
 
     console = Console()
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    print_report(report, console)
+    with console.capture() as captured:
+        print_report(report, console)
+    for line in captured.get().splitlines():  # a reader that ends early, like head, ends the command as it does any other
+        click.echo(line.rstrip())

@@ -36,13 +36,14 @@ def command(
     """Compare backends spike by spike, layer by layer, and check the gates.
 
     With a file: verify that quantised deployment on the test samples of data.source, together with the earlier forms its
-    lineage names (a .net file of lava-dl names none). Without: verify what `snn-export run` made, again.
+    lineage names (a .net file of lava-dl names none). Without: verify what `snn-export run` made, again; nothing is trained.
     """
     from snn_export.commands import pipeline_run
     from snn_export.commands.verdict import show_report
 
     run = pipeline_run.prepare(config_file, scaled(overrides, workers, scheduler), output)
     if path is None:
+        pipeline_run.require_trained(run)
         pipeline_run.execute(run, start="verify")
         report, page = pipeline_run.finished_report(run), run.html_path
     else:

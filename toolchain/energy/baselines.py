@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from snn_export.energy.charging import Amount, coefficient
 from snn_export.energy.cost_table import CostTable
 from snn_export.energy.operations import graded, synops
-from snn_export.reporting.report import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses
+from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses
 
 CACHE_LINE_BITS = 64
 SUM_BITS = 32
@@ -33,8 +33,9 @@ STATE_BITS = 24
 """Of a state variable on Loihi; a float network's state has 32."""
 PRECISIONS = (("FP32", 32), ("INT8", 8))
 MEMORY_MODEL = (
-    "a model, not a measurement: 64 bits from a cache of 8 kB per access. Low: every weight and activation moves once per "
-    "inference. High: the 32-bit sum is read and written for every operation too"
+    "Figures with memory are a model, not a measurement: 64 bits from a cache of 8 kB per access, the operands of every "
+    "operation read from there. Low: every weight and activation moves once per inference. High: the 32-bit sum is read and "
+    "written for every operation too."
 )
 
 
@@ -91,7 +92,9 @@ def twin_work(found: EnergyOperations) -> Work:
 def teacher_work(teacher: AnnOperations) -> Work:
     """The teacher, as counted on its activations."""
     return Work(
-        float(teacher.dense_macs), teacher.effective_macs / teacher.samples, moved_bits=_moved(teacher.weights, teacher.activations)
+        float(teacher.dense_macs),
+        teacher.effective_macs / teacher.samples,
+        moved_bits=_moved(teacher.weights, teacher.activations),
     )
 
 
@@ -124,18 +127,20 @@ def figures(name: str, work: Work, table: CostTable) -> tuple[EnergyFigure, ...]
             made.append(_figure(f"{name}, {precision}, arithmetic, zeros skipped", fewest, skipping, told, table))
         memory = _memory(work, table, bits, work.moved_bits[index])
         made.append(
-            _figure(f"{name}, {precision}, with memory", work.macs + work.acs, arithmetic + memory, f"{told}; {MEMORY_MODEL}", table)
+            _figure(
+                f"{name}, {precision}, with memory",
+                work.macs + work.acs,
+                arithmetic + memory,
+                f"{told}; and memory, by a model",
+                table,
+            )
         )
     return tuple(made)
 
 
 def _arithmetic(work: Work, table: CostTable, precision: str) -> Amount:
     """All operations; the lower end is not lowered by zeros, which have a figure of their own."""
-    return (
-        mac(table, precision) * work.macs
-        + accumulation(table, precision) * work.acs
-        + update(table, precision) * work.updates
-    )
+    return mac(table, precision) * work.macs + accumulation(table, precision) * work.acs + update(table, precision) * work.updates
 
 
 def _skipping(work: Work, table: CostTable, precision: str) -> Amount:
@@ -177,9 +182,9 @@ def memory_accesses(found: EnergyOperations) -> MemoryAccesses:
     """Accesses of this network per inference: what the figures with memory charge."""
     work = own_work(found)
     return MemoryAccesses(
-        model="one weight is read per synaptic and per graded operation; every state variable (the membrane, and the current of a "
-        "neuron with a synaptic filter) is read and written once per step; a sum that is kept in memory is read and written per "
-        "operation",
+        model="one weight is read per synaptic and per graded operation; every state variable (the membrane, and the current of "
+        "a neuron with a synaptic filter) is read and written once per step; a sum that is kept in memory is read and written "
+        "per operation",
         weight_reads=work.macs + work.acs,
         state_reads=work.updates,
         state_writes=work.updates,

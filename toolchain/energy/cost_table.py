@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -152,6 +153,7 @@ def table_names(kind: Kind | None = None) -> tuple[str, ...]:
     return tuple(name for name in names if kind is None or load_table(name).kind == kind)
 
 
+@lru_cache
 def load_table(name: str) -> CostTable:
     """A table that comes with the program.
 

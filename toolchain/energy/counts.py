@@ -66,7 +66,9 @@ class LayerCounts:
     membrane_changes: int | None = 0
 
     def __add__(self, other: LayerCounts) -> LayerCounts:
-        return LayerCounts(*(_sum_of(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)))
+        changes = _sum_of(self.membrane_changes, other.membrane_changes)
+        names = [item.name for item in fields(self) if item.name != "membrane_changes"]
+        return LayerCounts(**{name: getattr(self, name) + getattr(other, name) for name in names}, membrane_changes=changes)
 
     @property
     def active_updates(self) -> int:
@@ -255,7 +257,9 @@ class Counter:
 
     def outgoing(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """By source, input nodes included: synapses of each neuron into all its targets together, (structural, effective)."""
-        found = {name: (np.zeros(self._deployment.shapes[name], np.int64),) * 2 for name in (*self._inputs, *self._deployment.layers)}
+        found = {
+            name: (np.zeros(self._deployment.shapes[name], np.int64),) * 2 for name in (*self._inputs, *self._deployment.layers)
+        }
         for incoming in self._fan_out.values():
             for source, fan in incoming:
                 structural, effective = found[source]

@@ -11,204 +11,230 @@ in it and the messages its own spikes cause, so layers add up to the total.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from snn_export.energy.baselines import mac_int8, twin_baselines
-from snn_export.energy.cost_table import CostTable, load_table
-from snn_export.energy.counts import Counts, wrong_deployment
+from snn_export.energy import baselines, break_even, curve, latency, neurobench, verdicts
+from snn_export.energy.charging import Amount, charge, total
+from snn_export.energy.cost_table import CostTable, load_table, table_names
+from snn_export.energy.counts import Counts
+from snn_export.energy.operations import (
+    NOTHING,
+    Beside,
+    Component,
+    components,
+    graded,
+    operations_of,
+    spikes_per_synapse,
+    synops,
+)
 from snn_export.export.deployment import Deployment
-from snn_export.reporting.energy_records import EnergyFigure, EnergyReport, LayerEnergy
+from snn_export.reporting.energy_records import EnergyFigure, EnergyOperations, EnergyReport, LayerEnergy, LayerPart
 
-BREAK_EVEN_RATE = 0.057
-"""Spikes per neuron and step below which an SNN of T = 5 beats the quantised ANN (Yan et al., arXiv 2409.08290 v4)."""
-BREAK_EVEN_STEPS = 5
-COMPETITIVE_SPIKES = (0.15, 1.38)
-"""Spikes per synapse and inference (Dampfhoffer et al., 2023): the stricter and the more lenient ANN implementation."""
+_OF_THE_HOST = ("encoded_value", "host_mac")
+"""Components that no chip's table can price."""
+_UNPLACED = "not placed on cores"
 
 
-@dataclass(frozen=True)
-class _Component:
-    """One kind of operation: how often it happens in each layer per inference, and the smallest defensible count of it."""
-
-    operation: str
-    title: str
-    counts: dict[str, float]
-    fewest: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Charge:
-    """Picojoule per inference; all None where there is no figure."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def estimate(deployment: Deployment, counts: Counts, table: CostTable) -> EnergyReport:
+def estimate(deployment: Deployment, counts: Counts, table: CostTable, beside: Beside = NOTHING) -> EnergyReport:
     """Energy per inference of the counted run, with ranges, sources, baselines and break-even rates.
 
     Args:
         deployment: the network that was counted.
         counts: from :class:`snn_export.energy.counts.Counter`.
-        table: the chip's coefficients, see :func:`snn_export.energy.cost_table.load_table`.
+        table: the chip's coefficients, see :func:`snn_export.energy.cost_table.find_table`.
+        beside: what else is known: steps, early exit, teacher, placement.
 
     Raises:
-        UserError: SNX321 where the counts belong to another deployment.
+        UserError: SNX321 where the counts or the placement belong to another deployment.
     """
-    if counts.fingerprint != deployment.fingerprint:
-        raise wrong_deployment(counts.fingerprint, deployment.fingerprint)
+    return estimate_from(operations_of(deployment, counts, beside), table)
+
+
+def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
+    """The same from the record that a report keeps of its counts; with another table it is another estimate of the same run."""
     cmos = load_table("cmos45")
-    components = _components(counts)
-    figures = [_figure(component, table) for component in components]
-    total = _sum(_Charge(figure.value, figure.low, figure.high) for figure in figures)
+    parts = components(found)
+    charges = [charge(table, item.operation, item.total, item.least) for item in parts]
+    whole = total(charges)
+    own = baselines.figures(verdicts.OWN, baselines.own_work(found), cmos)
+    twin = baselines.figures(verdicts.TWIN, baselines.twin_work(found), cmos)
+    taught = found.teacher
+    teacher = () if taught is None else baselines.figures(verdicts.TEACHER, baselines.teacher_work(taught), cmos)
+    compared = verdicts.compare(own, (*twin, *teacher), (table.title, whole))
+    points = curve.points(found, table)
     return EnergyReport(
-        label=_label(deployment, table),
-        samples=counts.samples,
+        label=_label(found, table),
+        samples=found.samples,
         table=table.name,
-        layers=tuple(_layer(name, counts, components, table) for name in counts.layers),
-        figures=(*figures, *_unpriced(counts, table, cmos)),
-        total=total.value,
-        total_low=total.low,
-        total_high=total.high,
-        baselines=twin_baselines(counts, cmos),
-        spikes_per_synapse=counts.spikes_per_synapse,
-        break_even=_break_even(deployment, counts),
-        limits=_limits(deployment, counts, table, cmos),
+        table_digest=table.digest,
+        layers=_layers(found, parts, table),
+        figures=(*_figures(found, parts, charges, table), *_graded_equivalent(found, cmos)),
+        total=None if whole is None else whole.value,
+        total_low=None if whole is None else whole.low,
+        total_high=None if whole is None else whole.high,
+        cmos=own,
+        baselines=twin,
+        teacher=teacher,
+        comparisons=compared,
+        verdict=verdicts.verdict(compared),
+        spikes_per_synapse=spikes_per_synapse(found),
+        break_even=break_even.sentences(found),
+        curve=points,
+        knee=curve.knee(points),
+        early_exit=curve.exit_report(found, table),
+        memory=baselines.memory_accesses(found),
+        neurobench=neurobench.metrics(found),
+        latency=latency.estimate_latency(found, table),
+        other_chips=_other_chips(found),
+        limits=_limits(found, table, cmos),
+        operations=found,
     )
 
 
-def _components(counts: Counts) -> tuple[_Component, ...]:
-    def per_inference(amounts: dict[str, int]) -> dict[str, float]:
-        return {name: amount / counts.samples for name, amount in amounts.items()}
-
-    def simple(operation: str, title: str, field: str) -> _Component:
-        amounts = per_inference({name: getattr(layer, field) for name, layer in counts.layers.items()})
-        return _Component(operation, title, amounts, amounts)
-
-    return (
-        _Component(
-            "synaptic_operation",
-            "synaptic operations",
-            per_inference({name: counts.synops(name) for name in counts.layers}),
-            per_inference({name: counts.synops(name, effective=True) for name in counts.layers}),
-        ),
-        simple("neuron_update_active", "active neuron updates", "active_updates"),
-        simple("neuron_update_inactive", "inactive neuron updates", "inactive_updates"),
-        simple("spike_message", "spike messages within a tile", "messages"),
-    )
-
-
-def _charge(table: CostTable, operation: str, count: float, fewest: float) -> _Charge:
-    coefficient = table.coefficients.get(operation)
-    if coefficient is None:
-        return _Charge(None, None, None)
-    return _Charge(coefficient.value * count, coefficient.low * fewest, coefficient.high * count)
+def _figures(
+    found: EnergyOperations, parts: Sequence[Component], charges: Sequence[Amount | None], table: CostTable
+) -> tuple[EnergyFigure, ...]:
+    made = []
+    for item, amount in zip(parts, charges, strict=True):
+        if amount is None:
+            made.append(_without_figure(item.title, item.total, _reason(item.operation, table)))
+            continue
+        coefficient = table.coefficients[item.operation]
+        made.append(
+            EnergyFigure(
+                component=item.title, count=item.total, value=amount.value, low=amount.low, high=amount.high,
+                coefficient=coefficient.told, source=coefficient.citation,
+            )
+        )  # fmt: skip
+        if item.operation == "spike_message" and not found.journeys:
+            made.append(
+                EnergyFigure(
+                    component="hops between tiles", count=None, value=None, low=None, high=None, coefficient=_UNPLACED,
+                    source=f"{_UNPLACED}: how far a spike travels is not known",
+                )
+            )  # fmt: skip
+    return tuple(made)
 
 
-def _sum(charges: Iterable[_Charge]) -> _Charge:
-    """Sum of what has a figure; None where nothing has."""
-    priced = [(c.value, c.low, c.high) for c in charges if c.value is not None and c.low is not None and c.high is not None]
-    if not priced:
-        return _Charge(None, None, None)
-    return _Charge(*(sum(column) for column in zip(*priced, strict=True)))
-
-
-def _figure(component: _Component, table: CostTable) -> EnergyFigure:
-    count, fewest = sum(component.counts.values()), sum(component.fewest.values())
-    coefficient, charge = table.coefficients.get(component.operation), _charge(table, component.operation, count, fewest)
-    if coefficient is None:
-        return _without_figure(component.title, count, table.reason(component.operation))
-    spread = f" ({coefficient.low:g} to {coefficient.high:g})" if coefficient.low < coefficient.high else ""
-    return EnergyFigure(
-        component=component.title, count=count, value=charge.value, low=charge.low, high=charge.high,
-        coefficient=f"{coefficient.value:g} pJ{spread}", source=coefficient.citation,
-    )  # fmt: skip
-
-
-def _unpriced(counts: Counts, table: CostTable, cmos: CostTable) -> tuple[EnergyFigure, ...]:
-    """What enters from outside: listed, not in the total. Graded operations also as what they are arithmetically, 8-bit MACs."""
-    messages = _without_figure("input messages", counts.input_events / counts.samples, table.reason("input_message"))
-    graded = sum(counts.graded(name) for name in counts.layers) / counts.samples
-    if not graded:
-        return (messages,)
-    effective, mac = sum(counts.graded(name, effective=True) for name in counts.layers) / counts.samples, mac_int8(cmos)
-    equivalent = EnergyFigure(
-        component="graded operations as 8-bit MACs in 45 nm, for comparison only, not in the total",
-        count=graded,
-        value=mac.value * graded,
-        low=mac.low * effective,
-        high=mac.high * graded,
-        coefficient=f"{mac.value:g} pJ per MAC, arithmetic only; high: a 32-bit sum",
-        source=cmos.coefficients["int8_multiply"].citation,
-    )
-    return _without_figure("graded operations", graded, table.reason("graded_operation")), equivalent, messages
+def _reason(operation: str, table: CostTable) -> str:
+    return "work of the host, which no table of a chip prices" if operation in _OF_THE_HOST else table.reason(operation)
 
 
 def _without_figure(component: str, count: float, reason: str) -> EnergyFigure:
     return EnergyFigure(component=component, count=count, value=None, low=None, high=None, coefficient="no figure", source=reason)
 
 
-def _layer(name: str, counts: Counts, components: tuple[_Component, ...], table: CostTable) -> LayerEnergy:
-    charges = (_charge(table, item.operation, item.counts[name], item.fewest[name]) for item in components)
-    total, layer = _sum(charges), counts.layers[name]
-    return LayerEnergy(
-        layer=name,
-        synops=counts.synops(name) / counts.samples,
-        graded_operations=counts.graded(name) / counts.samples,
-        active_updates=layer.active_updates / counts.samples,
-        inactive_updates=layer.inactive_updates / counts.samples,
-        value=total.value,
-        low=total.low,
-        high=total.high,
+def _graded_equivalent(found: EnergyOperations, cmos: CostTable) -> tuple[EnergyFigure, ...]:
+    """Graded operations as what they are arithmetically, 8-bit MACs: for orientation, not in the total."""
+    many = sum(graded(found, layer) for layer in found.layers) / found.samples
+    if not many:
+        return ()
+    few, mac = sum(graded(found, layer, effective=True) for layer in found.layers) / found.samples, baselines.mac(cmos, "INT8")
+    return (
+        EnergyFigure(
+            component="graded operations as 8-bit MACs in 45 nm, for comparison only, not in the total",
+            count=many,
+            value=mac.value * many,
+            low=mac.low * few,
+            high=mac.high * many,
+            coefficient=f"{mac.value:g} pJ per MAC, arithmetic only; high: a 32-bit sum",
+            source=cmos.coefficients["int8_multiply"].citation,
+        ),
     )
 
 
-def _target(deployment: Deployment) -> str | None:
-    quantisation = deployment.contract.quantisation
-    return None if quantisation is None else quantisation.target
+def _layers(found: EnergyOperations, parts: Sequence[Component], table: CostTable) -> tuple[LayerEnergy, ...]:
+    """Every layer; and where packets begin or end outside the cores, if that has a figure."""
+    outside = dict.fromkeys(name for item in parts for name in item.counts if name not in {layer.layer for layer in found.layers})
+    made = [_layer(layer.layer, found, parts, table) for layer in found.layers]
+    rows = (_layer(name, found, parts, table) for name in outside)
+    return (*made, *(row for row in rows if row.value))
 
 
-def _label(deployment: Deployment, table: CostTable) -> str:
+def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table: CostTable) -> LayerEnergy:
+    rows = [
+        (item, charge(table, item.operation, item.counts.get(name, 0.0), item.least_of(name)))
+        for item in parts
+        if name in item.counts
+    ]
+    whole = total(amount for _, amount in rows)
+    layer = next((item for item in found.layers if item.layer == name), None)
+    samples = found.samples
+    return LayerEnergy(
+        layer=name,
+        synops=0.0 if layer is None else synops(found, layer) / samples,
+        graded_operations=0.0 if layer is None else graded(found, layer) / samples,
+        active_updates=0.0 if layer is None else layer.spikes / samples,
+        inactive_updates=0.0 if layer is None else (layer.updates - layer.spikes) / samples,
+        value=None if whole is None else whole.value,
+        low=None if whole is None else whole.low,
+        high=None if whole is None else whole.high,
+        parts=tuple(
+            LayerPart(
+                component=item.title, count=item.counts[name], value=amount.value, low=amount.low, high=amount.high
+            )
+            for item, amount in rows if amount is not None
+        ),
+    )  # fmt: skip
+
+
+def _other_chips(found: EnergyOperations) -> tuple[EnergyFigure, ...]:
+    """This network's synaptic operations at the figures of other chips: for orientation, none of them is a target."""
+    many = sum(synops(found, layer) for layer in found.layers) / found.samples
+    few = sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples
+    made = []
+    for name in table_names("comparison"):
+        for chip, item in load_table(name).coefficients.items():
+            amount = Amount(item.value * many, item.low * few, item.high * many)
+            made.append(
+                EnergyFigure(
+                    component=_CHIP_TITLES.get(chip, chip), count=many, value=amount.value, low=amount.low, high=amount.high,
+                    coefficient=item.told, source=item.citation,
+                )
+            )  # fmt: skip
+    return tuple(made)
+
+
+_CHIP_TITLES = {
+    "odin": "ODIN", "reckon": "ReckOn", "mubrain": "µBrain", "truenorth": "TrueNorth", "tianjic": "Tianjic",
+    "neuronflow": "NeuronFlow", "loihi": "Loihi", "spinnaker": "SpiNNaker", "spinnaker2": "SpiNNaker2", "seneca": "SENECA",
+}  # fmt: skip
+
+
+def _label(found: EnergyOperations, table: CostTable) -> str:
     label = f"estimate from operation counts; {table.title}"
-    if _target(deployment) == "loihi2" and table.name == "loihi1":
+    if found.target == "loihi2" and table.chip == "loihi1":
         return f"{label}, because no energy per operation is published for Loihi 2"
-    if _target(deployment) is None:
+    if found.target is None:
         return f"{label}; the network is not quantised, so no chip runs it as it is"
     return label
 
 
-def _break_even(deployment: Deployment, counts: Counts) -> tuple[str, ...]:
-    spiking = [layer for name, layer in counts.layers.items() if deployment.contract.neurons[name].spiking]
-    updates = sum(layer.updates for layer in spiking)
-    rate = sum(layer.spikes for layer in spiking) / updates if updates else 0.0
-    bits = counts.steps.bit_length()  # ceil(log2(T + 1)) for every T >= 1
-    side = "below" if rate < BREAK_EVEN_RATE else "above"
-    steps = "" if counts.steps == BREAK_EVEN_STEPS else f", though that limit is for T = {BREAK_EVEN_STEPS}"
-    low, high = COMPETITIVE_SPIKES
-    measured = counts.spikes_per_synapse
-    verdict = "above both" if measured > high else "below both" if measured < low else "between the two"
-    return (
-        f"Measured firing rate of the spiking layers: {100 * rate:.1f} % per step, at T = {counts.steps}. "
-        f"Against a quantised ANN of ceil(log2(T + 1)) bits (here {bits}), an SNN at T = {BREAK_EVEN_STEPS} needs less than "
-        f"about {100 * BREAK_EVEN_RATE:.1f} % (Yan, Bai, Tang and Wong, arXiv 2409.08290 v4; earlier versions: 6.4 %). "
-        f"This network lies {side} it{steps}.",
-        f"Measured: {measured:.3f} spikes per synapse and inference. With memory accesses counted, integrate-and-fire networks "
-        f"compete only below {low} to {high}, depending on the ANN's implementation, and leaky neurons cost more (Dampfhoffer et "
-        f"al., Are SNNs really more energy-efficient than ANNs?, IEEE TETCI 7(3), 2023). This network lies {verdict}.",
-    )
-
-
-def _limits(deployment: Deployment, counts: Counts, table: CostTable, cmos: CostTable) -> tuple[str, ...]:
-    travel = max(deployment.contract.latency.values(), default=0)
+def _limits(found: EnergyOperations, table: CostTable, cmos: CostTable) -> tuple[str, ...]:
     notes = [
         "An update counts as active where the neuron spikes. If active meant that anything arrives or there is a bias, "
         "nearly every update would be: the upper end of the range.",
         "All synapses are charged; the lower end leaves out those with a weight of zero.",
-        f"Updates are counted for the {counts.steps} steps of an inference. Not charged: the steps in which spikes travel "
-        f"through the layers (up to {travel}), and clearing the state between inputs.",
+        f"Updates are counted for the {found.steps} steps of an inference. Not charged: the steps in which spikes travel "
+        f"through the layers (up to {found.travel}), and clearing the state between inputs.",
+        _transport_note(found, table),
     ]
-    if _target(deployment) == "loihi2" and table.name == "loihi1":
+    if found.journeys and found.by_step:
+        notes.append(
+            "Packets and hops of fewer steps are taken in proportion to the messages: a placement tells them per inference."
+        )
+    if found.target == "loihi2" and table.chip == "loihi1":
         notes.insert(0, "No energy per operation is published for Loihi 2: these are Loihi 1's figures, for orientation.")
-    return (*notes, *table.limits, *cmos.limits)
+    others = (limit for name in table_names("comparison") for limit in load_table(name).limits)
+    return (*notes, *table.limits, *cmos.limits, baselines.MEMORY_MODEL, *others)
+
+
+def _transport_note(found: EnergyOperations, table: CostTable) -> str:
+    if not found.journeys:
+        why = f" ({found.unplaced})" if found.unplaced else ""
+        return (
+            f"Not placed on cores{why}: hops between tiles are not charged. Each spike is charged one message inside a tile; a "
+            "neuron that reaches several cores sends one to each."
+        )
+    other = "" if found.placed_on == table.chip else f", whose figures {table.name} does not hold"
+    return f"Packets and hops are those of a placement on {found.placed_on}{other}, made with this run's activity."

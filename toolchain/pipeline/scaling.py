@@ -23,7 +23,10 @@ from snn_export.training.threads import use_threads
 from snn_export.verification.ladder import LadderResult, Link, Progress, Rung, run_ladder, sample_axis
 from snn_export.verification.sharding import ROOM, Work, work_on, workers_that_help
 
-_SOURCES = ("models", "export", "hardware_sims", "verification", "energy", "pipeline.verification", "pipeline.scaling")
+_SOURCES = (
+    "models", "export", "hardware_sims", "verification", "energy", "pipeline.verification", "pipeline.energy_run",
+    "pipeline.scaling",
+)  # fmt: skip
 """Parts of this program that a shard's result depends on."""
 
 _SETTINGS, _QUANTISED, _FOLDED = "settings.json", "quantised.nir", "folded.nir"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snn_export.config_schema import Config
+from snn_export.energy.cost_table import is_file
 from snn_export.export.nir_io import file_digest
 from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.registry import BUILT_IN, simulator_or_broken
@@ -139,9 +140,15 @@ def _verify(config: Config, base: Path) -> dict[str, Any]:
         "name": config.project.name,
         "verify": config.verify.model_dump(exclude={"workers", "scheduler"}),  # the result does not depend on where it ran
         "gates": config.gates.model_dump(),
-        "energy": config.energy.model_dump(),
+        "energy": {**config.energy.model_dump(), "content": _table_digest(config, base)},
         "available": {name: _presence(name) for name in config.verify.backends},
     }
+
+
+def _table_digest(config: Config, base: Path) -> str:
+    """Of a cost table that is a file; those that come with the program are part of its source."""
+    path = base / Path(config.energy.table).expanduser()
+    return file_digest(path) if is_file(config.energy.table) and path.is_file() else ""
 
 
 def _presence(name: str) -> dict[str, Any]:
@@ -165,7 +172,7 @@ def _nothing(config: Config, base: Path) -> dict[str, Any]:
 _TRAINING = ("models", "data", "training", "pipeline.training", "pipeline.choices")
 _EXPORTING = (*_TRAINING, "export", "library", "pipeline.deploying")
 _RUNNING = (*_EXPORTING, "hardware_sims", "calibration", "pipeline.quantising")
-_JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification", "pipeline.scaling")
+_JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification", "pipeline.energy_run", "pipeline.scaling")
 
 STEPS: tuple[Step, ...] = (
     Step("teacher", (), "train the ANN teacher", "snn_export.pipeline.training:train_teacher", _teacher, _TRAINING),

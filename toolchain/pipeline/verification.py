@@ -13,8 +13,7 @@ import numpy as np
 from snn_export import library
 from snn_export.config_schema import BackendConfig, Config, to_toml
 from snn_export.data.dataset import Samples
-from snn_export.energy.cost_table import load_table
-from snn_export.energy.estimate import estimate
+from snn_export.energy import cost_table
 from snn_export.energy.observer import EnergyObserver
 from snn_export.export import nir_io
 from snn_export.export.deployment import Deployment
@@ -24,6 +23,7 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.students.student import SpikingStudent
+from snn_export.pipeline import energy_run
 from snn_export.pipeline.attributing import attributed
 from snn_export.pipeline.data_source import dataset, told
 from snn_export.pipeline.deploying import load_student
@@ -39,12 +39,13 @@ from snn_export.pipeline.files import (
 from snn_export.pipeline.steps import Context, StepResult
 from snn_export.pipeline.training import read_summary, teacher_of
 from snn_export.reporting import wording
+from snn_export.reporting.energy_records import AnnOperations
 from snn_export.reporting.json_file import write_report
 from snn_export.reporting.report import CoverageItem, Gate, Report, TrainingSummary
 from snn_export.reporting.report import Rung as RungRecord
-from snn_export.training.evaluate import Network, predictions
-from snn_export.training.fine_tuning import STEP as FINE_TUNE
+from snn_export.training.evaluate import Network
 from snn_export.training.fine_tuning import load_quantised_student
+from snn_export.training.mac_counts import count_macs
 from snn_export.training.threads import use_threads
 from snn_export.verification import assemble, deviations
 from snn_export.verification.compare import Kind, Tolerance
@@ -147,14 +148,17 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
     data = dataset(config.data.source, base, config.project.seed, config.data.validation)
     test = _chosen(data.test, config.verify.samples)
     inputs = data.signal(test.x)
-    rungs, links, watchers = ladder_of(forms, config, progress)
+    tuned, chosen = energy_run.with_threshold(config, forms.quantised, data, INTEGER, progress)
+    rungs, links, watchers = ladder_of(forms, tuned, progress)
     reference, criteria = watchers.raster.reference, _criteria(rungs, config)
-    ladder = scaling.run(forms, config, (rungs, links, watchers), inputs, test.y, scratch, progress)
-    teacher, teacher_gates = _teacher(forms.teacher, test, config)
+    ladder = scaling.run(forms, tuned, (rungs, links, watchers), inputs, test.y, scratch, progress)
+    teacher, teacher_gates, macs = _teacher(forms.teacher, test, config)
     named, counts = told(config.data.source), watchers.energy.counts
     activity = {seen.rung: seen.result(forms.quantised) for seen in watchers.firing}
     anywhere = config.verify.model_copy(update={"workers": 0, "scheduler": None})  # the result does not depend on where it ran
-    settings = config.model_copy(update={"data": config.data.model_copy(update={"source": named}), "verify": anywhere})
+    table = config.energy.model_copy(update={"table": cost_table.told(config.energy.table)})
+    source = config.data.model_copy(update={"source": named})
+    settings = config.model_copy(update={"data": source, "verify": anywhere, "energy": table})
     integer, floats = ladder.find(INTEGER), forms.folded
     attribution = attributed(
         floats if integer is not None and integer.status is None else None, forms.quantised, inputs, test.y,
@@ -172,7 +176,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         activity=activity[INTEGER],
         rasters=watchers.raster.rasters,
         attribution=attribution.found,
-        energy=None if counts is None else estimate(forms.quantised, counts, load_table(config.energy.table)),
+        energy=energy_run.energy_report(forms.quantised, watchers.energy.counted, tuned, base, test.y, chosen, macs),
         training=forms.training,
         fingerprints={"data": data.fingerprint},
         settings=to_toml(settings),
@@ -205,7 +209,7 @@ def ladder_of(forms: Forms, config: Config, progress: Progress) -> tuple[list[Ru
     firing_of = dict.fromkeys((INTEGER, *_criteria(rungs, config).watched()))
     watchers = Watchers(
         tuple(ActivityObserver(name) for name in firing_of),
-        EnergyObserver(INTEGER, forms.quantised),
+        EnergyObserver(INTEGER, forms.quantised, config.energy.exit_margin),
         RasterObserver(_reference(rungs, config), tuple(rung.name for rung in reversed(rungs)), forms.quantised),
     )
     return rungs, _links(rungs, config), watchers
@@ -321,9 +325,18 @@ def _kind(first: Rung, second: Rung) -> Kind:
 
 
 def _reference(rungs: list[Rung], config: Config) -> str:
-    """The rung the config names; a backend's name means the first rung it runs."""
+    """The rung the config names; a backend's name means the first rung it runs, and a student that is gone the form after it.
+
+    Raises:
+        UserError: SNX025, what is named does not run: another reference in its place would go unnoticed.
+    """
     wanted = config.verify.reference
     found = next((rung.name for rung in rungs if wanted in (rung.name, rung.backend)), None)
+    if found is None and wanted != "student":
+        raise UserError(
+            "SNX025", f"verify.reference names {wanted}, which does not run", where="verify.reference",
+            why=f"this run has {', '.join(rung.name for rung in rungs)}", fix=f"add [verify.backends.{wanted}], or name one of these",
+        )  # fmt: skip
     return found or rungs[0].name
 
 
@@ -347,12 +360,15 @@ def _criteria(rungs: list[Rung], config: Config) -> Criteria:
     )
 
 
-def _teacher(model: Network | None, test: Samples, config: Config) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...]]:
-    """The teacher's place in front of the ladder and its gate. It has no spikes, so nothing is compared with it."""
+def _teacher(
+    model: Network | None, test: Samples, config: Config
+) -> tuple[tuple[RungRecord, ...], tuple[Gate, ...], AnnOperations | None]:
+    """The teacher's place in front of the ladder, its gate, and what it multiplies. It has no spikes, so nothing is compared."""
     least = config.gates.teacher_accuracy
     if model is None:
-        return (), () if least is None else (minimum_accuracy("teacher", least, 0, 0, "gates.teacher_accuracy"),)
-    right, samples = int(np.count_nonzero(predictions(model, test.x) == test.y)), len(test)
+        return (), () if least is None else (minimum_accuracy("teacher", least, 0, 0, "gates.teacher_accuracy"),), None
+    macs, logits = count_macs(model, test.x, "teacher")
+    right, samples = int(np.count_nonzero(np.argmax(logits, axis=1) == test.y)), len(test)
     rung = RungRecord(
         name="teacher",
         backend="pytorch",
@@ -362,7 +378,8 @@ def _teacher(model: Network | None, test: Samples, config: Config) -> tuple[tupl
         accuracy=100.0 * right / samples,
         interval=wilson_interval(right, samples),
     )
-    return (rung,), () if least is None else (minimum_accuracy("teacher", least, right, samples, "gates.teacher_accuracy"),)
+    gates = () if least is None else (minimum_accuracy("teacher", least, right, samples, "gates.teacher_accuracy"),)
+    return (rung,), gates, macs
 
 
 def forms_beside(path: Path) -> Forms:

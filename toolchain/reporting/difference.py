@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from snn_export.config_schema import leaves
@@ -176,7 +176,8 @@ def _rungs(base: Report, head: Report) -> Iterator[Change]:
     for name in _union(before, after):
         old, new = before.get(name), after.get(name)
         pair = old.accuracy if old else None, new.accuracy if new else None
-        yield Change("accuracy", name, *pair, "percent", _grew(pair[1], pair[0]))
+        as_many = old is None or new is None or old.samples == new.samples
+        yield Change("accuracy", name, *pair, "percent", _grew(pair[1], pair[0]) if as_many else None)
         if old is not None and new is not None:
             fewer = _grew(new.samples, old.samples)
             yield Change("accuracy", f"{name}, samples", old.samples, new.samples, "count", fewer)
@@ -195,7 +196,13 @@ def _comparisons(base: Report, head: Report) -> Iterator[Change]:
             continue
         layers = compared_layers(old), compared_layers(new)
         for name in _union(*layers):
-            yield from _layer(told(comparison, name), layers[0].get(name), layers[1].get(name))
+            found = _layer(told(comparison, name), layers[0].get(name), layers[1].get(name))
+            yield from found if old.samples == new.samples else map(_unjudged, found)
+
+
+def _unjudged(change: Change) -> Change:
+    """Counts over different numbers of samples are neither better nor worse; a verdict is."""
+    return change if change.kind == "verdict" else replace(change, worse=None)
 
 
 def _layer(name: str, old: LayerComparison | None, new: LayerComparison | None) -> Iterator[Change]:

@@ -8,9 +8,9 @@ from typing import Final
 
 from snn_export.exit_codes import worst_exit_code
 from snn_export.models.diagnostics import EXIT_GATE, EXIT_NOTHING_COMPARED, UserError
-from snn_export.reporting import difference
+from snn_export.reporting import difference, difference_demands
 from snn_export.reporting.difference import ORDER, Difference
-from snn_export.reporting.formatting import count, energy, percent
+from snn_export.reporting.formatting import count, energy, percent, tolerance
 from snn_export.reporting.report import Gate, Report
 
 _UNKNOWN: Final = "not measured in both"
@@ -88,8 +88,14 @@ def _verdicts(base: Report, head: Report) -> Gate:
             found.append(f"{difference.told(new)}: {old.verdict} before, {new.verdict} now")
         layers = difference.compared_layers(new)
         for name, layer in difference.compared_layers(old).items():
-            if new is not None and name in layers and _worse(layer.verdict, layers[name].verdict):
-                found.append(f"{difference.told(new, name)}: {layer.verdict} before, {layers[name].verdict} now")
+            if new is None or name not in layers:
+                continue
+            now = layers[name]
+            if _worse(layer.verdict, now.verdict):
+                found.append(f"{difference.told(new, name)}: {layer.verdict} before, {now.verdict} now")
+            elif layer.verdict == now.verdict == "DRIFT" and now.tolerance_that_would_pass > layer.tolerance_that_would_pass:
+                shares = (tolerance(item.tolerance_that_would_pass) for item in (layer, now))
+                found.append("{}: DRIFT of {} of its spikes before, of {} now".format(difference.told(new, name), *shares))
     return Gate(
         name="verdicts",
         required="none worse than before",
@@ -105,7 +111,7 @@ def _worse(before: str, after: str) -> bool:
 
 
 def _coverage(base: Report, head: Report, limits: Limits) -> Gate:
-    """Everything that was compared before is compared now, on as many samples."""
+    """Everything that was compared before is compared now, on as many samples, and held to as much."""
     lost = list(_lost(base, head, limits))
     return Gate(
         name="coverage",
@@ -132,6 +138,8 @@ def _lost(base: Report, head: Report, limits: Limits) -> Iterator[str]:
         yield from (difference.told(old, name) for name in layers if name not in difference.compared_layers(new))
         if new.samples < old.samples and not limits.other_data:
             yield f"{difference.told(old)}: {count(new.samples)} samples instead of {count(old.samples)}"
+    yield from difference_demands.gone(base, head)
+    yield from difference_demands.looser(base, head)
 
 
 def _accuracy(base: Report, head: Report, limits: Limits) -> Iterator[Gate]:

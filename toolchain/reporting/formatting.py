@@ -24,6 +24,7 @@ ABSENT: Final = "\u2013"
 NO_FIGURE: Final = "no figure"
 
 _ENERGY_UNITS: Final = ((1e-3, "fJ"), (1.0, "pJ"), (1e3, "nJ"), (1e6, "µJ"), (1e9, "mJ"), (1e12, "J"))
+_TIME_UNITS: Final = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
 _AXES_OF_IMAGE: Final = ("channel", "row", "column")
 _KEPT_PRECISION: Final = 17
 
@@ -84,6 +85,13 @@ def energy_range(value: float | None, low: float | None, high: float | None) -> 
         return energy(value)
     factor, _ = _energy_unit(value)
     return f"{energy(value)} ({_significant(low / factor, 3)} to {_significant(high / factor, 3)})"
+
+
+def time_range(value: float, low: float, high: float) -> str:
+    """A time in ns with its range in the same unit: ``1.23 µs (0.98 to 2.4)``."""
+    factor, unit = next((entry for entry in reversed(_TIME_UNITS) if value >= entry[0]), _TIME_UNITS[0])
+    told = f"{_significant(value / factor, 3)}{NARROW_SPACE}{unit}"
+    return told if low == value == high else f"{told} ({_significant(low / factor, 3)} to {_significant(high / factor, 3)})"
 
 
 def rate(value: float) -> str:
@@ -182,12 +190,30 @@ _KINDS: Final[dict[str, Callable[[Any], str]]] = {
     "energy.layers.*.graded_operations": amount,
     "energy.layers.*.active_updates": amount,
     "energy.layers.*.inactive_updates": amount,
-    "energy.figures.*.count": amount,
-    "energy.baselines.*.count": amount,
+    **{f"energy.{group}.*.count": amount for group in ("figures", "cmos", "baselines", "teacher", "other_chips")},
+    "energy.layers.*.parts.*.count": amount,
     "energy.spikes_per_synapse": real,
+    "energy.comparisons.*.ratio": real,
+    "energy.curve.*.synops": amount,
+    "energy.curve.*.accuracy": percent,
+    "energy.early_exit.threshold": real,
+    "energy.early_exit.mean_steps": real,
+    **{f"energy.early_exit.{name}": percent for name in ("accuracy", "accuracy_full")},
+    **{f"energy.early_exit.validation_{name}": percent for name in ("accuracy", "accuracy_full")},
+    **{f"energy.memory.{name}": amount for name in ("weight_reads", "state_reads", "state_writes", "sum_accesses")},
+    **{f"energy.neurobench.{name}": share for name in ("connection_sparsity", "activation_sparsity")},
+    **{f"energy.neurobench.{name}": amount for name in ("effective_macs", "effective_acs", "dense", "membrane_updates")},
+    **{f"energy.latency.{name}": amount for name in ("throughput", "throughput_low", "throughput_high")},
+    **{f"placement.limits.*.{name}": share for name in ("mean", "most")},
+    "placement.placed.*.fullest": share,
+    **{f"placement.{name}": amount for name in ("links.*.packets", "spike_hops", "naive_spike_hops")},
     "training.*.validation_accuracy": percent,
 }
-_ENERGY_PATH: Final = re.compile(r"energy\.(total|(layers|figures|baselines)\.\*\.value)")
+_ENERGY_PATH: Final = re.compile(
+    r"energy\.(total|early_exit\.value|layers\.\*\.parts\.\*\.value|comparisons\.\*\.(own_)?value"
+    r"|(layers|figures|cmos|baselines|teacher|other_chips|curve)\.\*\.value)"
+)
+_TIME_PATH: Final = re.compile(r"energy\.latency\.(step|inference)\.value")
 
 
 def text_of(report: Report, path: str) -> str:
@@ -204,8 +230,11 @@ def text_of(report: Report, path: str) -> str:
     value = value_at(report, path)
     if _ENERGY_PATH.fullmatch(pattern):
         parent, _, name = path.rpartition(".")
-        stem = f"{parent}.total_" if name == "total" else f"{parent}."
+        stem = parent + {"total": ".total_", "own_value": ".own_"}.get(name, ".")
         return energy_range(_as_float(value), *(_as_float(value_at(report, stem + end)) for end in ("low", "high")))
+    if _TIME_PATH.fullmatch(pattern):
+        stem = path.rpartition(".")[0]
+        return time_range(*(_as_float(value_at(report, f"{stem}.{end}")) or 0.0 for end in ("value", "low", "high")))
     if value is None:
         return ABSENT
     if pattern in _KINDS:

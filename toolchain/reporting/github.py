@@ -141,6 +141,8 @@ def _hands_on(report: Report, first: str, last: str) -> bool:
 
 def _cause(gate: Gate, roots: dict[str, Comparison]) -> str | None:
     """Target whose fault a gate fails for: the one it compares, else the one that it names first; None where it names none."""
+    if gate.detail.startswith(wording.UNKNOWN_NAME):  # it lists every name that there is, and none is to blame
+        return None
     text = f"{gate.name} {gate.detail}" if gate.exit_code == EXIT_NOTHING_COMPARED else gate.name
     places = {target: _place(text, target) for target in roots}
     named = sorted((target for target in roots if places[target] is not None), key=lambda target: places[target] or 0)

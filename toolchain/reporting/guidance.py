@@ -35,11 +35,16 @@ def next_steps(report: Report) -> tuple[Step, ...]:
 
 def _to_mend(report: Report) -> Iterator[Step]:
     begun: set[str] = set()
+    for gate in report.gates:
+        if not gate.passed and gate.detail.startswith(wording.UNKNOWN_NAME):
+            begun.add(gate.name)
+            yield Step(f"Correct a name in the settings ({gate.setting}): {gate.measured}.", "gates", "Gates")
     for index, comparison in enumerate(report.comparisons):
         if comparison.required and wording.tone(comparison.verdict) == "bad":
             for step in _of_comparison(index, comparison):
                 begun.add(comparison.target)
                 yield step
+            yield from _smallest_case(report, index, comparison)
     for item in report.coverage:
         if item.status in _TO_COVER and item.fix and item.what not in begun:
             begun.add(item.what)
@@ -81,6 +86,20 @@ def _of_comparison(index: int, comparison: Comparison) -> Iterator[Step]:
         yield Step(f"Read why {comparison.target} broke:", anchor, link, comparison.log)
     elif comparison.message:
         yield Step(f"Read what kept {comparison.target} from running, and what it asks for.", anchor, link)
+
+
+def _smallest_case(report: Report, index: int, comparison: Comparison) -> Iterator[Step]:
+    """How to get a bug report, where ``bisect`` can compare the two: backends that must agree in every membrane, and do not."""
+    backends = {rung.name: rung.backend for rung in report.ladder}
+    reference, target = (backends.get(name, name) for name in (comparison.reference, comparison.target))
+    bitwise = any(layer.mismatched_membranes is not None for layer in comparison.layers)
+    if comparison.verdict == "DRIFT" and bitwise and reference != target:
+        yield Step(
+            f"Find the smallest network and input that still show it, for a bug report about {target}:",
+            f"comparison-{index}",
+            f"{comparison.reference} against {comparison.target}",
+            f"snn-export bisect NET.nir --reference {reference} --target {target}",
+        )
 
 
 def _to_rely_on_it(report: Report) -> Iterator[Step]:

@@ -15,8 +15,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from snn_export.reporting import guidance, plots, plots_inline, wording
-from snn_export.reporting.energy_records import EnergyFigure, EnergyReport
+from snn_export.reporting import guidance, plots, plots_energy, plots_inline, wording
+from snn_export.reporting.energy_records import EnergyReport
 from snn_export.reporting.formatting import text_of
 from snn_export.reporting.json_file import write_text
 from snn_export.reporting.report import CarriedNode, Comparison, Gate, LayerComparison, Raster, Report
@@ -36,6 +36,16 @@ def write_html(report: Report, path: Path) -> None:
 
 def render(report: Report) -> str:
     """The whole page as text."""
+    return _environment(report).get_template("report.html.j2").render()
+
+
+def render_energy(report: Report) -> str:
+    """A page of the report's energy alone, and of its placement where it has one; the report must have an energy."""
+    return _environment(report, only=("placement", "energy")).get_template("energy_page.html.j2").render()
+
+
+def _environment(report: Report, only: tuple[str, ...] = ()) -> Environment:
+    """Templates with what they may use; only: anchors of the sections to show, all where it is empty."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -50,6 +60,7 @@ def render(report: Report) -> str:
         num=_Numbers(report),
         plots=plots,
         inline=plots_inline,
+        energy_plots=plots_energy,
         wording=wording,
         svg=Markup,
         ladder_axis=ladder_axis(report),
@@ -60,13 +71,13 @@ def render(report: Report) -> str:
         differing=differing,
         numbered=lambda items: list(enumerate(items)),
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        sections=_sections(report),
+        sections=tuple(item for item in _sections(report) if not only or item[0] in only),
         carriers=_carriers(report),
         gates=_gates(report),
         steps=guidance.next_steps(report),
         sources=_sources(report.energy),
     )
-    return environment.get_template("report.html.j2").render()
+    return environment
 
 
 class _Numbers:
@@ -114,6 +125,7 @@ def _sections(report: Report) -> tuple[tuple[str, str], ...]:
         ("activity", "Firing rates", report.activity),
         ("quantisation", "Integer grid", report.quantisation),
         ("size", "Size", report.size),
+        ("placement", "Placement", report.placement),
         ("energy", "Energy", report.energy),
         ("coverage", "Not covered", True),
         ("reproduce", "Reproduce", True),
@@ -193,8 +205,11 @@ def _gates(report: Report) -> tuple[tuple[int, Gate], ...]:
 
 def _sources(energy: EnergyReport | None) -> dict[str, int]:
     """Sources of the energy figures, numbered in the order in which the table names them."""
-    entries: tuple[EnergyFigure, ...] = (*energy.figures, *energy.baselines) if energy else ()
-    return {source: number for number, source in enumerate(dict.fromkeys(entry.source for entry in entries), 1)}
+    if energy is None:
+        return {}
+    entries = (*energy.figures, *energy.cmos, *energy.baselines, *energy.teacher, *energy.other_chips)
+    times = energy.latency.sources if energy.latency is not None else ()
+    return {source: number for number, source in enumerate(dict.fromkeys((*(entry.source for entry in entries), *times)), 1)}
 
 
 def _visible(value: object) -> object:

@@ -26,6 +26,8 @@ _REFERENCES: Final = str.maketrans({mark: f"&#{ord(mark)};" for mark in "`*[]|~\
 _BLOCK_START: Final = re.compile(r"^(\d*)([-+=#.)])(?=[-+=#\s]|$)")
 """What could begin a heading, a rule or a list where the text begins a line."""
 _BREAKS: Final = re.compile("[ \n\u2028\u2029]+")
+_COMMAND: Final = re.compile(r"^:(?=:)|##(?=\[)")
+"""What GitHub takes for a command in the log that a rendering may be printed into: ``::`` at a line's start, ``##[`` anywhere."""
 _FENCE: Final = re.compile(r"^(`{3,})")
 
 
@@ -43,6 +45,8 @@ def inline(text: str) -> str:
         plain = f"{plain[:LONGEST]}… ({count(len(plain) - LONGEST)} more characters)"
     split = re.sub(r"@(?=\w)|#(?=\d)|:(?=//)|\bwww(?=\.)", lambda found: found[0] + WORD_JOINER, plain, flags=re.IGNORECASE)
     safe = re.sub("_+", _underscores, split.translate(_REFERENCES))
+    if safe.startswith("::"):  # see _COMMAND
+        safe = f"&#58;{safe[1:]}"
     return _BLOCK_START.sub(lambda found: f"{found[1]}&#{ord(found[2])};", safe)
 
 
@@ -105,7 +109,7 @@ def _verdict(report: Report) -> str:
     facts = f"{inline(report.dataset)}: {count(report.samples)} samples, {count(report.steps)} steps, reference "
     facts += inline(report.reference) + ("" if report.passed else f", exit code {report.exit_code}")
     head = f"## {'✓ PASS' if report.passed else '✗ FAIL'}: {inline(wording.headline(report))}"
-    claims = [f"- {inline(claim)}" for claim in (*wording.exact_claims(report), *report.causes)]
+    claims = [f"- {inline(claim)}" for claim in (*report.causes, *wording.exact_claims(report))]
     return "\n".join([head, "", facts, *(["", *claims] if claims else [])])
 
 
@@ -250,7 +254,7 @@ def _reproduce(report: Report) -> str:
     lines = [*report.reproduce, *([f"# with {versions}"] if versions else [])]
     if not lines:
         return ""
-    code = [_one_line(line) for line in lines]
+    code = [_COMMAND.sub(lambda found: found[0] + WORD_JOINER, _one_line(line)) for line in lines]
     longest = max((len(run) for line in code for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join(["<details><summary>How to reproduce it</summary>", "", f"{fence}text", *code, fence, "", "</details>"])

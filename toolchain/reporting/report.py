@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting.placement_records import PlacementReport
 from snn_export.reporting.record import Record
 
 SCHEMA_VERSION: Final = 1
@@ -354,6 +355,7 @@ class Report(Record):
     accuracy_over_time: tuple[AccuracyCurve, ...] = ()
     attribution: Attribution | None = None
     size: NetworkSize | None = None
+    placement: PlacementReport | None = None
     energy: EnergyReport | None = None
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: dict[str, str] = Field(default_factory=dict, description="SHA-256 of deployments, checkpoint, data")

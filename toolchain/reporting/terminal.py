@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Final
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from snn_export.reporting import wording
+from snn_export.reporting import guidance, wording
 from snn_export.reporting.formatting import ABSENT, text_of, to_ascii
 from snn_export.reporting.report import Attribution, Comparison, Report
 from snn_export.text_safety import printable
@@ -19,6 +21,8 @@ from snn_export.text_safety import printable
 WIDTH: Final = 100
 _STYLES: Final = {"good": "green", "bad": "red", "neutral": "yellow"}
 _INDENT: Final = (0, 0, 0, 2)
+_NAME: Final = 12
+"""Columns that the first cell of a row has at least."""
 _PLAIN_BOX: Final = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
@@ -45,9 +49,12 @@ class _Renderer:
     def __init__(self, report: Report, ascii_only: bool) -> None:
         self._report = report
         self._ascii = ascii_only
+        self._console = Console(width=WIDTH, _environ={})
+        self._left_out: dict[str, None] = {}
 
     def print_to(self, console: Console) -> None:
         """Print all parts in order."""
+        self._console = console
         for part in self._parts():
             console.print(part)
 
@@ -64,7 +71,13 @@ class _Renderer:
             parts += [Text(), size]
         if self._report.energy is not None:
             parts += [Text(), self._energy()]
-        return [*parts, Text(), self._coverage()]
+        parts += [Text(), self._coverage()]
+        if not self._report.passed:
+            parts += [Text(), self._next_steps()]
+        if self._left_out:
+            room = f"{self._console.width} columns leave no room for: {', '.join(self._left_out)}"
+            parts += [Text(), self._text(f"{room}. A wider terminal shows more of it, the HTML report all.", "dim")]
+        return parts
 
     def _verdict(self) -> RenderableType:
         report = self._report
@@ -78,8 +91,8 @@ class _Renderer:
         if not report.passed:
             facts += f", exit code {self._number('exit_code')}"
         lines: list[RenderableType] = [head, Padding(self._text(facts, "dim"), (0, 0, 0, 6))]
-        lines += [Padding(self._text(claim), (0, 0, 0, 6)) for claim in wording.exact_claims(report)]
         lines += [self._item(cause, "red") for cause in report.causes]
+        lines += [Padding(self._text(claim), (0, 0, 0, 6)) for claim in wording.exact_claims(report)]
         return Group(*lines)
 
     def _gates(self) -> RenderableType:
@@ -94,24 +107,18 @@ class _Renderer:
         return table
 
     def _ladder(self) -> RenderableType:
-        table = self._table("Rung", "Backend", ">Accuracy", ">95 % interval", ">Samples", "Compared with", "Verdict", ">Differ")
-        table.columns[0].min_width = 12  # "spikingjelly" in one piece
+        headers = ("Rung", "Backend", ">Accuracy", ">95 % interval", ">Samples", "Compared with", "Verdict", ">Differ")
+        rows = list[tuple[Text, ...]]()
         models = {network.model for network in self._report.carried}  # they stand in the comparisons of their backends
         for index, rung in enumerate(self._report.ladder):
             if rung.name in models:
                 continue
             at = f"ladder.{index}"
-            table.add_row(
-                self._text(rung.name, "bold"),
-                self._text(rung.backend),
-                self._cell(f"{at}.accuracy"),
-                self._cell(f"{at}.interval"),
-                self._cell(f"{at}.samples"),
-                self._text(rung.compared_with or ABSENT),
-                self._badge(rung.verdict),
-                self._cell(f"{at}.mismatched_spikes"),
-            )
-        return table
+            numbers = (self._cell(f"{at}.{field}") for field in ("accuracy", "interval", "samples"))
+            compared, badge = self._text(rung.compared_with or ABSENT), self._badge(rung.verdict)
+            differ = self._cell(f"{at}.mismatched_spikes")
+            rows.append((self._text(rung.name, "bold"), self._text(rung.backend), *numbers, compared, badge, differ))
+        return self._fitting(headers, rows, spare=("Backend", "95 % interval", "Samples", "Compared with"))
 
     def _comparison(self, index: int, comparison: Comparison) -> RenderableType:
         at = f"comparisons.{index}"
@@ -121,8 +128,11 @@ class _Renderer:
         if comparison.samples:
             same = f"same decision in {self._number(f'{at}.decisions_equal')} of {self._number(f'{at}.samples')} samples"
             head.append_text(self._text(f"  {same}", "dim"))
+        if comparison.layers and all(layer.verdict == "EXACT" for layer in comparison.layers):
+            head.append_text(self._text(f"; {wording.all_equal(comparison)}", "dim"))
+            return head
         lines: list[RenderableType] = [head]
-        if comparison.message:
+        if comparison.message and not comparison.layers:
             lines.append(Padding(self._text(comparison.message), _INDENT))
         if comparison.log:
             lines.append(Padding(self._text(f"log: {comparison.log}"), _INDENT))
@@ -142,47 +152,38 @@ class _Renderer:
         return Group(*lines)
 
     def _layers(self, at: str, comparison: Comparison) -> RenderableType:
-        table = self._table(
-            "Layer",
-            "Verdict",
-            ">Reference",
-            ">Got",
-            ">Differ",
-            ">Count\nerror",
-            ">Membranes\ndiffer",
-            ">Largest",
-            ">Over-\nflows",
-            ">Tolerance",
-        )
-        for number, layer in enumerate(comparison.layers):
-            fields = (
-                "reference_spikes",
-                "got_spikes",
-                "mismatched_spikes",
-                "count_error_sum",
-                "mismatched_membranes",
-                "membrane_difference_max",
-                "overflows",
-                "tolerance_that_would_pass",
-            )
-            cells = [self._cell(f"{at}.layers.{number}.{field}") for field in fields]
-            table.add_row(self._text(layer.layer, "bold"), self._badge(layer.verdict), *cells)
-        return table
+        fields = {
+            ">Reference": "reference_spikes",
+            ">Got": "got_spikes",
+            ">Differ": "mismatched_spikes",
+            ">Count\nerror": "count_error_sum",
+            ">Membranes\ndiffer": "mismatched_membranes",
+            ">Largest": "membrane_difference_max",
+            ">Over-\nflows": "overflows",
+            ">Tolerance": "tolerance_that_would_pass",
+        }
+        rows = [
+            (self._text(layer.layer, "bold"), self._badge(layer.verdict),
+             *(self._cell(f"{at}.layers.{number}.{field}") for field in fields.values()))
+            for number, layer in enumerate(comparison.layers)
+        ]  # fmt: skip
+        spare = ("Largest", "Count\nerror", "Over-\nflows", "Tolerance", "Reference", "Got", "Membranes\ndiffer")
+        return self._fitting(("Layer", "Verdict", *fields), rows, spare)
 
     def _attribution(self, found: Attribution) -> RenderableType:
         """What each effect changes: switched on one after the other, in both orders, and switched off alone."""
         head = Text.assemble(self._text("Attribution", "bold"), "  ", self._text(wording.attribution_headline(found), "dim"))
-        table = self._table(
-            "Effect", ">Forward", ">Backward", ">Interaction", ">Without", ">Removed", ">Accuracy", "First\ndivergence"
-        )
+        headers = (
+            "Effect", ">Forward", ">Backward", ">Interaction", ">Left\nwithout it", ">Removed", ">Accuracy", "First\ndivergence"
+        )  # fmt: skip
+        rows = list[tuple[Text, ...]]()
         for number, effect in enumerate(found.effects):
             at = f"attribution.effects.{number}"
             fields = ("forward", "backward", "interaction", "without", "removed", "accuracy")
-            table.add_row(
-                self._text(effect.name, "bold" if effect.name == found.cause else ""),
-                *(self._cell(f"{at}.{field}") for field in fields),
-                self._text("explained" if effect.explains_first else ""),
-            )
+            name = self._text(effect.name, "bold" if effect.name == found.cause else "")
+            cells = (self._cell(f"{at}.{field}") for field in fields)
+            rows.append((name, *cells, self._text("explained" if effect.explains_first else "")))
+        table = self._fitting(headers, rows, spare=("First\ndivergence", "Accuracy", "Interaction", "Backward", "Forward"))
         lines: list[RenderableType] = [head, table, Padding(self._text(found.sentence), _INDENT)]
         lines += [self._item(part, "yellow") for part in wording.cause_sentences(found)]
         if found.fix:
@@ -212,6 +213,31 @@ class _Renderer:
             if item.fix:
                 lines.append(Padding(self._text(f"to cover it: {item.fix}", "dim"), (0, 0, 0, 4)))
         return Group(*lines)
+
+    def _next_steps(self) -> RenderableType:
+        lines: list[RenderableType] = [self._text("What to do next", "bold")]
+        for step in guidance.next_steps(self._report):
+            lines.append(self._item(step.text, "yellow"))
+            if step.code:
+                lines.append(Padding(self._text(step.code), (0, 0, 0, 4)))
+        return Group(*lines)
+
+    def _fitting(self, headers: Sequence[str], rows: Sequence[Sequence[Text]], spare: Sequence[str]) -> Table:
+        """A table of which no cell is cut: where the console is too narrow, columns are left out, in the order of ``spare``."""
+        without: list[str] = []
+        longest = max((row[0].cell_len for row in rows), default=0)
+        room = self._console.width + max(0, longest - _NAME)  # a long name goes on in a second line
+        wide = self._console.options.update(width=10 * WIDTH)
+        while True:
+            kept = [index for index, header in enumerate(headers) if header.removeprefix(">") not in without]
+            table = self._table(*(headers[index] for index in kept))
+            table.columns[0].min_width = min(longest, _NAME)  # "spikingjelly" in one piece
+            for row in rows:
+                table.add_row(*(row[index] for index in kept))
+            if Measurement.get(self._console, wide, table).maximum <= room or len(without) == len(spare):
+                self._left_out.update(dict.fromkeys(" ".join(header.replace("-\n", "").split()) for header in without))
+                return table
+            without.append(spare[len(without)])
 
     def _table(self, *headers: str, show_header: bool = True) -> Table:
         """A table without frames; a header that begins with ``>`` is aligned right."""

@@ -17,6 +17,9 @@ BROKEN: Final = frozenset({"UNAVAILABLE", "ERROR"})
 FAILED: Final = frozenset({"DRIFT", "NOT_COMPARED", *BROKEN})
 """Verdicts that do not pass."""
 
+UNKNOWN_NAME: Final = "SNX530"
+"""How the detail of a gate begins that demands something of a rung or layer which the run does not have."""
+
 VERDICT_MEANING: Final[dict[str, str]] = {
     "EXACT": "every spike is equal, and every membrane that was compared",
     "TIE": "every first difference is a membrane closer to its threshold than floating-point rounding can tell",
@@ -63,6 +66,16 @@ def _told(reference: str, models: set[str | None]) -> str:
     return "the reference with its declared deviations" if reference in models else printable(reference)
 
 
+def all_equal(comparison: Comparison) -> str:
+    """What EXACT says of all layers of a comparison."""
+    return f"every spike and every compared membrane of {counted(len(comparison.layers), 'layer')} is equal"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``12 samples``."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
 def tone(verdict: str | None) -> str:
     """``good``, ``bad`` or ``neutral``: how a renderer colours a verdict."""
     return "good" if verdict in GOOD else "bad" if verdict in FAILED else "neutral"
@@ -99,9 +112,8 @@ def _faults(layer: LayerComparison, side: str | None) -> str:
     membranes = found.mismatched_membranes
     if side == "reference":
         spikes, membranes = found.reference_mismatched_spikes, found.reference_mismatched_membranes
-    if spikes:
-        return f"{count(spikes)} spike{'s' if spikes > 1 else ''}"
-    return f"{count(membranes)} membrane{'s' if membranes > 1 else ''}" if membranes else ""
+    told = counted(spikes, "spike") if spikes else counted(membranes, "membrane") if membranes else ""
+    return f"{told} in the first {counted(found.samples, 'sample')} that differ" if told else ""
 
 
 def lag_sentences(comparison: Comparison) -> tuple[str, ...]:
@@ -127,11 +139,13 @@ def shift(lag: LayerLag) -> str:
 
 
 def paired_sentence(comparison: Comparison) -> str:
-    """What only one of the two gets right, and whether chance explains the difference; empty without labels."""
+    """What only one of the two gets right, and whether chance explains the difference; empty without labels or a difference."""
     if comparison.mcnemar_p is None or comparison.only_reference_right is None or comparison.only_target_right is None:
         return ""
+    if not comparison.only_reference_right + comparison.only_target_right:
+        return ""
     return (
-        f"Right only in {printable(comparison.reference)}: {count(comparison.only_reference_right)} samples, "
+        f"Right only in {printable(comparison.reference)}: {counted(comparison.only_reference_right, 'sample')}, "
         f"only in {printable(comparison.target)}: {count(comparison.only_target_right)} "
         f"(McNemar p {probability(comparison.mcnemar_p)})"
     )
@@ -139,8 +153,9 @@ def paired_sentence(comparison: Comparison) -> str:
 
 def attribution_headline(found: Attribution) -> str:
     """How much changed between the two ends of an attribution, and how much of it no effect explains."""
-    told = f"{count(found.changed)} of {count(found.spikes)} spikes change from {found.reference} to {found.target}"
-    return printable(told + (f", {count(found.remainder)} of them by none of these" if found.remainder else ""))
+    told = f"{counted(found.changed, 'spike')} of {count(found.samples)} samples change from {found.reference} to {found.target}"
+    told += f", of {count(found.spikes)} of both together"
+    return printable(told + (f"; {count(found.remainder)} of them by none of these" if found.remainder else ""))
 
 
 def size_sentence(size: NetworkSize) -> str:

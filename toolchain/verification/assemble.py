@@ -64,9 +64,13 @@ def comparisons_of(ladder: LadderResult, criteria: gating.Criteria) -> tuple[Com
 def _comparison(ladder: LadderResult, link: Link, tally: ComparisonTally, tolerance: Tolerance) -> Comparison:
     ends = [ladder.rung(link.reference), ladder.rung(link.target)]
     failed = next((end for end in ends if end.status is not None), None)
-    layers = () if failed is not None else tally.finish(tolerance)
+    forms = [end.rung.deployment for end in ends]
+    shared = [name for name in forms[1].layers if name in forms[0].layers]
+    layers = () if failed is not None else tally.finish(tolerance, shared)
     verdict = failed.status if failed is not None and failed.status else _worst([layer.verdict for layer in layers])
-    faulty = next((layer for layer in layers if layer.verdict in ("DRIFT", "NOT_COMPARED")), None)
+    suspects = [layer for layer in layers if layer.verdict in ("DRIFT", "NOT_COMPARED")]
+    certain = [layer for layer in suspects if layer.verdict == "DRIFT" or tally.lacks(layer.layer)]
+    faulty = next(iter([*certain, *suspects]), None)
     itself, side = tally.at_fault(tolerance) if verdict == "DRIFT" else (None, None)
     paired = tally.labelled and tally.labelled == tally.samples
     return Comparison(
@@ -275,7 +279,7 @@ def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criter
         samples=ladder.samples,
         reference=around.reference,
         gates=gates,
-        coverage=(*around.coverage, *_absent(ladder), *_partial(ladder), *_silent(comparisons, deployment), *NOT_MODELLED),
+        coverage=(*around.coverage, *_absent(ladder), *_partial(ladder), *_silent(comparisons, ladder), *NOT_MODELLED),
         ladder=(*around.before, *ladder_rungs(ladder, comparisons)),
         comparisons=comparisons,
         carried=deviations.carried(ladder),
@@ -323,11 +327,11 @@ def _input_grid(deployment: Deployment) -> str:
     return f"levels {encoder.low} to {encoder.high} ({encoder.bits} bits), one level = {1 / encoder.gain:.6g}"
 
 
-def _silent(comparisons: tuple[Comparison, ...], deployment: Deployment) -> list[CoverageItem]:
+def _silent(comparisons: tuple[Comparison, ...], ladder: LadderResult) -> list[CoverageItem]:
     """Spiking layers in which nothing fired anywhere: their agreement shows nothing."""
-    spikes: dict[str, int] = {}
+    spikes, spiking = dict[str, int](), gating.spiking_layers(ladder)
     for layer in (layer for comparison in comparisons for layer in comparison.layers):
-        if deployment.contract.neurons[layer.layer].spiking:
+        if layer.layer in spiking and layer.verdict != "NOT_COMPARED":
             spikes[layer.layer] = spikes.get(layer.layer, 0) + layer.reference_spikes + layer.got_spikes
     return [
         CoverageItem(

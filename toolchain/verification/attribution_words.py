@@ -132,7 +132,7 @@ def _few(effects: Sequence[Effect], together: Together) -> str:
     """What the few effects that matter remove, alone and together, and which effects hide what others do."""
     removed = {effect.name: effect.removed or 0.0 for effect in effects}
     words = (
-        f"without {together.names[0]} alone, {_share(removed[together.names[0]])} disappear"
+        f"without {together.names[0]} alone, {_share(max(0.0, removed[together.names[0]]))} disappear"
         if together.names
         else "none removes any"
     )

@@ -7,7 +7,7 @@ up over chunks and shards; memory is bounded by the chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -15,13 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.export.grid_units import in_grid_units
 from snn_export.export.ties import FLOAT32_ROUNDOFF, Explained, explain
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.reporting.report import LayerComparison, Verdict
 from snn_export.verification import isolated
+from snn_export.verification.float_runs import in_floats
 from snn_export.verification.isolated import DrivenSample, Form
 from snn_export.verification.lags import believed_lag
 from snn_export.verification.layer_tally import LayerTally, unmatched
@@ -34,6 +33,7 @@ approximate: one side changed the network's numbers, differences are measured an
 Side = Literal["target", "reference", "both"]
 """Of a comparison: whose run leaves the contract."""
 
+NEITHER = "neither trace has such a layer"
 INTERPRETER = "reference"
 """Backend whose runs are what the others are judged by."""
 
@@ -96,6 +96,7 @@ class ComparisonTally:
             differs |= here
         if self.kind == "float":
             self._explain(inputs, reference, got)
+            self._check_decisions(reference, got)
         elif self.form is not None:
             self._drive(self.form, inputs, reference, got, differs)
         self._decide(reference, got, labels)
@@ -132,6 +133,15 @@ class ComparisonTally:
         if self.form is not None and isolated.denied(self.form, inputs, reference, name):
             sides.add("reference")
 
+    def _check_decisions(self, reference: Trace, got: Trace) -> None:
+        """Between floats the readout's spikes and membranes are compared: what was decided must be what they say."""
+        rule = self.deployment.contract.readout
+        sides: tuple[tuple[Literal["target", "reference"], Trace], ...] = (("reference", reference), ("target", got))
+        for side, trace in sides:
+            layer = trace.layers.get(rule.node)
+            if layer is not None and isolated.decided_otherwise(rule, layer, trace.predictions):
+                self.denied.setdefault(rule.node, set()).add(side)
+
     def _drive(self, form: Form, inputs: NDArray[Any], reference: Trace, got: Trace, differs: NDArray[np.bool_]) -> None:
         """Judge the layers of the first samples that differ one by one; of both runs where both hold to the same form."""
         chosen = [int(sample) for sample in np.flatnonzero(differs)[: isolated.SAMPLES - len(self.driven)]]
@@ -152,7 +162,8 @@ class ComparisonTally:
             if trace.backend == INTERPRETER:  # what it would be judged by
                 judged.append({})
                 continue
-            judged.append(explain(*_in_floats(self.deployment, inputs, trace), FLOAT32_ROUNDOFF))
+            run = in_floats(self.deployment, inputs, trace)
+            judged.append(explain(run.deployment, run.inputs, run.layers, FLOAT32_ROUNDOFF))
             for name, found in judged[-1].items():
                 tally = self.layers[name]
                 tally.ties += int(np.count_nonzero(found.tied))
@@ -171,15 +182,28 @@ class ComparisonTally:
 
     def _tolerated(self, name: str, tally: LayerTally, tolerance: Tolerance) -> bool:
         """Approximate comparisons: spikes without a counterpart; where nothing can spike, decisions."""
-        if self.deployment.contract.neurons[name].spiking:
+        spec = self.deployment.contract.neurons.get(name)
+        if spec is None or spec.spiking:  # none: a part or a relay of the other form, whose layers these are
             return 100.0 * unmatched(tally) <= tolerance.spikes_for(name)
         return 100.0 * (self.samples - self.decisions_equal) <= tolerance.decisions * self.samples
 
-    def finish(self, tolerance: Tolerance) -> tuple[LayerComparison, ...]:
-        """The layers' results; ``tolerance`` says up to where "approximate" counts as WITHIN."""
-        done = [self._layer(name, tally, tolerance) for name, tally in self.layers.items() if name not in self.missing]
+    def finish(self, tolerance: Tolerance, shared: Collection[str] = ()) -> tuple[LayerComparison, ...]:
+        """The layers' results; ``tolerance`` says up to where "approximate" counts as WITHIN.
+
+        shared: layers that both sides have; one that neither run shows was not compared either.
+        """
+        if self.layers or self.missing:
+            self.missing |= {name: NEITHER for name in shared if name not in self.layers and name not in self.missing}
+        done = [self._layer(name, self.layers[name], tolerance) for name in self._names() if name not in self.missing]
         absent = [_not_compared(name) for name in self.missing]
         return (*done, *absent)
+
+    def _names(self) -> list[str]:
+        """Layers that were compared, sources first, in whatever order the traces hold them."""
+        order = {name: number for number, name in enumerate(self.deployment.layers)}
+        if not self.layers.keys() <= order.keys():  # parts of layers: ``matching`` has put them in order
+            return list(self.layers)
+        return sorted(self.layers, key=order.__getitem__)
 
     def at_fault(self, tolerance: Tolerance) -> tuple[str | None, Side | None]:
         """First layer, sources first, that by itself answers otherwise than it should, and in whose run.
@@ -187,12 +211,12 @@ class ComparisonTally:
         Where the numbers were changed on purpose: the first that by itself changes more of its spikes than it is allowed.
         """
         if self.kind == "approximate":
-            shares = {name: 100.0 * isolated.changed_share(self.driven, name) for name in self.layers}
+            shares = {name: 100.0 * isolated.changed_share(self.driven, name) for name in self._names()}
             return next((name for name, share in shares.items() if share > tolerance.spikes_for(name)), None), None
         target = _faulty(sample.target for sample in self.driven) | self._denied("target")
         reference = _faulty(sample.reference or {} for sample in self.driven) | self._denied("reference")
         side: Side = "both" if target and reference else "target" if target else "reference"
-        found = [name for name in self.layers if name in target | reference]
+        found = [name for name in self._names() if name in target | reference]
         return (self._first(found), side) if found else (None, None)
 
     def _first(self, found: Sequence[str]) -> str:
@@ -207,6 +231,11 @@ class ComparisonTally:
     def _denied(self, side: Literal["target", "reference"]) -> set[str]:
         """Layers that agree in every step, and of which this run says something that is not so."""
         return {name for name, sides in self.denied.items() if side in sides and not _differs(self.layers[name])}
+
+    def lacks(self, name: str) -> bool:
+        """Whether something of this very layer was not recorded; layers beside it may not be judged for want of it."""
+        tally = self.layers.get(name)
+        return name in self.missing or tally is None or tally.membranes != tally.positions
 
     def _layer(self, name: str, tally: LayerTally, tolerance: Tolerance) -> LayerComparison:
         difference, compared_exactly = tally.neuron_difference, self.kind in ("exact", "float")
@@ -247,36 +276,23 @@ class ComparisonTally:
             return "NOT_COMPARED"
         if self.kind == "approximate":
             return "WITHIN" if self._tolerated(name, tally, tolerance) else "DRIFT"
-        if not (tally.integer_membranes if self.kind == "exact" else tally.membranes):
-            # Spikes alone prove less than the claim: membranes that can be compared this way were not seen.
-            return "NOT_COMPARED" if tally.mismatched == 0 else "DRIFT"
         if self.kind == "exact":
-            return "DRIFT" if _differs(tally) or name in self.denied else "EXACT"
-        if tally.unexplained or tally.mismatched_membranes:
+            if _differs(tally):
+                return "DRIFT"
+            if tally.integer_membranes != tally.positions:
+                # Spikes alone prove less than the claim: membranes that can be compared this way were not all seen.
+                return "NOT_COMPARED"
+            return "DRIFT" if name in self.denied else "EXACT"
+        if tally.unexplained or tally.mismatched_membranes or name in self.denied:
             return "DRIFT"
+        if not self._explained:
+            return "NOT_COMPARED" if tally.mismatched == 0 else "DRIFT"
         return "TIE" if tally.mismatched else "EXACT"
 
-
-@dataclass(frozen=True, eq=False)
-class _OnGrid:
-    """A layer in the units of its grid; see ``export/grid_units.py``."""
-
-    spikes: NDArray[Any]
-    sent: NDArray[Any]
-    membrane: NDArray[Any]
-
-
-def _in_floats(deployment: Deployment, inputs: NDArray[Any], trace: Trace) -> tuple[Deployment, NDArray[Any], Mapping[str, Any]]:
-    """Network, inputs and layers of a run in floats: a quantised deployment in grid units, in which bounds can be stated."""
-    if not deployment.quantised:
-        return deployment, inputs, trace.layers
-    levels = encoding.levels(deployment, inputs)
-    layers = {
-        name: _OnGrid(np.asarray(layer.spikes), np.asarray(layer.sent), np.asarray(layer.membrane) * grid.scale)
-        for name, grid in deployment.populations.items()
-        if (layer := trace.layers[name])
-    }
-    return in_grid_units(deployment), levels[0] if len(levels) == 1 else levels, layers
+    @property
+    def _explained(self) -> bool:
+        """Whether every sample was held to the rounding of its sums: that takes all layers of it, with their membranes."""
+        return not self.missing and all(tally.membranes == tally.positions for tally in self.layers.values())
 
 
 def _differs(tally: LayerTally) -> bool:

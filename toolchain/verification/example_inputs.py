@@ -16,6 +16,8 @@ from snn_export.models.diagnostics import UserError
 
 KINDS = ("maximum", "dense", "sparse", "single", "zero", "minimum")
 """What the first samples are; after them dense, sparse and single take turns. ``minimum`` where values may be below zero."""
+SAMPLES = 32
+"""How many there are if nobody says."""
 DENSE, SPARSE = 0.5, 0.1
 """Part of the features that are not zero in a random sample of spikes, and in a sparse sample of any kind."""
 PROBED = 8
@@ -25,7 +27,7 @@ SCALES = (1.0, 4.0, 16.0, 64.0, 256.0)
 _HALVINGS = 40
 
 
-def example_inputs(deployment: Deployment, samples: int = 32, seed: int = 0) -> NDArray[np.float64]:
+def example_inputs(deployment: Deployment, samples: int = SAMPLES, seed: int = 0) -> NDArray[np.float64]:
     """Inputs of the range that a network declares, (B, *shape), or (T, B, *shape) for events, real units.
 
     Every value lies in the range: a level of the encoder's grid where there is one, spikes of 0 and 1 for an encoder of events

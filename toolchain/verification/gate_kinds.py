@@ -79,7 +79,8 @@ def agreement(
     if level != "within":
         measured += f", {formatting.count(sum(layer.mismatched_membranes or 0 for layer in found.layers))} membranes"
     if level == "exact":
-        measured += f", {formatting.count(sum(layer.mismatched_currents or 0 for layer in found.layers))} currents"
+        known = any(layer.currents_compared for layer in found.layers)
+        measured += f", {formatting.count(sum(layer.mismatched_currents or 0 for layer in found.layers))} currents" if known else ""
     passed = found.verdict in allowed
     detail, code = "" if passed else found.message, EXIT_GATE
     if found.verdict == "ERROR":

@@ -132,8 +132,8 @@ def _everything_compared(comparisons: tuple[Comparison, ...]) -> Gate:
 
 def _something_fired(ladder: LadderResult, comparisons: tuple[Comparison, ...]) -> list[Gate]:
     """A network that stays silent agrees with everything; such agreement shows nothing."""
-    neurons = ladder.rungs[0].rung.deployment.contract.neurons
-    spiking = [layer for c in comparisons for layer in c.layers if neurons[layer.layer].spiking]
+    firing = spiking_layers(ladder)
+    spiking = [layer for c in comparisons for layer in c.layers if layer.layer in firing]
     fired = sum(layer.reference_spikes + layer.got_spikes for layer in spiking)
     if not spiking or fired:
         return []
@@ -147,6 +147,12 @@ def _something_fired(ladder: LadderResult, comparisons: tuple[Comparison, ...]) 
             detail="every layer stayed silent on all samples: agreement about nothing; check the inputs' range and the training",
         )
     ]
+
+
+def spiking_layers(ladder: LadderResult) -> frozenset[str]:
+    """Layers that spike, of all forms that ran: one form may hold the parts of a layer of another."""
+    forms = [result.rung.deployment for result in ladder.rungs]
+    return frozenset(name for form in forms for name in form.layers if form.contract.neurons[name].spiking)
 
 
 def _backends(ladder: LadderResult) -> list[Gate]:

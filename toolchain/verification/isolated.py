@@ -25,11 +25,16 @@ from snn_export.export.deployment import Deployment
 from snn_export.export.graph import Shape
 from snn_export.hardware_sims.trace import LayerTrace, Trace, read_out
 from snn_export.models.diagnostics import UserError
+from snn_export.models.spec import ReadoutSpec
 from snn_export.reporting.report import Divergence, IsolatedComparison
 from snn_export.verification.layer_tally import first_divergence, larger, moved
 
 SAMPLES = 32
 """Samples that are driven: the first ones in which two runs differ. One would do to name a layer; these tell how often."""
+
+
+_DECIDED = 1e-4
+"""Part of the largest readout within which the order of two classes is left to rounding."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ def drive(form: Form, inputs: NDArray[Any], trace: Trace, samples: Sequence[int]
     if form.numbers == "float64" and len(samples) > 1:  # a last bit may depend on which other samples a sum is computed with
         return [found for sample in samples for found in drive(form, inputs, trace, [sample], offset)]
     deployment, chosen = form.deployment, list(samples)
+    if form.numbers == "int64" and not deployment.quantised:  # bits were demanded of a network that has none
+        return [{} for _ in chosen]
     try:
         known, signals, host = _signals(form, inputs, trace, chosen)
         found = {
@@ -116,9 +123,11 @@ def denied(form: Form, inputs: NDArray[Any], trace: Trace, name: str) -> bool:
     """
     readout, layer = form.deployment.contract.readout, trace.layers[name]
     if name == readout.node and layer.spikes is not None and layer.membrane is not None:
-        decisions = read_out(readout, layer.spikes, layer.membrane)[1]
+        decisions = read_out(readout, np.asarray(layer.sent), layer.membrane)[1]
         if not np.array_equal(decisions, trace.predictions):
             return True
+    if not form.deployment.quantised:
+        return False
     try:
         known, signals, host = _signals(form, inputs, trace, range(len(trace.predictions)))
         if layer.overflows is None or name not in known or not _heard(form.deployment, name, signals):
@@ -127,6 +136,25 @@ def denied(form: Form, inputs: NDArray[Any], trace: Trace, name: str) -> bool:
     except UserError:  # nothing can be held to this form of the network
         return False
     return layer.overflows != expected.overflows
+
+
+def decided_otherwise(readout: ReadoutSpec, layer: LayerTrace, predictions: NDArray[np.int64]) -> bool:
+    """Whether a run decided for a class that its own record of the readout ranks below another, beyond any rounding.
+
+    Of several spikes in a step a backend may rank the spikes or the steps with a spike; either explains a decision.
+    """
+    sent = layer.sent
+    if sent is None or layer.membrane is None:
+        return False
+    wrong = np.ones(len(predictions), bool)
+    for spikes in (sent, sent > 0):
+        ranked = read_out(readout, np.asarray(spikes), layer.membrane)[0].astype(np.float64)
+        given = np.asarray(predictions).astype(np.int64)
+        known = (given == predictions) & (given >= 0) & (given < ranked.shape[1])
+        chosen = ranked[np.arange(len(ranked)), np.where(known, given, 0)]
+        slack = _DECIDED * np.abs(ranked).max(axis=1, initial=0.0)
+        wrong &= ~known | (chosen < ranked.max(axis=1) - slack)
+    return bool(wrong.any())
 
 
 def _signals(
@@ -172,7 +200,7 @@ class _Held:
     def in_sample(self, index: int, sample: int, offset: int) -> Found:
         """What differs in the driven sample ``index``, which is the chunk's ``sample``."""
         flips = self._pair(self.expected.sent, self.recorded.sent, index, sample)
-        spikes = int(np.abs(flips[0].astype(np.float64) - flips[1]).sum())
+        spikes = int(np.ceil(np.abs(flips[0].astype(np.float64) - flips[1])).sum())
         total = int(flips[0].sum() + flips[1].sum())
         first = None
         if spikes:

@@ -1,13 +1,14 @@
 """Whether a layer's spikes come when its backend says they do: the shift under which two runs agree best.
 
 A backend declares how many steps of latency it removed from each layer; comparisons are made in local time. Where that
-declaration is wrong by a step nearly everything differs, and reads like any other fault. So the spikes of samples that differ
-are compared under further shifts too, over the steps that all shifts share::
+declaration is wrong by a step nearly everything differs, and reads like any other fault. So the spikes of all samples are
+compared under further shifts too, over the steps that all shifts share::
 
     mismatched(lag) = sum over t in [m, T - m) of |reference[t] - got[t + lag]|        -m <= lag <= m
 
-A shift is believed where it removes at least half of the differences. Otherwise the declared one stands, and they differ in
-what they compute.
+A shift is believed where it removes at least half of the differences. Samples that agree as declared speak against it: quantisation
+makes single spikes late, a wrong declaration all of them. Spikes that repeat may come as many steps early as late: where shifts
+of both signs agree equally well, none is believed. Otherwise the declared one stands, and they differ in what they compute.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def lag_mismatches(reference: NDArray[Any], got: NDArray[Any]) -> NDArray[np.int
     most = min(LARGEST_LAG, (steps - 1) // 2)
     if most < 1:
         return None
-    window = reference[most : steps - most].astype(np.int32)
-    return np.array(
-        [int(np.abs(window - got[most + lag : steps - most + lag]).sum()) for lag in range(-most, most + 1)], np.int64
-    )
+    window = reference[most : steps - most]
+    shifted = (got[most + lag : steps - most + lag] for lag in range(-most, most + 1))
+    if reference.dtype == got.dtype == bool:
+        return np.array([np.count_nonzero(window != other) for other in shifted], np.int64)
+    return np.array([int(np.ceil(np.abs(window.astype(np.float64) - other)).sum()) for other in shifted], np.int64)
 
 
 def add_lags(first: NDArray[np.int64] | None, second: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
@@ -56,7 +58,8 @@ def believed_lag(mismatched: NDArray[np.int64] | None, declared: int) -> LayerLa
         return None
     best = min(range(-most, most + 1), key=lambda lag: (int(mismatched[lag + most]), abs(lag), lag))
     left = int(mismatched[best + most])
-    if left > BELIEVED * at_declared:
+    sides = {lag > 0 for lag in range(-most, most + 1) if lag and int(mismatched[lag + most]) == left}
+    if left > BELIEVED * at_declared or len(sides) > 1:
         best, left = 0, at_declared
     return LayerLag(declared=declared, best=best, mismatched=at_declared, mismatched_at_best=left)
 

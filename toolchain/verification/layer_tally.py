@@ -49,7 +49,7 @@ class LayerTally:
     unexplained: int = 0
     """Samples whose spikes differ and are not ties (float comparisons only)."""
     lags: NDArray[np.int64] | None = None
-    """Spikes that differ under each further shift, earliest first; see ``lags.py``. Of samples that differ at all."""
+    """Spikes that differ under each further shift, earliest first; see ``lags.py``."""
     trains: list[TrainPair] = field(default_factory=list)
     """The first spike trains that differ; see ``spike_distance.py``."""
 
@@ -97,15 +97,17 @@ class LayerTally:
         errors = np.abs(counts)
         bins = np.searchsorted(COUNT_ERRORS, errors.ravel(), side="right")
         self.count_errors += np.bincount(bins, minlength=len(self.count_errors))
+        self.lags = add_lags(self.lags, lag_mismatches(reference, got))
         if not samples.any():
             return samples
         booleans = reference.dtype == got.dtype == bool
-        self.mismatched += int(np.count_nonzero(differs) if booleans else np.abs(reference.astype(np.float64) - got).sum())
+        self.mismatched += int(
+            np.count_nonzero(differs) if booleans else np.ceil(np.abs(reference.astype(np.float64) - got)).sum()
+        )
         self.count_error_sum += int(errors.sum())
         self.count_error_max = max(self.count_error_max, int(errors.max(initial=0)))
         if self.first_spike is None:
             self.first_spike = first_divergence(differs, reference, got, "spike", 1.0, 1.0, offset)
-        self.lags = add_lags(self.lags, lag_mismatches(reference[:, samples], got[:, samples]))
         self.trains = first_pairs([*self.trains, *train_pairs(reference, got, differs, offset, len(self.trains))])
         return samples
 
@@ -153,9 +155,7 @@ def first_divergence(
 ) -> Divergence:
     """Lowest sample, then earliest step, then lowest neuron that differs; arrays (T, B, *features)."""
     sample = int(np.flatnonzero(differs.any(axis=(0, *range(2, differs.ndim))))[0])
-    per_step = differs[:, sample].reshape(len(differs), -1)
-    step = int(np.flatnonzero(per_step.any(axis=1))[0])
-    neuron = int(np.flatnonzero(per_step[step])[0])
+    step, neuron = first_place(differs[:, sample].reshape(len(differs), -1))
     return Divergence(
         sample=sample + offset,
         step=step,
@@ -165,6 +165,12 @@ def first_divergence(
         expected=float(reference[step, sample].reshape(-1)[neuron] * reference_unit),
         got=float(got[step, sample].reshape(-1)[neuron] * got_unit),
     )
+
+
+def first_place(where: NDArray[np.bool_]) -> tuple[int, int]:
+    """Earliest step, then lowest neuron, of (T, neurons) that is true somewhere."""
+    step = int(where.any(axis=1).argmax())
+    return step, int(where[step].argmax())
 
 
 def moved(found: Divergence | None, offset: int) -> Divergence | None:

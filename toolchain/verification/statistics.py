@@ -26,7 +26,8 @@ def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     scale = 1.0 + z2 / n
     centre = (p + z2 / (2 * n)) / scale
     half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / scale
-    return 100.0 * max(0.0, centre - half), 100.0 * min(1.0, centre + half)
+    low, high = (0.0 if not correct else centre - half), (1.0 if correct == samples else centre + half)
+    return 100.0 * max(0.0, low), 100.0 * min(1.0, high)
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
@@ -44,5 +45,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
         only_second: samples that only the second gets right.
     """
     total = only_first + only_second
-    tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
+    tail, term = 0, 1
+    for k in range(min(only_first, only_second) + 1):  # each binomial from the one before: tens of thousands take no time
+        tail += term
+        term = term * (total - k) // (k + 1)
     return min(1.0, float(Fraction(2 * tail, 2**total)))

@@ -24,10 +24,8 @@ from snn_export.verification.bisection.trial import Bench, Counts, Finding
 
 CHUNK_BYTES = 256 << 20
 """Memory the traces of one chunk of samples may take while a divergence is looked for."""
-RANDOM_SAMPLES = 16
-"""Samples that are drawn where none are given."""
-DENSITY = 0.3
-"""Part of drawn input events that are spikes, where levels are 0 and 1."""
+SCHEMA = "snn_export/bisection/1"
+"""Name of the form in which a bisection is written as JSON."""
 
 
 @dataclass(frozen=True)
@@ -244,21 +242,3 @@ def _chunks(whole: Case) -> Iterator[tuple[int, int]]:
 
 def _nothing(why: str, fix: str = "snn-export conformance tells whether both backends return every layer's spikes") -> UserError:
     return UserError("SNX511", "nothing was compared", where="bisect", why=why, fix=fix)
-
-
-def random_inputs(deployment: Deployment, samples: int = RANDOM_SAMPLES, seed: int = 0) -> tuple[NDArray[np.float64], str]:
-    """Inputs over the range an encoder declares, and in words which range that was: 0 to 1 where it declares none.
-
-    Levels of a grid are drawn evenly, spikes with a probability of 0.3 a step.
-    """
-    encoder, rng = deployment.contract.encoder, np.random.default_rng(seed)
-    shape: tuple[int, ...] = (samples, *deployment.input_shape)
-    if encoder.kind == "events":
-        shape = (deployment.contract.steps, *shape)
-    if encoder.kind == "rate":
-        return rng.uniform(0.0, encoder.full_scale, shape), "from 0 to the full scale of the rate encoder"
-    if encoder.gain is None:
-        return rng.uniform(0.0, 1.0, shape), "from 0 to 1, as the network declares no range"
-    if encoder.binary:
-        return (rng.random(shape) < DENSITY).astype(np.float64) / encoder.gain, "from the declared range"
-    return rng.integers(encoder.low, encoder.high + 1, shape) / encoder.gain, "from the declared range"

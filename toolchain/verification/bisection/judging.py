@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import nir
@@ -18,12 +17,14 @@ from numpy.typing import NDArray
 
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
-from snn_export.export.grid_units import in_grid_units
 from snn_export.export.interpreter import error_bound
 from snn_export.export.ties import FLOAT32_ROUNDOFF, Explained, explain
 from snn_export.hardware_sims.simulator import Simulator
 from snn_export.hardware_sims.trace import LayerTrace, Record, Trace
 from snn_export.models.diagnostics import UserError
+from snn_export.verification.compare import INTERPRETER
+from snn_export.verification.float_runs import in_floats
+from snn_export.verification.layer_tally import first_place
 
 Judgement = Literal["bits", "rounding"]
 """bits: integers, every bit counts. rounding: floats, what a sum's rounding explains does not."""
@@ -31,8 +32,6 @@ RECORDS: Mapping[Judgement, tuple[Record, ...]] = {
     "bits": ("spikes", "membrane", "current"),
     "rounding": ("spikes", "membrane"),
 }
-ARBITER = "reference"
-"""Backend that rounding is judged by; it is not judged itself."""
 
 
 class IncomparableError(Exception):
@@ -160,7 +159,7 @@ def _bits(name: str, expected: LayerTrace, got: LayerTrace) -> Iterator[Differen
     differs = [_flat(a != b) for _, a, b in shown]
     anywhere = np.logical_or.reduce(differs)
     for sample in np.flatnonzero(anywhere.any(axis=(0, 2))):
-        step, neuron = _first(anywhere[:, sample])
+        step, neuron = first_place(anywhere[:, sample])
         place = next(number for number, where in enumerate(differs) if where[step, sample, neuron])
         kind, a, b = shown[place]
         yield _difference(name, kind, a, b, int(sample), step, neuron)
@@ -177,7 +176,7 @@ def _beyond_rounding(
     for sample in np.flatnonzero(samples):
         where, kind = (flips, "spike") if flips[:, sample].any() else (apart, "membrane")
         if where[:, sample].any():  # otherwise both runs leave the contract in the same way, and do not part
-            step, neuron = _first(where[:, sample])
+            step, neuron = first_place(where[:, sample])
             shown = (a, b) if kind == "spike" else (v, w)
             yield _difference(name, kind, shown[0], shown[1], int(sample), step, neuron)
 
@@ -188,53 +187,25 @@ def _unexplained(
     """By layer: samples in which a run does what rounding does not explain, and the bound on a membrane's rounding."""
     found: dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {}
     for trace in traces:
-        network, given, layers, scales = _in_floats(deployment, inputs, trace)
-        signals = {name: np.asarray(layer.sent, np.float64) for name, layer in layers.items()}
-        encoded = encoding.signal(network, given)
+        run = in_floats(deployment, inputs, trace)
+        network = run.deployment
+        signals = {name: np.asarray(layer.sent, np.float64) for name, layer in run.layers.items()}
+        encoded = encoding.signal(network, run.inputs)
         signals |= {name: encoded for name, node in network.graph.nodes.items() if isinstance(node, nir.Input)}
-        judged: Mapping[str, Explained] = {} if trace.backend == ARBITER else explain(network, given, layers, FLOAT32_ROUNDOFF)
-        for name in layers:
+        judged: Mapping[str, Explained] = {}
+        if trace.backend != INTERPRETER:  # what it would be judged by
+            judged = explain(network, run.inputs, run.layers, FLOAT32_ROUNDOFF)
+        for name in run.layers:
             bad = judged[name].faulty | (judged[name].beyond > 0) if name in judged else np.zeros(len(trace.predictions), bool)
-            limit = error_bound(network, name, signals, FLOAT32_ROUNDOFF) / scales[name]
+            limit = error_bound(network, name, signals, FLOAT32_ROUNDOFF) / run.scales[name]
             before = found.get(name)
             found[name] = (bad, limit) if before is None else (before[0] | bad, np.maximum(before[1], limit))
     return found
 
 
-def _in_floats(
-    deployment: Deployment, inputs: NDArray[Any], trace: Trace
-) -> tuple[Deployment, NDArray[Any], dict[str, Any], dict[str, float]]:
-    """Network, inputs and layers of a run in floats, and the real unit of each layer; a quantised deployment in grid units."""
-    if not deployment.quantised:
-        ones = dict.fromkeys(trace.layers, 1.0)
-        return deployment, inputs, _scaled(trace, ones), ones
-    levels = encoding.levels(deployment, inputs).astype(np.float64)
-    scales = {name: deployment.populations[name].scale for name in trace.layers}
-    layers = _scaled(trace, scales)
-    return in_grid_units(deployment), levels[0] if len(levels) == 1 else levels, layers, scales
-
-
-def _scaled(trace: Trace, scales: Mapping[str, float]) -> dict[str, Any]:
-    """Spikes and membranes of a run, membranes in real units times a scale."""
-    return {
-        name: SimpleNamespace(
-            spikes=np.asarray(layer.spikes),
-            sent=np.asarray(layer.sent),
-            membrane=np.asarray(layer.membrane) * layer.unit * scales[name],
-        )
-        for name, layer in trace.layers.items()
-    }
-
-
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
     """(T, B, *features) -> (T, B, neurons)."""
     return values.reshape(*values.shape[:2], -1)
-
-
-def _first(where: NDArray[np.bool_]) -> tuple[int, int]:
-    """Earliest step and lowest neuron of (T, neurons) that is true."""
-    step = int(np.flatnonzero(where.any(axis=1))[0])
-    return step, int(np.flatnonzero(where[step])[0])
 
 
 def _difference(name: str, kind: Any, a: NDArray[Any], b: NDArray[Any], sample: int, step: int, neuron: int) -> Difference:

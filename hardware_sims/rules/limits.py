@@ -1,0 +1,160 @@
+"""Limits as the documentation shows them: what the rule holds a network to on a target, and where the figure stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from snn_export.export.chains import MATRIX_LIMIT
+from snn_export.export.chips import CHIPS, Chip
+from snn_export.export.graph import PATH_LIMIT
+from snn_export.export.readiness import PROGRAMMABLE
+from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
+from snn_export.models.weight_grid import DELAY_MAX
+
+DAVIES = (
+    "Davies et al., Loihi: a neuromorphic manycore processor with on-chip learning, IEEE Micro 38(1), 2018, "
+    "doi:10.1109/MM.2018.112130359"
+)
+LAVA = "lava-nc 0.10.0, the fixed_pt models of lava.proc.lif, lava.proc.dense and lava.proc.conv"
+NETX = "lava-dl 0.6.0, lava.lib.dl.netx, and lava-nc 0.10.0"
+NIR = "NIR: what its nodes and edges mean, package nir 1.0.8, https://neuroir.org"
+MICROCODE = "Open Neuromorphic, Loihi 2, https://open-neuromorphic.org/neuromorphic-computing/hardware/loihi-2-intel/"
+REGISTERS = f"{DAVIES}; {LAVA}"
+OURS = "snn-export: what it has an exact form for"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A limit in words, and its source."""
+
+    text: str
+    source: str
+
+
+CHIP_NAMES = frozenset(chip.name for chip in CHIPS)
+
+Limit = Callable[[str], Stated]
+"""Of a target, by name."""
+
+
+def fixed(text: str, source: str) -> Limit:
+    """The same for every target."""
+    return lambda _target: Stated(text, source)
+
+
+def register(words: Callable[[Chip], str]) -> Limit:
+    """What a register or synapse holds; backends stand for Loihi 2."""
+    return lambda target: Stated(words(next((chip for chip in CHIPS if chip.name == target), CHIPS[-1])), REGISTERS)
+
+
+def of_core(resource: str) -> Limit:
+    """What a core holds, from the chip's table."""
+
+    def stated(target: str) -> Stated:
+        chip = _chip(target)
+        limit = chip.limits.get(resource)
+        if limit is None:
+            return Stated("no limit checked", chip.not_published.get(resource, chip.covered.get(resource, "")))
+        value = f"{limit.value:,}" if isinstance(limit.value, int) else ", ".join(map(str, limit.value))
+        return Stated(f"{value} {limit.unit}", limit.citation)
+
+    return stated
+
+
+def of_any_core(*resources: str) -> Limit:
+    """Several of them: those that the chip limits."""
+
+    def stated(target: str) -> Stated:
+        chip = _chip(target)
+        found = [of_core(name)(target) for name in resources if name in chip.capacities]
+        return Stated("; ".join(item.text for item in found), "; ".join(dict.fromkeys(item.source for item in found)))
+
+    return stated
+
+
+def of_any_fact(*names: str) -> Limit:
+    """Several limits of the chip that are no resources of a core."""
+    return lambda target: Stated(
+        "; ".join(of_core(name)(target).text for name in names),
+        "; ".join(dict.fromkeys(of_core(name)(target).source for name in names)),
+    )
+
+
+def delays(target: str) -> Stated:
+    """Steps that a synapse holds a spike back; Lava's own delays end a step later."""
+    if target in CHIP_NAMES:
+        return of_core("delay")(target)
+    return Stated(f"{DELAY_MAX} steps a synapse holds a spike back", f"{LAVA}; {NETX}")
+
+
+def resets(target: str) -> Stated:
+    """What may come after a spike, in its step."""
+    if target in PROGRAMMABLE:
+        source = f"{LAVA}; neurons are programs: {MICROCODE}"
+        return Stated("to zero or by subtraction, in the step of the spike", source)
+    return Stated("to zero, in the step of the spike", DAVIES if target in CHIP_NAMES else LAVA)
+
+
+def cores(target: str) -> Stated:
+    """Cores of a chip, from its mesh."""
+    mesh = _chip(target).mesh
+    return Stated("no limit checked", "") if mesh is None else Stated(f"{mesh.cores} cores per chip", mesh.citation)
+
+
+@cache
+def _chip(target: str) -> ChipTable:
+    return load_chip(target)
+
+
+EDGES = fixed("every edge joins two nodes, once", NIR)
+TYPES = fixed("Conv1d, Conv2d, Linear, Affine, Scale, AvgPool2d, SumPool2d, Flatten, Delay and the neurons of NIR", OURS)
+LOOPS = fixed("a population in every loop", OURS)
+ENDS = fixed("one input, one output", OURS)
+SHAPES = fixed("the shapes of nodes that are joined agree", NIR)
+WAYS = fixed(f"{PATH_LIMIT:,} nodes on all ways between populations", OURS)
+STEPS = fixed("whole steps, 0 or more", NIR)
+LOOP_STEPS = fixed(
+    "as many steps of delay as connections in every loop", f"{DAVIES}: a spike arrives in the step after it was sent"
+)
+OWN_STEP = fixed("1 step of delay in every loop", NIR)
+TO_ZERO = fixed("zero, in the step of the spike", LAVA)
+DECAYS = register(lambda chip: f"0..{(1 << chip.decay_bits) - 1} of {1 << chip.decay_bits}")
+THRESHOLDS = register(lambda _: "1 threshold and 1 pair of decays per population")
+MEMORY = register(lambda _: "|v| of 4,095: the largest decay forgets no more")
+WEIGHTS_OF_ONE = fixed("1 weight layer per connection", REGISTERS)
+INTEGERS = fixed("integers for every weight layer and population", OURS)
+
+
+def _weights(chip: Chip) -> str:
+    return f"weights: even {_range(chip.weight_range)}, of one sign up to {chip.single_sign_weight}"
+
+
+def _neurons(chip: Chip) -> str:
+    return f"threshold 0..{(1 << chip.threshold_bits) - 1}; decays 0..{(1 << chip.decay_bits) - 1}"
+
+
+def _biases(chip: Chip) -> str:
+    return f"bias {_range(chip.bias_mantissa)} << {_range(chip.bias_exponents)}"
+
+
+def _range(values: tuple[int, int]) -> str:
+    return f"{values[0]}..{values[1]}"
+
+
+WEIGHT_VALUES, NEURON_VALUES, BIAS_VALUES = register(_weights), register(_neurons), register(_biases)
+VALUES = register(
+    lambda chip: f"{_weights(chip)}; weight exponent {_range(chip.weight_exponents)}; {_neurons(chip)}; {_biases(chip)}"
+)
+BIAS_SUMS = register(lambda chip: f"{chip.bias_mantissa[0]}..{chip.bias_mantissa[1]}, all connections of a neuron together")
+STATE = register(lambda chip: f"{chip.state_bits} bits: u wraps, v saturates")
+GRADED = fixed("spikes of 1 bit, or a bias from the host", DAVIES)
+BIASES_OF_HOSTS = fixed("no synaptic filter where the host turns the input into a bias", OURS)
+CONNECTED = fixed("1 way to the output", OURS)
+ONE_WEIGHT = fixed("1 weight that is not zero", OURS)
+FIRES = fixed("a membrane above the threshold", REGISTERS)
+EXACT_SUMS = fixed("sums below 2^53, which float64 adds exactly", "IEEE 754-2019, binary64")
+MATRIX = fixed(f"a matrix of {MATRIX_LIMIT:,} entries, where a chain of layers has no other form", OURS)
+DELAY_PLACES = fixed("a delay per feature in front of the first weight layer or behind the last", OURS)
+GAINS = fixed("1 resistance for neurons that share weights", OURS)

@@ -1,0 +1,108 @@
+"""What rules are asked about: a network, what it is to be put on, and what several rules need to know of it, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+from snn_export.export.deployment import Deployment
+from snn_export.export.passes.quantize import Target
+from snn_export.export.readiness import Candidate, CheckTarget
+from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
+from snn_export.hardware_sims.loihi import rules as loihi
+from snn_export.hardware_sims.placement.packing import packed
+from snn_export.hardware_sims.placement.partition import Cut, partition
+from snn_export.hardware_sims.placement.resources import PopulationNeeds, population_needs
+from snn_export.hardware_sims.placement.traffic import host_axons
+from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
+
+CHIP_TARGETS: tuple[Target, ...] = get_args(Target)
+"""Targets that are chips; the others are backends."""
+
+CHIPS = 32
+"""Chips that a network may take, where nobody says another number: what a placement takes by default."""
+
+NEURONS_TO_CUT = 200_000
+"""Neurons up to which a network is cut into parts, which takes seconds; of a larger one cores are counted by neurons alone."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Cores that a network takes. exact: False where they are counted by neurons alone, and it may take more."""
+
+    count: int
+    exact: bool
+    layers: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network and its target.
+
+    Attributes:
+        deployment: float or quantised.
+        target: a chip or a backend.
+        chip: limits of the target's cores; None where the target has none.
+        chips: how many of them it may take.
+    """
+
+    deployment: Deployment
+    target: CheckTarget
+    chip: ChipTable | None = None
+    chips: int = CHIPS
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """The network as the rules of float networks see it."""
+        return Candidate(self.deployment, self.target)
+
+    @cached_property
+    def readable(self) -> bool:
+        """True where shapes, connections and latencies of a quantised network can be read."""
+        return not any(loihi.graph_is_readable(self.deployment))
+
+    @cached_property
+    def on_chip(self) -> Deployment | None:
+        """The network with one weight layer per connection; None where something stands in the way, which other rules tell."""
+        if not self.deployment.quantised:
+            return self.candidate.on_chip
+        if not self.readable or any(loihi.integers_exist(self.deployment)) or diagnostics_of(lambda: self.deployment.wires):
+            return None
+        return self.deployment
+
+    @cached_property
+    def sized(self) -> tuple[dict[str, PopulationNeeds], tuple[Diagnostic, ...]]:
+        """What every population needs of a core, or why that cannot be worked out."""
+        if self.on_chip is None or self.chip is None or self.chip.synapses is None:
+            return {}, ()
+        try:
+            return population_needs(self.on_chip, self.chip.synapses), ()
+        except UserError as error:
+            return {}, error.diagnostics
+
+    @cached_property
+    def cut(self) -> tuple[Cores | None, tuple[Diagnostic, ...]]:
+        """Cores that it takes, or why it cannot be cut into parts that fit a core each; neither where needs are not known."""
+        needs, _ = self.sized
+        if self.on_chip is None or self.chip is None or self.chip.synapses is None or not needs:
+            return None, ()
+        neurons = {name: need.neurons for name, need in needs.items()}
+        if sum(neurons.values()) > NEURONS_TO_CUT:
+            capacity = self.chip.capacities["neurons"]
+            return Cores(
+                -(-sum(neurons.values()) // capacity), False, {name: -(-n // capacity) for name, n in neurons.items()}
+            ), ()
+        to_host = host_axons(self.on_chip)
+        try:
+            cuts: dict[str, Cut] = partition(needs, self.chip, self.chip.synapses, to_host)
+        except UserError as error:
+            return None, error.diagnostics
+        cores = packed(cuts, self.chip, self.chip.synapses, to_host)
+        return Cores(len(cores), True, {name: len(cut.boxes) for name, cut in cuts.items()}), ()
+
+
+def network(deployment: Deployment, target: CheckTarget, chips: int = CHIPS) -> Network:
+    """A network and its target, with the limits of the chip where the target is one."""
+    return Network(deployment, target, load_chip(target) if target in CHIP_TARGETS else None, chips)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snn_export.energy.cost_table import load_table
+from snn_export.energy.counts import Counter
+from snn_export.energy.curve import chosen_threshold, knee
+from snn_export.energy.estimate import estimate
+from snn_export.energy.observer import EnergyObserver
+from snn_export.energy.operations import Beside
+from snn_export.energy.step_counts import Answers, StepCounter, answers_of
+from snn_export.export import interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.trace import LayerTrace, Trace, layer_trace, read_out
+from snn_export.models.spec import ReadoutSpec
+from snn_export.reporting.energy_records import EnergyPoint, ExitOperations
+from tests.builders import LayerPlan, Plan, deployment_from, random_deployment, random_inputs
+
+
+def run(deployment: Deployment, inputs: np.ndarray) -> Trace:
+    """The integer network with everything recorded."""
+    found = interpreter.run(deployment, inputs, "int64")
+    layers = {name: layer_trace(item.spikes, item.membrane, None, ("spikes", "membrane")) for name, item in found.items()}
+    rule = deployment.contract.readout
+    readout, predictions, ties = read_out(rule, found[rule.node].spikes, found[rule.node].membrane)
+    return Trace("test", layers, readout, predictions, ties)
+
+
+def shortened(deployment: Deployment, trace: Trace, inputs: np.ndarray, steps: int) -> tuple[Deployment, Trace, np.ndarray]:
+    """The same run as if the network had fewer steps."""
+    contract = deployment.contract.model_copy(update={"steps": steps})
+    layers = {
+        name: layer_trace(layer.spikes[:steps], layer.membrane[:steps], None, ("spikes", "membrane"))
+        for name, layer in trace.layers.items()
+    }
+    shorter = Trace("test", layers, trace.readout, trace.predictions, 0)
+    return (
+        deployment.replace(contract=contract),
+        shorter,
+        inputs[:steps] if deployment.contract.encoder.kind == "events" else inputs,
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**16), steps=st.integers(1, 6))
+def test_steps_add_up_to_the_whole_and_to_every_shorter_run(seed: int, steps: int) -> None:
+    rng = np.random.default_rng(seed)
+    deployment = random_deployment(rng, steps=steps)
+    inputs = random_inputs(rng, deployment, 4)
+    trace = run(deployment, inputs)
+    totals = StepCounter(Counter(deployment)).count(trace, inputs)
+    assert totals is not None
+    cumulative = totals.by_step.cumsum(axis=0)
+    for taken in range(1, steps + 1):
+        shorter = shortened(deployment, trace, inputs, taken)
+        counts = Counter(shorter[0]).count(*shorter[1:])
+        layers = counts.layers.values()
+        expected = [
+            sum(getattr(layer, name) for layer in layers)
+            for name in ("spike_operations", "effective_spike_operations", "input_operations", "effective_input_operations")
+        ]
+        assert cumulative[taken - 1].tolist() == [*expected, sum(x.spikes for x in layers), sum(x.messages for x in layers)]
+        assert taken * totals.updates * 4 == sum(layer.updates for layer in layers)
+
+
+@pytest.mark.parametrize("rule", ["membrane_last", "membrane_mean", "membrane_max", "spike_count"])
+def test_the_answer_after_a_step_is_that_of_a_run_that_ends_there(rule: str) -> None:
+    rng = np.random.default_rng(3)
+    spikes, membrane = rng.random((6, 20, 5)) < 0.4, rng.integers(-900, 900, (6, 20, 5))
+    answers = answers_of(rule, LayerTrace(spikes.sum(axis=0), spikes, membrane))
+    for steps in range(1, 7):
+        values, predictions, _ = read_out(ReadoutSpec("out", rule), spikes[:steps], membrane[:steps])
+        assert answers.classes[steps - 1].tolist() == predictions.tolist()
+        ordered = np.sort(values, axis=1)
+        assert answers.margins[steps - 1] == pytest.approx(ordered[:, -1] - ordered[:, -2])
+    assert answers.classes.dtype.itemsize == 1, "a byte per step and sample is kept"
+    nothing = LayerTrace(spikes.sum(axis=0))
+    assert answers_of(rule, nothing) is None
+
+
+def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
+    rng = np.random.default_rng(7)
+    deployment = random_deployment(rng, steps=6)
+    inputs = random_inputs(rng, deployment, 16)
+    trace = run(deployment, inputs)
+    counter = Counter(deployment)
+    answers = answers_of("membrane_last", trace.layers[deployment.contract.readout.node])
+    limit = float(np.median(answers.margins))
+    totals = StepCounter(counter, limit).count(trace, inputs)
+    alone, right = np.zeros(6, np.int64), 0
+    labels = rng.integers(0, answers.classes.max() + 1, 16)
+    last = np.array([next((t for t in range(6) if answers.margins[t, n] >= limit), 5) for n in range(16)])
+    assert len(set(last)) > 2, "the example must stop at different steps"
+    for sample in range(16):
+        part = Trace(
+            "test", {k: _sample(v, sample) for k, v in trace.layers.items()}, trace.readout[:1], trace.predictions[:1], 0
+        )
+        one = StepCounter(counter).count(part, inputs[sample : sample + 1])
+        alone += one.by_step[: last[sample] + 1].sum(axis=0)
+        right += int(answers.classes[last[sample], sample] == labels[sample])
+    found = totals.exit_record(labels)
+    assert totals.until_exit.tolist() == alone.tolist()
+    assert (found.correct, found.updates) == (right, totals.updates * int((last + 1).sum()))
+    assert totals.exits() == tuple(np.bincount(last, minlength=6))
+
+
+def _sample(layer: LayerTrace, sample: int) -> LayerTrace:
+    at = slice(sample, sample + 1)
+    return LayerTrace(layer.counts[at], layer.spikes[:, at], layer.membrane[:, at])
+
+
+def test_the_threshold_loses_nothing_on_its_samples_and_takes_the_fewest_steps() -> None:
+    labels = np.array([0, 0, 1, 1])
+    classes = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    margins = np.array([[9.0, 3.0, 8.0, 4.0], [9.0, 5.0, 8.0, 6.0], [9.0, 7.0, 8.0, 7.0]])
+    chosen = chosen_threshold(Answers(classes, margins), labels)
+    assert chosen.threshold == 5.0, "below, sample 1 or 3 would stop where it is wrong; above, they would go on for nothing"
+    assert (chosen.samples, chosen.correct, chosen.correct_full) == (4, 4, 4)
+    assert Answers(classes, margins).stops(5.0).tolist() == [0, 1, 0, 1]
+    hopeless = chosen_threshold(Answers(1 - classes, margins), labels)
+    assert hopeless.correct >= hopeless.correct_full
+
+
+def test_where_every_early_answer_is_wrong_nothing_stops_early() -> None:
+    classes, margins = np.array([[1, 1], [1, 1], [0, 0]]), np.array([[9.0, 9.0], [9.0, 9.0], [1.0, 1.0]])
+    answers = Answers(classes, margins)
+    chosen = chosen_threshold(answers, np.array([0, 0]))
+    assert answers.stops(chosen.threshold).tolist() == [2, 2]
+    assert np.isfinite(chosen.threshold)
+
+
+def points(*pairs: tuple[float, float | None]) -> list[EnergyPoint]:
+    return [
+        EnergyPoint(steps=number, synops=1.0, accuracy=accuracy, value=value, low=value, high=value)
+        for number, (value, accuracy) in enumerate(pairs, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (((1, 50), (2, 90), (3, 95), (10, 96)), 2),
+        (((1, 90), (2, 99), (3, 99), (4, 99)), 2),
+        (((1, 10), (2, 20), (3, 40), (4, 99)), 4),
+        (((1, 99), (2, 99), (3, 98)), 1),
+        (((1, 99),), 1),
+        (((1, None), (2, None)), None),
+        ((), None),
+    ],
+)
+def test_the_knee_is_where_more_energy_stops_paying(pairs: tuple[tuple[float, float | None], ...], expected: int | None) -> None:
+    assert knee(points(*pairs)) == expected
+
+
+def test_the_curve_ends_at_the_whole_and_an_exit_that_never_comes_costs_the_whole() -> None:
+    rng = np.random.default_rng(11)
+    deployment = random_deployment(rng, steps=5)
+    inputs = random_inputs(rng, deployment, 6)
+    labels = np.zeros(6, np.int64)
+    observer = EnergyObserver("loihi", deployment, threshold=1e300)
+    observer.chunk(inputs, {"loihi": run(deployment, inputs)}, 0)
+    counted = observer.counted
+    steps = counted.steps.records(labels)
+    exit_ = ExitOperations(
+        threshold=1e300, chosen_on=3, validation_correct=2, validation_correct_full=2, exits=counted.steps.exits(),
+        total=counted.steps.exit_record(labels),
+    )  # fmt: skip
+    report = estimate(deployment, counted.counts, load_table("loihi1"), Beside(by_step=steps, early_exit=exit_))
+    last = report.curve[-1]
+    assert len(report.curve) == 5
+    assert (last.value, last.low, last.high) == pytest.approx((report.total, report.total_low, report.total_high))
+    assert last.synops == pytest.approx(report.figures[0].count)
+    assert [point.value for point in report.curve] == sorted(point.value for point in report.curve)
+    assert last.accuracy == pytest.approx(100 * np.mean(run(deployment, inputs).predictions == 0))
+    early = report.early_exit
+    assert (early.value, early.mean_steps, early.accuracy) == (pytest.approx(report.total), 5.0, last.accuracy)
+    assert (early.chosen_on, early.validation_accuracy) == (3, pytest.approx(200 / 3))
+    assert "validation" in early.rule
+
+
+def test_counts_of_shards_merge_to_those_of_one_run() -> None:
+    rng = np.random.default_rng(2)
+    deployment = random_deployment(rng, steps=4)
+    inputs = random_inputs(rng, deployment, 9)
+    trace = run(deployment, inputs)
+    whole, merged = (EnergyObserver("loihi", deployment, 5.0) for _ in range(2))
+    whole.chunk(inputs, {"loihi": trace}, 0)
+    for at in (slice(0, 4), slice(4, 5), slice(5, 9)):
+        layers = {name: LayerTrace(v.counts[at], v.spikes[:, at], v.membrane[:, at]) for name, v in trace.layers.items()}
+        part = EnergyObserver("loihi", deployment, 5.0)
+        part.chunk(inputs[at], {"loihi": Trace("test", layers, trace.readout[at], trace.predictions[at], 0)}, at.start)
+        merged.merge(part.take())
+        assert part.take() is None
+    labels = rng.integers(0, 2, 9)
+    for got, expected in ((merged.counted, whole.counted),):
+        assert got.counts == expected.counts
+        assert got.steps.records(labels) == expected.steps.records(labels)
+        assert got.steps.exit_record(labels) == expected.steps.exit_record(labels)
+        assert all(np.array_equal(got.activity[name], expected.activity[name]) for name in expected.activity)
+    whole.forget("another")
+    assert whole.counts is not None
+    whole.forget("loihi")
+    assert whole.counts is None
+
+
+def test_without_recorded_spikes_there_is_no_curve_but_a_total() -> None:
+    deployment = deployment_from(Plan((3,), (LayerPlan("out", np.array([[2, 0, 4], [6, 8, 10]])),)))
+    trace = Trace("test", {"out": LayerTrace(np.array([[3, 1]]))}, np.zeros((1, 2)), np.zeros(1, np.int64), 0)
+    observer = EnergyObserver("loihi", deployment)
+    observer.chunk(np.ones((1, 3)), {"loihi": trace}, 0)
+    assert observer.counted.steps is None
+    assert estimate(deployment, observer.counts, load_table("loihi1")).curve == ()
+    assert replace(observer.counted).activity["out"].tolist() == [3.0, 1.0]

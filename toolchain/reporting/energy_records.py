@@ -1,0 +1,286 @@
+"""What a report says about energy and time; part of :class:`snn_export.reporting.report.Report`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from snn_export.reporting.record import Record
+
+
+class EnergyFigure(Record):
+    """An amount in picojoule per inference with its range, and where the coefficient comes from."""
+
+    component: str
+    count: float | None = Field(description="operations per inference; None where they could not be counted")
+    value: float | None = Field(description="pJ per inference; None where no figure is published")
+    low: float | None
+    high: float | None
+    coefficient: str
+    source: str
+
+
+class LayerPart(Record):
+    """One kind of operation in one layer per inference; the energy is None where no figure is published."""
+
+    component: str
+    count: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class LayerEnergy(Record):
+    """Operations of one layer per inference, averaged over the samples that ran.
+
+    A layer's name in parentheses is no layer: a source of packets outside the cores, where the network is placed.
+    """
+
+    layer: str
+    synops: float = Field(description="binary synaptic events, exact fan-out")
+    graded_operations: float = Field(description="graded input times synapses: effective MACs, charged apart")
+    active_updates: float
+    inactive_updates: float
+    value: float | None
+    low: float | None
+    high: float | None
+    parts: tuple[LayerPart, ...] = Field(default=(), description="what the energy is made of, in the order of the figures")
+
+
+class MemoryAccesses(Record):
+    """Accesses to memory per inference, counted under the model that is stated."""
+
+    model: str
+    weight_reads: float = Field(description="one for every synaptic and every graded operation")
+    state_reads: float = Field(description="one for every state variable in every neuron update")
+    state_writes: float
+    sum_accesses: float = Field(description="reads and writes of the sum, if it does not stay in a register: two per operation")
+
+
+class NeurobenchMetrics(Record):
+    """The metrics of NeuroBench (Yik et al., Nature Communications 16, 2025) under its names; counts per inference."""
+
+    footprint: int = Field(description="bytes of weights and biases as they are deployed")
+    connection_sparsity: float = Field(description="share of the stored weights that are zero, 0..1")
+    activation_sparsity: float = Field(description="share of neuron outputs that are no spike, 0..1")
+    effective_macs: float = Field(description="operations with a graded input, weights and inputs of zero left out")
+    effective_acs: float = Field(description="operations with a binary input, weights and inputs of zero left out")
+    dense: float = Field(description="operations if every input and weight took part in every step")
+    membrane_updates: float | None = Field(
+        description="updates that change the membrane, all of the first step; None: not recorded"
+    )
+
+
+class EnergyComparison(Record):
+    """The spiking network against one ANN, and which of them takes less energy."""
+
+    terms: str = Field(description="precision, and whether memory is counted")
+    own: str
+    other: str
+    own_value: float = Field(description="pJ per inference")
+    own_low: float
+    own_high: float
+    value: float = Field(description="of the other, pJ per inference")
+    low: float
+    high: float
+    ratio: float | None = Field(description="own over the other, at the stated values; None where the other is 0")
+    winner: Literal["snn", "ann", "undecided"] = Field(description="undecided: the ranges overlap")
+    at_every_end: Literal["snn", "ann", "undecided"] = Field(
+        description="who takes less at the low end, the stated values and the high end alike; undecided: not the same one"
+    )
+    like_for_like: bool = Field(description="same process, precision and model of memory on both sides")
+    sentence: str
+
+
+class EnergyPoint(Record):
+    """An inference that stops after so many steps."""
+
+    steps: int
+    synops: float
+    accuracy: float | None = Field(description="percent")
+    value: float | None = Field(description="pJ per inference")
+    low: float | None
+    high: float | None
+
+
+class EarlyExit(Record):
+    """An inference that stops as soon as its readout is sure enough. The threshold was chosen on other samples than these."""
+
+    rule: str
+    threshold: float = Field(description="least margin between the two largest readouts, in the readout's units")
+    chosen_on: int = Field(description="validation samples that the threshold was chosen on")
+    validation_accuracy: float | None = Field(description="percent, with early exit; None where the user set the threshold")
+    validation_accuracy_full: float | None = Field(description="percent, with all steps")
+    mean_steps: float
+    accuracy: float | None = Field(description="percent")
+    accuracy_full: float | None = Field(description="percent, with all steps")
+    exits: tuple[int, ...] = Field(description="samples that stop after 1..T steps")
+    value: float | None = Field(description="pJ per inference")
+    low: float | None
+    high: float | None
+
+
+class TimeFigure(Record):
+    """A time in nanoseconds with its range."""
+
+    value: float
+    low: float
+    high: float
+
+
+class LatencyEstimate(Record):
+    """Time per step and per inference where a published model supports it; else why not."""
+
+    reason: str = Field(description="the model, or why there is no estimate")
+    step: TimeFigure | None = None
+    inference: TimeFigure | None = None
+    throughput: float | None = Field(default=None, description="inferences per second, one after the other")
+    throughput_low: float | None = None
+    throughput_high: float | None = None
+    steps: int = Field(default=0, description="steps of an inference on the chip, those included in which spikes travel")
+    busiest_core: str = Field(default="", description="what the core holds that a step waits for")
+    sources: tuple[str, ...] = ()
+
+
+class LayerOperations(Record):
+    """Exact counts of one layer over all samples and steps, and what is fixed before anything runs.
+
+    Names as in the counts they come from: "effective" leaves out synapses of weight zero.
+    """
+
+    layer: str
+    spiking: bool
+    state_variables: int
+    neurons: int
+    synapses: int
+    nonzero_synapses: int
+    input_synapses: int
+    input_nonzero_synapses: int
+    weights: int
+    nonzero_weights: int
+    biases: int
+    spike_operations: int
+    effective_spike_operations: int
+    input_operations: int
+    effective_input_operations: int
+    spikes: int
+    messages: int
+    updates: int
+    twin_input_macs: int
+    membrane_changes: int | None
+
+
+class StepOperations(Record):
+    """Exact counts over all samples, of one step or of the steps that were carried out before an early exit."""
+
+    spike_operations: int
+    effective_spike_operations: int
+    input_operations: int
+    effective_input_operations: int
+    spikes: int
+    messages: int
+    updates: int
+    correct: int | None = Field(default=None, description="samples that are right if the readout stops here")
+
+
+class ExitOperations(Record):
+    """An early exit with what was carried out before it."""
+
+    threshold: float
+    chosen_on: int
+    validation_correct: int
+    validation_correct_full: int
+    exits: tuple[int, ...]
+    total: StepOperations
+
+
+class AnnOperations(Record):
+    """What an ANN multiplies, measured on its activations."""
+
+    name: str
+    samples: int
+    dense_macs: int = Field(description="per inference; positions of padding are not multiplied")
+    effective_macs: int = Field(description="over all samples, zero inputs and zero weights left out")
+    weights: int
+    activations: int = Field(description="values that its layers read and write per inference")
+    layers: int
+
+
+class PacketJourney(Record):
+    """Packets of one source per inference on a placement, and the hops they take."""
+
+    source: str
+    packets: float
+    within_router: float
+    east_west: float
+    north_south: float
+    between_chips: float
+
+
+class CoreLoad(Record):
+    """What the busiest core does in one step, on average."""
+
+    core: str
+    active_updates: float
+    inactive_updates: float
+    synops: float
+    graded: float
+
+
+class EnergyOperations(Record):
+    """Everything that was counted, as integers over all samples: an estimate with another cost table needs nothing else."""
+
+    fingerprint: str
+    target: str | None
+    weight_bits: int
+    steps: int
+    travel: int
+    samples: int
+    binary_input: bool
+    input_events: int
+    encoded_values: int
+    input_values: int
+    host_macs: int
+    readout: str
+    readout_layer: str
+    readout_values: int
+    layers: tuple[LayerOperations, ...]
+    by_step: tuple[StepOperations, ...] = ()
+    early_exit: ExitOperations | None = None
+    teacher: AnnOperations | None = None
+    placed_on: str = ""
+    unplaced: str = Field(default="", description="why there is no placement, where one was tried")
+    journeys: tuple[PacketJourney, ...] = ()
+    busiest: CoreLoad | None = None
+    tiles: int = 0
+
+
+class EnergyReport(Record):
+    """Estimate from the spikes of the run at hand."""
+
+    label: str
+    samples: int
+    table: str
+    table_digest: str = Field(default="", description="SHA-256 of the cost table's file")
+    layers: tuple[LayerEnergy, ...]
+    figures: tuple[EnergyFigure, ...]
+    total: float | None = Field(description="pJ per inference, without what has no figure")
+    total_low: float | None
+    total_high: float | None
+    cmos: tuple[EnergyFigure, ...] = Field(default=(), description="this network in 45 nm, on the terms of the baselines")
+    baselines: tuple[EnergyFigure, ...] = Field(description="the same network as an ANN, FP32 and INT8, 45 nm")
+    teacher: tuple[EnergyFigure, ...] = Field(default=(), description="the teacher, its own multiplications, 45 nm")
+    comparisons: tuple[EnergyComparison, ...] = ()
+    verdict: tuple[str, ...] = Field(default=(), description="which of them takes less energy, in sentences")
+    spikes_per_synapse: float = Field(description="measured spikes per synapse and inference")
+    break_even: tuple[str, ...] = Field(description="published break-even rates, as sentences with their source")
+    curve: tuple[EnergyPoint, ...] = Field(default=(), description="if every inference stopped after 1..T steps")
+    knee: int | None = Field(default=None, description="steps after which more energy buys the least accuracy")
+    early_exit: EarlyExit | None = None
+    memory: MemoryAccesses | None = None
+    neurobench: NeurobenchMetrics | None = None
+    latency: LatencyEstimate | None = None
+    other_chips: tuple[EnergyFigure, ...] = Field(default=(), description="synaptic operations at figures of other chips")
+    limits: tuple[str, ...]
+    operations: EnergyOperations | None = None
