@@ -163,7 +163,7 @@ def file_digest(path: Path) -> str:
 def read_graph(path: Path) -> nir.NIRGraph:
     """The graph of any NIR file, whoever wrote it. Raises UserError SNX101 to SNX103 where it cannot be read safely."""
     if not path.is_file():
-        raise _unreadable(path, "there is no such file")
+        raise _unreadable(path, "it is a folder" if path.is_dir() else "there is no such file")
     if not h5py.is_hdf5(path):
         raise _unreadable(path, "it is not an HDF5 file, or its beginning is damaged")
     hdf5_guard.probe(path)

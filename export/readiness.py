@@ -110,10 +110,11 @@ class Candidate:
 
     @cached_property
     def on_chip(self) -> Deployment | None:
-        """The network as its populations and connections would lie on a chip; None where something stands in the way of that."""
-        if self.composed is None or self.slow or any(populations_can_be_uniform(self)):
+        """The network as it would lie on a chip, uneven populations split where they can be; None where it cannot be composed."""
+        if self.composed is None or self.slow:
             return None
-        return SplitPopulations()(with_graph(self.composed, self.composed.graph))
+        whole = with_graph(self.composed, self.composed.graph)
+        return whole if any(populations_can_be_uniform(self)) else SplitPopulations()(whole)
 
 
 Rule = Callable[[Candidate], Iterable[Diagnostic]]

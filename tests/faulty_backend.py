@@ -26,7 +26,7 @@ from snn_export.models.diagnostics import Diagnostic, UserError
 
 FILE = Path(__file__).with_name("fault.json")
 VALUE, READ_AS = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else (202, 130)
-FAULTS = ("none", "weight", "decay", "at_threshold", "subtract", "late", "stride", "padding", "breaks")
+FAULTS = ("none", "weight", "decay", "at_threshold", "subtract", "late", "stride", "padding", "breaks", "raises")
 
 
 class Faulty:
@@ -52,6 +52,8 @@ class Faulty:
         return _misread(deployment, self.fault)
 
     def run(self, program: Deployment, inputs: Any, record: Collection[Record]) -> Trace:
+        if self.fault == "raises":
+            raise RuntimeError("out of ideas")
         wanted, signals, layers = check_record(record), input_signals(program, inputs), {}
         for name in program.layers:
             drive = _drive(program, name, signals, self.fault)
@@ -136,5 +138,5 @@ def _drive(program: Deployment, name: str, signals: Any, fault: str) -> Any:
     return total + program.current_bias(name)
 
 
-none, weight, decay, at_threshold, subtract, late, stride, padding, breaks = (partial(Faulty, fault) for fault in FAULTS)
+none, weight, decay, at_threshold, subtract, late, stride, padding, breaks, raises = (partial(Faulty, fault) for fault in FAULTS)
 floats = FaultyFloats

@@ -38,11 +38,12 @@ COMMANDS = {
         "snn_export.commands.verify:command", "Compare backends spike by spike, layer by layer, and check the gates."
     ),
     "bisect": LazyCommand(
-        "snn_export.commands.bisect:command", "Find the smallest network and input on which two backends part."
+        "snn_export.commands.bisect:command",
+        "Find the smallest network and input on which two backends part, and write a folder that shows it.",
     ),
     "energy": LazyCommand(
         "snn_export.commands.energy:command",
-        "Count synaptic operations of the verified run and estimate energy, with ranges and sources.",
+        "Count operations of the verified run and estimate energy, with ranges, sources and what an ANN would take.",
     ),
     "report": LazyCommand("snn_export.commands.report:command", "Show a report, render it, or show what changed between two."),
     "backends": LazyCommand("snn_export.commands.backends:command", "List the backends, or install one."),

@@ -39,6 +39,8 @@ _PREFIX: Final = "SNN_EXPORT_"
 _RESERVED: Final = re.compile(r"SNN_EXPORT_(ENVS|SHARED|REQUIRE_[A-Z0-9]+(_[A-Z0-9]+)*|[A-Z0-9]+(_[A-Z0-9]+)*_PYTHON)")
 """Variables with a meaning of their own; none has the double underscore that separates section and key."""
 _ALWAYS_RUN: Final = frozenset({"student", "reference"})
+_RUNGS: Final = _ALWAYS_RUN | {"folded", "quantised", "quantised_student"}
+"""Rungs that a ladder may have without being asked."""
 """Backends that every ladder runs, whether ``verify.backends`` names them or not."""
 
 _EXAMPLES: Final = {
@@ -120,7 +122,7 @@ def load_config(
 
     Raises:
         UserError: SNX020 no such file or not text, SNX021 not TOML; or, all at once, SNX022 unknown key, SNX023 a value that
-            is not allowed, SNX024 unknown variable, SNX025 unknown backend, SNX026 an exact pair that would not be run.
+            is not allowed, SNX024 unknown variable, SNX025 unknown backend, SNX026 a gate about what would not be run.
     """
     draft, file = _Draft(), path or Path(DEFAULT_FILE)
     found: Path | None = None if path is None and allow_missing and not file.exists() else file
@@ -132,7 +134,7 @@ def load_config(
     config = _validate(draft)
     draft.findings += _unknown_backends(draft)
     if config is not None:
-        draft.findings += _idle_pairs(draft, config)
+        draft.findings += [*_idle_pairs(draft, config), *_idle_targets(draft, config)]
     if config is None or draft.findings:
         raise UserError.from_diagnostics(tuple(sorted(draft.findings, key=_line)))
     return Loaded(config, {".".join(key): draft.origin.get(key, "default") for key, _ in settings(config)}, found)
@@ -331,6 +333,20 @@ def _unknown_backends(draft: _Draft) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "SNX025", f"no backend is called {name}", where=draft.origin_of(used[name]), fix=fix,
             why=f"known are {', '.join(sorted(known))}",
+        )  # fmt: skip
+
+
+def _idle_targets(draft: _Draft, config: Config) -> Iterator[Diagnostic]:
+    """Gates for a rung that no run of these settings has: a mistyped name would be noticed only after training."""
+    rungs = {*_RUNGS, *config.verify.backends, *(f"{name}_float" for name in config.verify.backends)}
+    for name in config.gates.targets:
+        if name in rungs:
+            continue
+        close = get_close_matches(name, rungs, n=1)
+        yield Diagnostic(
+            "SNX026", f"gates.targets.{name} names nothing that is run", where=draft.origin_of(("gates", "targets", name)),
+            why=f"rungs and backends of these settings: {', '.join(sorted(rungs - {'student', 'reference'}))}",
+            fix=f"did you mean {close[0]}?" if close else f"add [verify.backends.{name}], or take the table out",
         )  # fmt: skip
 
 

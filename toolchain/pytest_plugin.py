@@ -143,17 +143,17 @@ class SnnExport:
         return report
 
     def check(self, network: str | os.PathLike[str] | Deployment, target: CheckTarget = "loihi2") -> None:
-        """Fail if a design rule of a chip or backend fires.
+        """Fail if a network breaks a design rule of a chip or backend; warnings and notes do not fail.
 
         Raises:
-            SnnExportError: with all findings, each with its code, where, why and fix.
+            SnnExportError: with all that it breaks, each with its code, where, why and fix.
         """
         __tracebackhide__ = True
         import snn_export
 
         deployment = self._load(network)
         try:
-            findings = snn_export.check(deployment, target)
+            findings = [item for item in snn_export.check(deployment, target) if item.severity == "error"]
         except snn_export.UserError as error:
             raise SnnExportError(str(error)) from None
         if findings:

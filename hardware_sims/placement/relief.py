@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from snn_export.hardware_sims.chips.chip_table import RESOURCES, ChipTable, chip_names, load_chip
 
 REMEDIES = {
@@ -25,14 +27,17 @@ REMEDIES = {
 """By resource; "the layer" is the one that is cut."""
 
 
+@cache
+def _chips() -> tuple[ChipTable, ...]:
+    """The chips that networks are placed on."""
+    return tuple(chip for chip in map(load_chip, chip_names()) if chip.mesh is not None)
+
+
 def remedies(resource: str, needed: int, chip: ChipTable) -> tuple[str, ...]:
     """What would relieve a layer that needs this much of a resource on one core, chips that hold it included."""
-    larger = [
-        other.title
-        for other in map(load_chip, chip_names())
-        if other.name != chip.name and other.mesh and other.capacities.get(resource, 0) >= needed
-    ]
-    return (*REMEDIES[resource], *(f"a core of {title}, which holds {needed:,}" for title in larger))
+    others = (other for other in _chips() if other.name != chip.name)
+    holding = (other.title for other in others if other.capacities.get(resource, 0) >= needed)
+    return (*REMEDIES[resource], *(f"a core of {title}, which holds {needed:,}" for title in holding))
 
 
 def in_words(resource: str, needed: int, capacity: int) -> str:

@@ -56,7 +56,7 @@ def of_core(resource: str) -> Limit:
         chip = _chip(target)
         limit = chip.limits.get(resource)
         if limit is None:
-            return Stated("no limit checked", chip.not_published.get(resource, chip.covered.get(resource, "")))
+            return Stated("nothing to check", chip.not_published.get(resource, chip.covered.get(resource, "")))
         value = f"{limit.value:,}" if isinstance(limit.value, int) else ", ".join(map(str, limit.value))
         return Stated(f"{value} {limit.unit}", limit.citation)
 
@@ -115,14 +115,12 @@ ENDS = fixed("one input, one output", OURS)
 SHAPES = fixed("the shapes of nodes that are joined agree", NIR)
 WAYS = fixed(f"{PATH_LIMIT:,} nodes on all ways between populations", OURS)
 STEPS = fixed("whole steps, 0 or more", NIR)
-LOOP_STEPS = fixed(
-    "as many steps of delay as connections in every loop", f"{DAVIES}: a spike arrives in the step after it was sent"
-)
+LOOP_STEPS = fixed("as many steps of delay as connections in every loop: each takes one", LAVA)
 OWN_STEP = fixed("1 step of delay in every loop", NIR)
-TO_ZERO = fixed("zero, in the step of the spike", LAVA)
+TO_ZERO = fixed("to zero, in the step of the spike", LAVA)
 DECAYS = register(lambda chip: f"0..{(1 << chip.decay_bits) - 1} of {1 << chip.decay_bits}")
-THRESHOLDS = register(lambda _: "1 threshold and 1 pair of decays per population")
-MEMORY = register(lambda _: "|v| of 4,095: the largest decay forgets no more")
+THRESHOLDS = fixed("1 threshold and 1 pair of decays per population", LAVA)
+MEMORY = fixed("|v| of 4,095: the largest decay forgets no more", LAVA)
 WEIGHTS_OF_ONE = fixed("1 weight layer per connection", REGISTERS)
 INTEGERS = fixed("integers for every weight layer and population", OURS)
 
@@ -144,6 +142,7 @@ def _range(values: tuple[int, int]) -> str:
 
 
 WEIGHT_VALUES, NEURON_VALUES, BIAS_VALUES = register(_weights), register(_neurons), register(_biases)
+NETX_NEURONS = register(lambda chip: f"{_neurons(chip)}; one periodic reset for all layers")
 VALUES = register(
     lambda chip: f"{_weights(chip)}; weight exponent {_range(chip.weight_exponents)}; {_neurons(chip)}; {_biases(chip)}"
 )
@@ -153,7 +152,7 @@ GRADED = fixed("spikes of 1 bit, or a bias from the host", DAVIES)
 BIASES_OF_HOSTS = fixed("no synaptic filter where the host turns the input into a bias", OURS)
 CONNECTED = fixed("1 way to the output", OURS)
 ONE_WEIGHT = fixed("1 weight that is not zero", OURS)
-FIRES = fixed("a membrane above the threshold", REGISTERS)
+FIRES = fixed("1 neuron whose membrane can pass its threshold", OURS)
 EXACT_SUMS = fixed("sums below 2^53, which float64 adds exactly", "IEEE 754-2019, binary64")
 MATRIX = fixed(f"a matrix of {MATRIX_LIMIT:,} entries, where a chain of layers has no other form", OURS)
 DELAY_PLACES = fixed("a delay per feature in front of the first weight layer or behind the last", OURS)

@@ -8,6 +8,7 @@ from typing import get_args
 from snn_export.export import readiness
 from snn_export.export.deployment import Deployment
 from snn_export.export.readiness import CheckTarget
+from snn_export.hardware_sims.chips.chip_table import RESOURCES
 from snn_export.hardware_sims.lava import expressible as lava
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.netx import expressible as netx
@@ -15,7 +16,7 @@ from snn_export.hardware_sims.rules import activity, cores, limits, neurons
 from snn_export.hardware_sims.rules.limits import Limit, fixed
 from snn_export.hardware_sims.rules.network import CHIP_TARGETS, CHIPS, network
 from snn_export.hardware_sims.rules.rule import Form, Needs, Rule
-from snn_export.models.diagnostics import Diagnostic
+from snn_export.models.diagnostics import Diagnostic, Severity
 
 Function = Callable[..., Iterable[Diagnostic]]
 Codes = Mapping[str, Limit]
@@ -43,10 +44,12 @@ def _integers(function: Function, codes: Codes, needs: Needs = "graph") -> Rule:
     return Rule(function, "deployment", ("integers",), ON_LOIHI, codes, needs)
 
 
-def _chips(function: Function, codes: Codes, forms: tuple[Form, ...] = ("floats", "integers"), needs: Needs = "wires",
-           unless: frozenset[str] = frozenset()) -> Rule:  # fmt: skip
+def _chips(
+    function: Function, codes: Codes, forms: tuple[Form, ...] = ("floats", "integers"), needs: Needs = "wires",
+    unless: frozenset[str] = frozenset(), severity: Severity = "error",
+) -> Rule:  # fmt: skip
     """A rule of the chips themselves."""
-    return Rule(function, "network", forms, CHIP_TARGETS, codes, needs, unless)
+    return Rule(function, "network", forms, CHIP_TARGETS, codes, needs, unless, severity)
 
 
 FLOATS = (
@@ -96,21 +99,21 @@ CORES = (
     _chips(
         cores.parts_fit_cores,
         {
-            "SNX453": limits.of_any_core("delay_slots", "neuron_formats", "threshold_formats", "synapse_formats"),
+            "SNX453": limits.of_any_core(*RESOURCES),
             "SNX454": limits.of_core("axons_out"),
         },
         unless=NO_PART,
     ),
     _chips(cores.cores_suffice, {"SNX482": limits.cores}, unless=NO_PART),
-    _chips(cores.one_chip_suffices, {"SNX483": limits.cores}, unless=NO_PART),
+    _chips(cores.one_chip_suffices, {"SNX483": limits.cores}, unless=NO_PART, severity="note"),
 )
 """What does not fit the cores of a chip."""
 
 WARNINGS = (
-    _chips(activity.states_cannot_overflow, {"SNX309": limits.STATE}, ("integers",), unless=NO_FIELD),
-    _chips(activity.thresholds_can_be_reached, {"SNX484": limits.FIRES}, unless=NO_FIELD),
-    _chips(activity.populations_are_heard, {"SNX485": limits.CONNECTED}, needs="nothing"),
-    _chips(activity.weights_connect, {"SNX486": limits.ONE_WEIGHT}),
+    _chips(activity.states_cannot_overflow, {"SNX309": limits.STATE}, ("integers",), unless=NO_FIELD, severity="warning"),
+    _chips(activity.thresholds_can_be_reached, {"SNX484": limits.FIRES}, unless=NO_FIELD, severity="warning"),
+    _chips(activity.populations_are_heard, {"SNX485": limits.CONNECTED}, needs="nothing", severity="warning"),
+    _chips(activity.weights_connect, {"SNX486": limits.ONE_WEIGHT}, severity="warning"),
 )
 """What runs, and is hardly meant."""
 
@@ -139,7 +142,7 @@ BACKENDS = (
             "SNX253": fixed("weights of eight bits without an exponent", limits.NETX),
             "SNX254": fixed("delays of dense layers, up to 62 steps", limits.NETX),
             "SNX255": fixed("one factor and one offset of the input", limits.NETX),
-            "SNX256": limits.NEURON_VALUES,
+            "SNX256": limits.NETX_NEURONS,
             "SNX257": fixed("a bias of the current only behind dense layers without delays", limits.NETX),
             "SNX258": fixed(
                 f"Conv: sums below {netx.CONV_SUM_LIMIT:,}; u below {netx.REGISTER_LIMIT:,}; delays {netx.DELAY_BYTES >> 30} GiB",

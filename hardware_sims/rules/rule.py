@@ -10,7 +10,7 @@ from typing import Literal
 from snn_export.export.readiness import CheckTarget
 from snn_export.hardware_sims.rules.limits import Limit
 from snn_export.hardware_sims.rules.network import Network
-from snn_export.models.diagnostics import Diagnostic
+from snn_export.models.diagnostics import Diagnostic, Severity
 
 Form = Literal["floats", "integers"]
 Needs = Literal["nothing", "graph", "wires"]
@@ -29,6 +29,7 @@ class Rule:
         needs: "graph": shapes and connections of a quantised network can be read. "wires": every connection is one weight layer,
             and integers are complete.
         unless: codes that make it moot; it is not asked where one of them was found.
+        severity: of its findings. Only errors keep a network from a target.
     """
 
     function: Callable[..., Iterable[Diagnostic]]
@@ -38,6 +39,7 @@ class Rule:
     codes: Mapping[str, Limit]
     needs: Needs = "nothing"
     unless: frozenset[str] = field(default_factory=frozenset)
+    severity: Severity = "error"
 
     @property
     def name(self) -> str:

@@ -278,6 +278,7 @@ def test_exit_codes(room: Room) -> None:
         (3, "SNX204", ("loop.nir", "--target", "faulty_weight")),
         (3, "SNX302", ("float.nir", "--target", "faulty_weight")),
         (4, "SNX404", ("net.nir", "--target", "faulty_breaks")),
+        (4, "SNX405", ("net.nir", "--target", "faulty_raises")),
         (4, "did you mean 'lava'", ("net.nir", "--target", "lavva")),
         (5, "SNX510", ("net.nir", "--target", "reference")),
     ):

@@ -162,6 +162,12 @@ def test_pairs_that_prove_nothing_are_refused(tmp_path: Path) -> None:
         assert findings(tmp_path, f"[verify.backends.{always_run}]\nsamples = 3")[0][0] == "SNX025"
 
 
+def test_a_gate_for_a_rung_that_is_not_run_is_noticed_before_anything_runs(tmp_path: Path) -> None:
+    assert findings(tmp_path, "[gates.targets.lva]\noverflows = 1") == [("SNX026", "snn-export.toml:1")]
+    for name in ("lava", "loihi", "quantised", "folded", "lava_float"):
+        assert name in load(tmp_path, f"[gates.targets.{name}]\noverflows = 1").config.gates.targets
+
+
 @pytest.mark.parametrize(
     ("text", "line"), [("[model]\nsteps = \n", 2), ("[model\n", 1), ("x = 1\n\nx = 2\n", 3), ('a = """\n\n', 3)]
 )

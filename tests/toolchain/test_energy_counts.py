@@ -85,6 +85,53 @@ def test_synops_are_the_spikes_pushed_through_the_synapses() -> None:
             assert (counts.synops(name, effective) if graded else counts.graded(name, effective)) == 0
 
 
+def events_one_by_one(weight: np.ndarray, plan: LayerPlan, spikes: np.ndarray, produced: tuple[int, ...]) -> tuple[int, int]:
+    """Synaptic events of a convolution, every output, kernel entry and spike looked at by itself: (all, of nonzero weights)."""
+    total = nonzero = 0
+    out_channels, per_group, rows, columns = weight.shape
+    given_rows, given_columns = spikes.shape[-2:]
+    for channel, row, column in np.ndindex(*produced):
+        first = channel // (out_channels // plan.groups) * per_group
+        for inner, i, j in np.ndindex(per_group, rows, columns):
+            y = row * plan.stride[0] - plan.padding[0] + i * plan.dilation[0]
+            x = column * plan.stride[1] - plan.padding[1] + j * plan.dilation[1]
+            if 0 <= y < given_rows and 0 <= x < given_columns:
+                arriving = int(spikes[..., first + inner, y, x].sum())
+                total += arriving
+                nonzero += arriving if weight[channel, inner, i, j] else 0
+    return total, nonzero
+
+
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kernel=SIZES, stride=SIZES, dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)), groups=st.integers(1, 2),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), channels=SIZES, seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_synops_of_a_random_convolution_are_its_events_one_by_one(
+    kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int, padding: tuple[int, int],
+    channels: tuple[int, int], seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    hidden = groups * channels[0]
+    weight = rng.integers(-8, 8, (groups * channels[1], channels[0], *kernel)) * 2 * (rng.random() < 0.9)
+    weight = weight * (rng.random(weight.shape) < 0.7)
+    before = LayerPlan("before", rng.integers(-8, 8, (hidden, 1, 1, 1)) * 2)
+    layer = LayerPlan("lif", weight, "before", groups=groups, dilation=dilation, padding=padding, stride=stride)
+    try:
+        deployment = deployment_from(Plan((1, 5, 6), (before, layer), steps=3))
+    except UserError as error:
+        assert error.code == "SNX206", "only a kernel that does not fit is no example"
+        return
+    spikes = rng.random((3, 2, hidden, 5, 6)) < 0.3
+    last = np.zeros((2, *deployment.shapes["lif"]), np.int64)
+    counts = count(deployment, trace_of({"before": spikes.sum(axis=0), "lif": last}), np.zeros((2, 1, 5, 6)))
+    expected = events_one_by_one(weight, layer, spikes, deployment.shapes["lif"])
+    assert (counts.synops("lif"), counts.synops("lif", effective=True)) == expected
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**16), cuts=st.lists(st.integers(1, 6), max_size=3))
 def test_chunks_add_up_to_the_whole(seed: int, cuts: list[int]) -> None:

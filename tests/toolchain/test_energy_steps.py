@@ -17,6 +17,7 @@ from snn_export.energy.step_counts import Answers, StepCounter, answers_of
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace, layer_trace, read_out
+from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import ReadoutSpec
 from snn_export.reporting.energy_records import EnergyPoint, ExitOperations
 from tests.builders import LayerPlan, Plan, deployment_from, random_deployment, random_inputs
@@ -50,7 +51,11 @@ def shortened(deployment: Deployment, trace: Trace, inputs: np.ndarray, steps: i
 @given(seed=st.integers(0, 2**16), steps=st.integers(1, 6))
 def test_steps_add_up_to_the_whole_and_to_every_shorter_run(seed: int, steps: int) -> None:
     rng = np.random.default_rng(seed)
-    deployment = random_deployment(rng, steps=steps)
+    try:
+        deployment = random_deployment(rng, steps=steps)
+    except UserError as error:
+        assert error.code == "SNX206", "only a kernel that does not fit is no example"
+        return
     inputs = random_inputs(rng, deployment, 4)
     trace = run(deployment, inputs)
     totals = StepCounter(Counter(deployment)).count(trace, inputs)

@@ -62,7 +62,9 @@ def test_an_input_of_two_lines_writes_no_output_of_its_own(tmp_path: Path, name:
     assert "called:" not in made.log
 
 
-@pytest.mark.parametrize("text", ["$(touch pwned)", "`touch pwned`", "; touch pwned", "'a b' \"$HOME\" *", "--set x='$(touch pwned)'"])
+@pytest.mark.parametrize(
+    "text", ["$(touch pwned)", "`touch pwned`", "; touch pwned", "'a b' \"$HOME\" *", "--set x='$(touch pwned)'"]
+)
 def test_nothing_in_the_arguments_is_carried_out(tmp_path: Path, text: str) -> None:
     made = job(tmp_path, "true", output="out", arguments=text, network=text, config=text).run("Verify")
     assert not (made.folder / "pwned").exists()

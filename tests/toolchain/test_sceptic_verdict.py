@@ -114,7 +114,7 @@ def test_membranes_of_some_samples_are_not_those_of_all(kind: Kind) -> None:
 
 
 def test_a_flip_that_nobody_explained_is_no_tie() -> None:
-    """Without all membranes nothing is held to the rounding of its sums: then every flip used to read as one that rounding made."""
+    """Without all membranes nothing is held to the rounding of its sums: every flip used to read as one that rounding made."""
     network = floats()
     first, second = run(network, "reference"), run(network, "snntorch")
     flipped = ~np.asarray(second.layers["lif1"].spikes)
@@ -131,7 +131,9 @@ def test_currents_that_were_not_recorded_are_not_told_to_agree() -> None:
     silent = Answering("loihi", lambda trace: replace(
         trace, layers={name: replace(layer, current=None) for name, layer in trace.layers.items()}
     ))  # fmt: skip
-    report = judged([rung("loihi", "loihi", network), rung("plugin", "plugin", network, silent)], Link("loihi", "plugin", "exact"))
+    report = judged(
+        [rung("loihi", "loihi", network), rung("plugin", "plugin", network, silent)], Link("loihi", "plugin", "exact")
+    )
     (gate,) = (gate for gate in report.gates if "bit for bit" in gate.name)
     assert "currents" not in gate.measured
 
@@ -261,9 +263,7 @@ def test_few_late_spikes_are_no_wrong_latency() -> None:
     spikes, late = np.zeros(shape, bool), np.zeros(shape, bool)
     spikes[3, :, 0] = late[3, :, 0] = True
     late[3, :3, 0], late[4, :3, 0] = False, True
-    sides = [
-        with_layer(first, "lif1", spikes=fired, counts=fired.sum(axis=0, dtype=np.int64)) for fired in (spikes, late)
-    ]
+    sides = [with_layer(first, "lif1", spikes=fired, counts=fired.sum(axis=0, dtype=np.int64)) for fired in (spikes, late)]
     found = ComparisonTally("approximate", network)
     found.add(INPUTS, *sides)
     (lag,) = (layer.lag for layer in found.finish(ALL) if layer.layer == "lif1")

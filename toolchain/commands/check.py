@@ -48,9 +48,10 @@ def command(
 ) -> None:
     """Say whether networks can be expressed on a target, and all that stands in the way.
 
-    All design rules of the target are asked at once; --list shows them. FILE is a deployment, float (can it be quantised for the target?) or quantised (can the target run it?), or a NIR file of
-    another program with --steps and --dt. Nothing is written. Exits with 0 where no file breaks a rule, 1 where one can be
-    expressed and does not fit, 3 where one cannot be expressed, 2 where one cannot be read. Warnings and notes do not count.
+    FILE is a deployment, float (can it be quantised for the target?) or quantised (can the target run it?), or a NIR file of
+    another program with --steps and --dt. Every design rule of the target is asked; nothing is written. Exits with 0 where no
+    file breaks one, 1 where a network can be expressed and does not fit, 3 where it cannot be expressed, 2 where it cannot be
+    read. Warnings and notes do not count.
     """
     if bool(paths) == listed:
         raise click.UsageError("give files to check, or --list" if not paths else "give files to check or --list, not both")

@@ -233,7 +233,7 @@ def plan(
     for index, step in enumerate(STEPS[: last + 1]):
         stale = [p.step.name for p in planned if p.runs and p.step.name in step.after]
         if index >= first:
-            reason, runs = "asked for with --from", True
+            reason, runs = "asked for", True
         elif stale:
             reason, runs = f"{stale[0]} runs first", True
         elif workspace.up_to_date(step.name, keys[step.name]):

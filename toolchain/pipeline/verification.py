@@ -335,7 +335,8 @@ def _reference(rungs: list[Rung], config: Config) -> str:
     if found is None and wanted != "student":
         raise UserError(
             "SNX025", f"verify.reference names {wanted}, which does not run", where="verify.reference",
-            why=f"this run has {', '.join(rung.name for rung in rungs)}", fix=f"add [verify.backends.{wanted}], or name one of these",
+            why=f"this run has {', '.join(rung.name for rung in rungs)}",
+            fix=f"add [verify.backends.{wanted}], or name one of these",
         )  # fmt: skip
     return found or rungs[0].name
 

@@ -115,10 +115,9 @@ def same_data(base: Report, head: Report) -> bool:
 def settings(report: Report) -> Mapping[str, str]:
     """Effective settings by dotted key; where they cannot be read as TOML, their whole text under one key."""
     try:
-        table = tomllib.loads(report.settings)
-    except tomllib.TOMLDecodeError:
+        return {".".join(key): str(value) for key, value in leaves((), tomllib.loads(report.settings))}
+    except (tomllib.TOMLDecodeError, RecursionError):  # no TOML, or nested beyond what can be read
         return {"settings": report.settings}
-    return {".".join(key): str(value) for key, value in leaves((), table)}
 
 
 def pairs(report: Report) -> dict[tuple[str, str], Comparison]:

@@ -43,10 +43,9 @@ def looser(base: Report, head: Report) -> Iterator[str]:
 def _values(report: Report) -> Values:
     """Gates, and whether backends are required, by key; empty where the settings cannot be read."""
     try:
-        table = tomllib.loads(report.settings)
-    except (tomllib.TOMLDecodeError, RecursionError):
+        found = dict(_leaves((), tomllib.loads(report.settings)))
+    except (tomllib.TOMLDecodeError, RecursionError):  # no TOML, or nested beyond what can be read
         return {}
-    found = dict(_leaves((), table))
     return {key: value for key, value in found.items() if key[0] == "gates" or _is_required(key)}
 
 

@@ -79,8 +79,8 @@ def agreement(
     if level != "within":
         measured += f", {formatting.count(sum(layer.mismatched_membranes or 0 for layer in found.layers))} membranes"
     if level == "exact":
-        known = any(layer.currents_compared for layer in found.layers)
-        measured += f", {formatting.count(sum(layer.mismatched_currents or 0 for layer in found.layers))} currents" if known else ""
+        currents = [layer.mismatched_currents for layer in found.layers if layer.mismatched_currents is not None]
+        measured += f", {formatting.count(sum(currents))} currents" if currents else ""
     passed = found.verdict in allowed
     detail, code = "" if passed else found.message, EXIT_GATE
     if found.verdict == "ERROR":

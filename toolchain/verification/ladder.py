@@ -302,14 +302,18 @@ def _failures_of(result: RungResult, inexpressible: Verdict = "ERROR") -> Iterat
     except Exception as error:
         if result.rung.backend in BUILT_IN:
             raise
-        finding = Diagnostic(
-            "SNX405",
-            f"the backend {result.rung.backend} raised {type(error).__name__}: {error}",
-            where=result.rung.name,
-            why="a plug-in must answer with a trace, a UserError or a BackendError",
-            fix="report it to the package that registers the backend",
-        )
-        result.status, result.findings = "ERROR", (finding,)
+        result.status, result.findings = "ERROR", (raised(result.rung.backend, result.rung.name, error),)
+
+
+def raised(backend: str, where: str, error: Exception) -> Diagnostic:
+    """SNX405: a plug-in raised what no backend may."""
+    return Diagnostic(
+        "SNX405",
+        f"the backend {backend} raised {type(error).__name__}: {error}",
+        where=where,
+        why="a plug-in must answer with a trace, a UserError or a BackendError",
+        fix="report it to the package that registers the backend",
+    )
 
 
 def samples_per_chunk(rungs: Sequence[Rung], budget: int = CHUNK_BYTES) -> int:

@@ -6,9 +6,10 @@ compared under further shifts too, over the steps that all shifts share::
 
     mismatched(lag) = sum over t in [m, T - m) of |reference[t] - got[t + lag]|        -m <= lag <= m
 
-A shift is believed where it removes at least half of the differences. Samples that agree as declared speak against it: quantisation
-makes single spikes late, a wrong declaration all of them. Spikes that repeat may come as many steps early as late: where shifts
-of both signs agree equally well, none is believed. Otherwise the declared one stands, and they differ in what they compute.
+A shift is believed where it removes at least half of the differences. Samples that agree as declared speak against it:
+quantisation makes single spikes late, a wrong declaration all of them. Spikes that repeat may come as many steps early as late:
+where shifts of both signs agree equally well, none is believed. Otherwise the declared one stands, and they differ in what they
+compute.
 """
 
 from __future__ import annotations

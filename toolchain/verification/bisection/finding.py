@@ -232,10 +232,10 @@ def _first_divergence(bench: Bench, whole: Case) -> tuple[Finding | None, int, C
 
 
 def _chunks(whole: Case) -> Iterator[tuple[int, int]]:
-    """Sample ranges; all at once under rate encoding, where a sample's spikes depend on its place in the batch."""
+    """Sample ranges whose runs fit into memory."""
     network, samples = whole.deployment, whole.inputs.shape[1]
     values = network.contract.steps * sum(int(np.prod(network.shapes[name])) for name in network.layers)
-    size = samples if network.contract.encoder.kind == "rate" else max(1, CHUNK_BYTES // max(1, 2 * 17 * values))
+    size = max(1, CHUNK_BYTES // max(1, 2 * 17 * values))
     for start in range(0, samples, size):
         yield start, min(samples, start + size)
 

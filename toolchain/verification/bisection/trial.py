@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from snn_export.export.extracting import with_input_over_time
-from snn_export.hardware_sims.simulator import Simulator
+from snn_export.hardware_sims.registry import BUILT_IN
+from snn_export.hardware_sims.simulator import BackendError, Simulator
 from snn_export.hardware_sims.trace import Trace
 from snn_export.models.diagnostics import UserError
 from snn_export.verification.bisection.case import Case
@@ -20,6 +22,7 @@ from snn_export.verification.bisection.judging import (
     compared,
     differences,
 )
+from snn_export.verification.ladder import raised
 
 Clock = Callable[[], float]
 
@@ -54,6 +57,19 @@ class Counts:
     last_reason: str = ""
 
 
+@contextmanager
+def _plug_in_failures(backend: str) -> Iterator[None]:
+    """What a plug-in raises becomes a BackendError (SNX405); a bug of our own backends stays a bug."""
+    try:
+        yield
+    except (UserError, BackendError):
+        raise
+    except Exception as error:
+        if backend in BUILT_IN:
+            raise
+        raise BackendError(raised(backend, "bisect", error)) from error
+
+
 @dataclass(eq=False)
 class Bench:
     """Both backends, and how long they may be asked.
@@ -73,11 +89,14 @@ class Bench:
 
     def runs(self, case: Case) -> tuple[Trace, Trace]:
         """Both backends' runs. Raises whatever keeps one of them from running."""
-        programs = [backend.compile(case.deployment) for backend in (self.reference, self.target)]
-        traces = []
+        programs, traces = [], []
+        for backend in (self.reference, self.target):
+            with _plug_in_failures(backend.name):
+                programs.append(backend.compile(case.deployment))
         for backend, program in zip((self.reference, self.target), programs, strict=True):
             self.counts.runs += 1
-            traces.append(backend.run(program, case.inputs, RECORDS[self.how]))
+            with _plug_in_failures(backend.name):
+                traces.append(backend.run(program, case.inputs, RECORDS[self.how]))
             self.on_run(self.counts)
         return traces[0], traces[1]
 

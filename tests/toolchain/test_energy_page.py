@@ -1,0 +1,262 @@
+"""The energy and the placement of a report as a page, as CSV and on the terminal; and that Chromium shows the page well."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from snn_export.cli import command_line
+from snn_export.energy.cost_table import load_table
+from snn_export.energy.curve import Chosen
+from snn_export.energy.estimate import estimate
+from snn_export.energy.latency import busiest_core
+from snn_export.energy.observer import EnergyObserver
+from snn_export.energy.operations import Beside
+from snn_export.energy.placed import placement_report
+from snn_export.hardware_sims.chips.chip_table import load_chip
+from snn_export.hardware_sims.placement.placement import place
+from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.reporting import energy_csv, html, plots_energy
+from snn_export.reporting.energy_records import AnnOperations, EnergyReport, ExitOperations
+from snn_export.reporting.formatting import text_of, value_at
+from snn_export.reporting.json_file import read_report, write_report
+from snn_export.reporting.report import Report
+from tests.builders import LayerPlan, Plan, deployment_from
+from tests.chromium import Chromium, chromium, require_chromium
+from tests.report_examples import example_report
+from tests.toolchain import test_reporting_browser as rules
+from tests.toolchain.test_reporting_html import Page, printed_numbers
+
+HOSTILE = "=1<script>alert('a')</script>"
+
+
+@cache
+def report() -> Report:
+    """The passing example with a measured energy and a placement over several routers of it; a layer has a hostile name."""
+    rng = np.random.default_rng(0)
+    first = LayerPlan("lif1", rng.integers(-4, 5, (12, 1, 3, 3)) * 2, padding=(1, 1))
+    second = LayerPlan(HOSTILE, rng.integers(-4, 5, (8, 12, 3, 3)) * 2, "lif1", padding=(1, 1))
+    out = LayerPlan("out", rng.integers(-4, 5, (10, 8 * 400)) * 2, HOSTILE)
+    deployment = deployment_from(Plan((1, 20, 20), (first, second, out), steps=4, high=9))
+    observer, layers = EnergyObserver("loihi", deployment, threshold=4.0), {}
+    for name in deployment.layers:
+        spikes = rng.random((4, 30, *deployment.shapes[name])) < (0.0 if name == "out" else 0.2)
+        layers[name] = LayerTrace(spikes.sum(axis=0), spikes, rng.integers(-9, 9, spikes.shape))
+    trace = Trace("loihi", layers, np.zeros((30, 10)), np.zeros(30, np.int64), 0)
+    observer.chunk(rng.integers(0, 3, (30, 1, 20, 20)).astype(float), {"loihi": trace}, 0)
+    counted, labels = observer.counted, rng.integers(0, 10, 30)
+    placement = place(deployment, load_chip("loihi1"), counted.activity)
+    chosen = Chosen(4.0, 25, 20, 20)
+    early = ExitOperations(
+        threshold=chosen.threshold, chosen_on=chosen.samples, validation_correct=chosen.correct, validation_correct_full=20,
+        exits=counted.steps.exits(), total=counted.steps.exit_record(labels),
+    )  # fmt: skip
+    teacher = AnnOperations(
+        name="teacher", samples=30, dense_macs=900_000, effective_macs=30 * 400_000, weights=20_000, activations=30_000, layers=4
+    )  # fmt: skip
+    beside = Beside(
+        by_step=counted.steps.records(labels), early_exit=early, teacher=teacher, placement=placement,
+        busiest=busiest_core(deployment, placement, counted.activity),
+    )  # fmt: skip
+    energy = estimate(deployment, counted.counts, load_table("loihi1"), beside)
+    return example_report().model_copy(update={"energy": energy, "placement": placement_report(placement)})
+
+
+def energy() -> EnergyReport:
+    found = report().energy
+    assert found is not None
+    return found
+
+
+def test_every_number_of_energy_and_placement_is_shown_as_the_json_file_holds_it(tmp_path: Path) -> None:
+    write_report(report(), tmp_path / "report.json")
+    read_back = read_report(tmp_path / "report.json")
+    assert read_back == report()
+    fields = Page(html.render_energy(read_back)).fields()
+    for path, text in fields:
+        assert text == text_of(read_back, path), path
+    shown, plain = {path for path, _ in fields}, report().model_dump(mode="json")
+    expected = set(printed_numbers({"energy": plain["energy"], "placement": plain["placement"]}))
+    drawn_or_raw = {path for path in expected if path.startswith(("energy.operations.", "placement.links.")) or is_drawn(path)}
+    left_out = {path for path in expected - shown - drawn_or_raw if not value_at(report(), path) or ends_of_a_range(path)}
+    assert expected - shown - drawn_or_raw - left_out == set()
+    assert {"energy.comparisons.0.ratio", "energy.neurobench.dense", "energy.early_exit.mean_steps"} <= shown
+
+
+def is_drawn(path: str) -> bool:
+    """Where the mesh is drawn, its geometry is not printed; and a part of nothing is left out of its table."""
+    name = path.rpartition(".")[2]
+    if path.startswith("placement.") and name in {
+        "row",
+        "column",
+        "slot",
+        "chip",
+        "neurons",
+        "rows",
+        "columns",
+        "chip_rows",
+        "chip_columns",
+    }:
+        return True
+    parts = path.split(".")
+    return parts[:2] == ["energy", "layers"] and "parts" in parts and not value_at(report(), ".".join([*parts[:-1], "value"]))
+
+
+def ends_of_a_range(path: str) -> bool:
+    return path.rpartition(".")[2] in {"own_low", "own_high"}
+
+
+def test_the_page_says_who_wins_and_what_it_was_charged_with() -> None:
+    page = Page(html.render_energy(report()))
+    text = " ".join(" ".join(element.text.split()) for element in page.elements if element.tag == "section")
+    for sentence in (*energy().verdict, *energy().break_even, *energy().limits, energy().table_digest[:12]):
+        assert " ".join(sentence.split()) in text
+    sources = [e for e in page.elements if e.attributes.get("id", "").startswith("source-")]
+    cited = {f.source for f in (*energy().figures, *energy().cmos, *energy().baselines, *energy().teacher, *energy().other_chips)}
+    assert len(sources) == len(cited | set(energy().latency.sources))
+    assert "<script" not in html.render_energy(report()).lower().replace("<script>alert", "", 0).split("<style>")[0]
+    assert not any(element.tag == "script" for element in page.elements)
+
+
+def test_the_whole_report_holds_both_sections_and_they_stand_alone_too() -> None:
+    whole = Page(html.render(report()))
+    assert {"energy", "placement"} <= whole.ids()
+    assert len([e for e in whole.elements if "id" in e.attributes]) == len(whole.ids()), "ids are unique"
+    alone = Page(html.render_energy(report().model_copy(update={"placement": None})))
+    assert "energy" in alone.ids()
+    assert not {"placement", "ladder", "layers"} & alone.ids()
+    assert html.render_energy(report()) == html.render_energy(report().model_copy(deep=True))
+
+
+def test_bars_are_as_long_as_the_energies_they_stand_for() -> None:
+    scale = plots_energy.layer_scale(energy())
+    layer = max(energy().layers, key=lambda item: item.value)
+    parts = plots_energy.parts_of(layer)
+    assert sum(parts.values()) == pytest.approx(layer.value)
+    drawn = str(plots_energy.layer_bar(scale, layer))
+    widths = [float(item.split('"')[0]) for item in drawn.split('width="')[1:]]
+    assert widths == pytest.approx([scale.at(value) for value in parts.values()], abs=0.01)
+    assert scale.at(layer.high) <= 100
+    assert [name for name in plots_energy.PARTS if name in parts] == list(parts), "always in one order"
+
+
+def test_the_mesh_has_a_router_for_every_place_and_a_link_for_every_way() -> None:
+    placement = report().placement
+    page = Page(str(plots_energy.mesh(placement)))
+    routers = [e for e in page.elements if "router" in e.attributes.get("class", "").split()]
+    used = {(core.row, core.column) for core in placement.placed}
+    assert len(routers) == placement.rows * placement.columns
+    assert len([e for e in routers if "empty" not in e.attributes["class"]]) == len(used) > 1
+    links = [float(e.attributes["stroke-width"]) for e in page.elements if e.attributes.get("class") == "way"]
+    assert len(links) == len(placement.links) > 2
+    assert max(links) == 8.0
+    busiest = plots_energy.busiest_links(placement)
+    assert placement.links[busiest[0]].packets == max(link.packets for link in placement.links)
+
+
+def test_the_knee_of_the_curve_has_a_shape_of_its_own() -> None:
+    found = energy()
+    drawn = str(plots_energy.energy_curve(found.curve, found.knee, "c"))
+    assert drawn.count('class="knee"') == 1
+    assert drawn.count('class="dot"') == len(found.curve) - 1
+    assert str(plots_energy.energy_curve((), None, "c")) == ""
+
+
+def test_csv_holds_every_figure_and_no_formula() -> None:
+    rows = list(csv.DictReader(io.StringIO(energy_csv.render(energy()))))
+    assert tuple(rows[0]) == energy_csv.COLUMNS
+    total = next(row for row in rows if row["group"] == "total")
+    assert (float(total["value_pJ"]), total["source"]) == (energy().total, energy().table_digest)
+    layers = [row for row in rows if row["group"] == "layer" and row["component"] == "all"]
+    assert sum(float(row["value_pJ"]) for row in layers) == pytest.approx(energy().total)
+    assert len([row for row in rows if row["group"] == "curve"]) == 4
+    assert any(row["layer"].startswith("'=1") for row in rows), "a name is no formula of a spreadsheet"
+    graded = next(row for row in rows if row["component"] == "graded operations")
+    assert (graded["value_pJ"], graded["coefficient"]) == ("", "no figure")
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command_line, ["energy", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("energy") / "report.json"
+    write_report(report(), path)
+    return path
+
+
+def test_the_command_shows_writes_and_charges_again(file: Path, tmp_path: Path) -> None:
+    shown = invoke("--report", file)
+    assert shown.exit_code == 0
+    for text in ("its ANN twin", "knee", "Early exit", "NeuroBench", "Horowitz", "lif1", "SENECA", energy().table_digest[:12]):
+        assert text in shown.output, text
+    assert json.loads(invoke("--report", file, "--format", "json").output) == energy().model_dump(mode="json")
+    assert invoke("--report", file, "--format", "csv").output == energy_csv.render(energy())
+    written = invoke("--report", file, "--format", "html", "-o", tmp_path / "energy.html")
+    assert written.output == f"{tmp_path / 'energy.html'}\n"
+    assert (tmp_path / "energy.html").read_text("utf-8") == html.render_energy(report())
+    mine = Path(plots_energy.__file__).parents[1] / "energy" / "tables" / "loihi1.toml"
+    (tmp_path / "mine.toml").write_text(mine.read_text("utf-8").replace("value = 23.6", "value = 30.0"))
+    again = json.loads(invoke("--report", file, "--table", tmp_path / "mine.toml", "--format", "json").output)
+    synops = energy().figures[0].count
+    assert again["total"] - energy().total == pytest.approx(6.4 * synops)
+    assert again["operations"] == energy().model_dump(mode="json")["operations"]
+    assert again["table_digest"] != energy().table_digest
+
+
+def test_the_command_lists_the_tables_and_refuses_what_it_cannot_charge(file: Path, tmp_path: Path) -> None:
+    listed = invoke("--tables")
+    assert [line.split()[0] for line in listed.output.splitlines()[1:4]] == ["cmos45", "loihi1", "neuromorphic_chips"]
+    assert [item["name"] for item in json.loads(invoke("--tables", "--format", "json").output)] == [
+        "cmos45", "loihi1", "neuromorphic_chips",
+    ]  # fmt: skip
+    for table, code in (("cmos45", "SNX470"), ("nowhere", "SNX322"), ("none.toml", "SNX323")):
+        failed = invoke("--report", file, "--table", table)
+        assert code in str(failed.exception), table
+    bare = report().model_copy(update={"energy": energy().model_copy(update={"operations": None})})
+    write_report(bare, tmp_path / "bare.json")
+    assert "SNX471" in str(invoke("--report", tmp_path / "bare.json", "--table", "loihi1").exception)
+    write_report(report().model_copy(update={"energy": None}), tmp_path / "none.json")
+    assert "SNX502" in str(invoke("--report", tmp_path / "none.json").exception)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    require_chromium()
+    with chromium() as found:
+        yield found
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_chromium_shows_the_page_without_a_fault(width: int, scheme: str, browser: Chromium, tmp_path: Path) -> None:
+    (tmp_path / "energy.html").write_text(html.render_energy(report()), encoding="utf-8")
+    browser.show(tmp_path / "energy.html", width, scheme=scheme)
+    browser.ask(rules.OPEN_ALL)
+    assert browser.ask("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    assert browser.ask(rules.BEYOND_THE_EDGE) == []
+    assert browser.ask(rules.LABELS_IN_TROUBLE) == []
+    checked, faint = browser.ask(rules.LOW_CONTRAST, rules.LEAST_CONTRAST)
+    assert checked > 300
+    assert faint == []
+    assert browser.ask(rules.UNREACHABLE_SCROLLERS) == []
+    assert browser.complaints() == []
+    assert browser.requests() == []
+
+
+@pytest.mark.browser
+def test_in_print_the_page_stays_within_the_paper(browser: Chromium, tmp_path: Path) -> None:
+    (tmp_path / "energy.html").write_text(html.render_energy(report()), encoding="utf-8")
+    browser.show(tmp_path / "energy.html", rules.A4_WITHIN_MARGINS, scheme="dark", medium="print")
+    assert browser.ask("return document.documentElement.scrollWidth") <= rules.A4_WITHIN_MARGINS
+    assert browser.ask(rules.LOW_CONTRAST, rules.LEAST_CONTRAST)[1] == []
