@@ -122,7 +122,6 @@ def test_the_page_says_who_wins_and_what_it_was_charged_with() -> None:
     sources = [e for e in page.elements if e.attributes.get("id", "").startswith("source-")]
     cited = {f.source for f in (*energy().figures, *energy().cmos, *energy().baselines, *energy().teacher, *energy().other_chips)}
     assert len(sources) == len(cited | set(energy().latency.sources))
-    assert "<script" not in html.render_energy(report()).lower().replace("<script>alert", "", 0).split("<style>")[0]
     assert not any(element.tag == "script" for element in page.elements)
 
 

@@ -17,6 +17,9 @@ from snn_export.reporting.report import SCHEMA_VERSION, Report
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FINDINGS_SHOWN = 10
+LARGEST = 64 << 20
+"""Bytes of a report that is read; those of large networks take a few million."""
+LARGEST_INTEGER = 10**18
 
 
 def schema() -> dict[str, Any]:
@@ -80,9 +83,12 @@ def write_text(path: Path, text: str) -> None:
 def read_report(path: Path) -> Report:
     """Read a report back. Raises UserError SNX130 naming every field that is wrong."""
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= LARGEST else b""
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), "give the path of a report.json") from error
+    if size > LARGEST:
+        raise _unreadable(path, f"it has {size} bytes, a report has at most {LARGEST}", "give the path of a report.json")
     try:
         report = Report.model_validate_json(content, strict=True)
     except ValidationError as error:
@@ -121,7 +127,9 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def _not_finite(node: object, path: str = "") -> str | None:
-    """Path of the first number that is infinite or NaN, or None."""
+    """Path of the first number that is infinite or NaN, or an integer that no float holds; or None."""
+    if isinstance(node, int):
+        return None if abs(node) <= LARGEST_INTEGER else path
     if isinstance(node, float):
         return None if math.isfinite(node) else path
     if isinstance(node, dict):

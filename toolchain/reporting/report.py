@@ -360,5 +360,5 @@ class Report(Record):
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: dict[str, str] = Field(default_factory=dict, description="SHA-256 of deployments, checkpoint, data")
     versions: dict[str, str] = Field(default_factory=dict)
-    settings: str = Field(default="", description="effective settings as TOML, data files by name only")
+    settings: str = Field(default="", max_length=1 << 18, description="effective settings as TOML, data files by name only")
     reproduce: tuple[str, ...] = Field(default=(), description="what to do, in order, to get this report again")

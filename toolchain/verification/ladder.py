@@ -353,6 +353,18 @@ def _run_rung(found: RungResult, part: NDArray[Any], axis: int, start: int, prog
     return trace
 
 
+def _wrong_numbers(name: str, layer: LayerTrace) -> str:
+    """What no run can have recorded: a unit that is none, or several spikes that are not as many as one step holds."""
+    if not (np.isfinite(layer.unit) and layer.unit > 0.0):
+        return f"the unit of {name} is {layer.unit}"
+    if layer.several is None or layer.spikes is None:
+        return ""
+    several = np.asarray(layer.several)
+    if np.any(several < 0) or np.any(several != np.rint(several)):
+        return f"several spikes of {name} are negative or no whole number"
+    return f"several spikes of {name} contradict its spikes" if np.any((several > 0) != layer.spikes) else ""
+
+
 def _check_trace(trace: Trace, rung: Rung, samples: int) -> None:
     """Shapes and numbers must be what the deployment says. Raises BackendError SNX406."""
     steps, wrong = rung.deployment.contract.steps, ""
@@ -366,6 +378,7 @@ def _check_trace(trace: Trace, rung: Rung, samples: int) -> None:
                 wrong = wrong or f"{what} of {name} have shape {array.shape}, not {shape}"
             elif array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 wrong = wrong or f"{what} of {name} hold NaN or infinity"
+        wrong = wrong or _wrong_numbers(name, layer)
         sent = layer.sent
         if not wrong and sent is not None and not np.array_equal(layer.counts, sent.sum(axis=0)):
             wrong = f"counts of {name} are not the sums of its spikes"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from snn_export.models.diagnostics import UserError
 from snn_export.reporting import difference_text, github, junit, layer_text, markdown, terminal
 from snn_export.reporting.difference_gates import judge
+from snn_export.reporting.json_file import LARGEST, read_report, report_text
 from snn_export.reporting.report import Report
 from tests.report_examples import diverging_report, example_report, failing_report
 
@@ -89,3 +92,19 @@ def test_numbers_without_sense_are_shown(number: int) -> None:
     )  # fmt: skip
     for render in renderers:
         assert isinstance(render(report), str)
+
+
+def test_a_report_that_is_too_large_or_holds_no_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    good = report_text(example_report())
+    path.write_text(re.sub(r'"samples": \d+', f'"samples": {10**400}', good, count=1), encoding="utf-8")
+    with pytest.raises(UserError, match="SNX130"):
+        read_report(path)
+    with path.open("wb") as handle:
+        handle.truncate(LARGEST + 1)
+    with pytest.raises(UserError, match="a report has at most"):
+        read_report(path)
+    settings = ".".join("a" * 200_000) + " = 1"
+    path.write_text(re.sub(r'"settings": ".*"', f'"settings": "{settings}"', good, count=1), encoding="utf-8")
+    with pytest.raises(UserError, match="SNX130"):
+        read_report(path)

@@ -1,0 +1,243 @@
+"""Every design rule is seen to fire and to stay silent; what rules count and bound is held against brute force."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from snn_export import library
+from snn_export.export import interpreter
+from snn_export.export.deployment import Deployment
+from snn_export.export.graph import weight_array
+from snn_export.export.linear import apply
+from snn_export.hardware_sims.placement.placement import PlacementSettings
+from snn_export.hardware_sims.rules.fan_in import busiest, fan_in
+from snn_export.hardware_sims.rules.network import CHIPS, Network, network
+from snn_export.hardware_sims.rules.registry import EVERY, RULES, check
+from snn_export.hardware_sims.rules.rule import Form, Rule
+from tests import rule_networks
+from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, even, random_inputs
+from tests.networks import conv_deployment
+from tests.rule_networks import CLEAN, LAYER, Broken, dense, example_of, floats, in_form, with_node
+
+CASES = [(rule, code, form) for rule in RULES for code in rule.codes for form in rule.forms]
+
+
+def name_of(value: object) -> str:
+    return value.name if isinstance(value, Rule) else str(value)
+
+
+def asked(example: Broken, rule: Rule, form: Form, made: Deployment) -> Network:
+    """The network and target of an example, with its limits."""
+    target = example.target or rule.targets[0]
+    plain = network(in_form(made, form), target, example.chips)
+    return plain if example.chip is None else Network(plain.deployment, target, example.chip, example.chips)
+
+
+@pytest.mark.parametrize(("rule", "code", "form"), CASES, ids=name_of)
+def test_every_rule_fires_with_each_of_its_codes(rule: Rule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = example_of(rule, code, form)
+    assert example is not None, f"tests/rule_networks.py has no network that breaks {rule.name} with {code}"
+    made = example.make()
+    if example.patch is not None:
+        monkeypatch.setattr(*example.patch)
+    found = [item for item in rule.ask(asked(example, rule, form, made)) if item.code == code]
+    assert found
+    for item in found:
+        assert item.severity == rule.severity
+        assert item.where and item.why and item.fix
+        assert not re.search(r"\n|np\.", "".join((item.what, item.where, item.why, item.fix)))
+        if rule.severity == "error":
+            assert item.exit_code == (1 if code >= "SNX300" else 2 if code < "SNX200" else 3)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+@pytest.mark.parametrize("make", CLEAN)
+def test_every_rule_is_silent_about_a_clean_network(rule: Rule, make: Any) -> None:
+    for form in rule.forms:
+        for target in rule.targets:
+            subject = network(in_form(make(), form), target)
+            assert rule.applies(subject)
+            assert rule.can_be_asked(subject)
+            assert rule.ask(subject) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_a_rule_says_what_it_states_and_where_each_limit_stands(rule: Rule) -> None:
+    assert rule.states.endswith((".", "run."))
+    for target in rule.targets:
+        for limit in rule.codes.values():
+            assert limit(target).text
+            assert limit(target).source
+
+
+def test_no_two_rules_bear_one_name() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert set(EVERY) == {target for rule in RULES for target in rule.targets}
+
+
+@pytest.mark.parametrize(("rule", "code", "form"), CASES, ids=name_of)
+def test_a_check_finds_only_codes_that_its_rules_state(
+    rule: Rule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is broken: what is documented is all that can be found."""
+    example = example_of(rule, code, form)
+    assert example is not None
+    made = in_form(example.make(), form)
+    if example.patch is not None:
+        monkeypatch.setattr(*example.patch)
+    target = example.target or rule.targets[0]
+    stated = {code for rule in RULES if form in rule.forms and target in rule.targets for code in rule.codes}
+    found = {item.code for item in check(made, target)}
+    assert found <= stated
+    if example.chip is None and not rule.unless:
+        assert code in found
+
+
+def test_what_one_rule_finds_hides_nothing_from_the_others() -> None:
+    made = dense(inputs=5000, weight=np.full((3, 5000), 3), before=70, bias=np.full(3, 5000), threshold=1 << 18)
+    found = check(with_node(made, v_threshold=[1, 1, 2]), "loihi1")
+    assert sorted(item.code for item in found) == ["SNX245", "SNX304", "SNX304", "SNX327", "SNX480"]
+
+
+def test_chips_are_counted_as_a_placement_counts_them() -> None:
+    assert PlacementSettings().chips == CHIPS
+    many = deployment_from(Plan((4,), (LayerPlan("layer", np.full((1024 * 128 + 1, 4), 2), threshold=1),)))
+    (note,) = check(many, "loihi1")
+    assert (note.code, note.severity) == ("SNX483", "note")
+    assert "129 cores, which is 2 chips" in note.what
+    (finding,) = check(many, "loihi1", chips=1)
+    assert (finding.code, finding.where, finding.exit_code) == ("SNX482", "layer", 1)
+    assert "--chips 2" in finding.fix
+    assert check(many, "loihi2") == []
+
+
+def test_cores_of_a_very_large_network_are_counted_by_its_neurons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snn_export.hardware_sims.rules.network.NEURONS_TO_CUT", 1024 * 128)
+    many = deployment_from(Plan((4,), (LayerPlan("layer", np.full((1024 * 128 + 1, 4), 2), threshold=1),)))
+    (note,) = check(many, "loihi1")
+    assert "at least 129 cores" in note.what
+
+
+# --- fan-in against brute force --------------------------------------------------------------------------------------
+
+
+def reached(deployment: Deployment, wire: Any) -> NDArray[np.bool_]:
+    """(sources, targets): where one spike of each source neuron arrives."""
+    size = int(np.prod(deployment.shapes[wire.source]))
+    x = np.eye(size).reshape(size, *deployment.shapes[wire.source])
+    for name in wire.connection.path:
+        node = deployment.graph.nodes[name]
+        if name == wire.weight:
+            synapse = deployment.synapses.get(name)
+            weight = weight_array(node) if synapse is None else synapse.weight
+            x = apply(name, node, x, np.abs(weight).astype(float), np.zeros(len(weight)))
+        else:
+            x = apply(name, node, x)
+    return np.asarray(x.reshape(size, -1) != 0)
+
+
+def brute_force(deployment: Deployment, population: str) -> NDArray[np.int64]:
+    """(neurons,): distinct source neurons of each neuron, biases of the current aside."""
+    by_source: dict[str, Any] = {}
+    for wire in deployment.wires[population]:
+        by_source[wire.source] = by_source.get(wire.source, False) | reached(deployment, wire)
+    return np.asarray(sum(found.sum(axis=0) for found in by_source.values()), np.int64)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fan_in_is_what_single_spikes_reach(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    deployment = conv_deployment(rng)
+    for form in (deployment, floats(deployment)):
+        for name in form.layers:
+            for wire in form.wires[name]:
+                assert np.array_equal(fan_in(form, wire), reached(form, wire).sum(axis=0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_from_one_source_share_its_axons(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sparse = lambda *shape: even(rng, shape) * (rng.random(shape) < 0.6)
+    layers = (
+        LayerPlan("maps", sparse(3, 2, 3, 2), threshold=1, more=(
+            SynapsePlan(sparse(3, 2, 3, 2)), SynapsePlan(sparse(3, 2, 3, 4), padding=(0, 1)))),
+        LayerPlan("flat", sparse(5, 75), "maps", threshold=1, more=(
+            SynapsePlan(sparse(5, 75), "maps"), SynapsePlan(sparse(5, 84)))),
+    )  # fmt: skip
+    deployment = deployment_from(Plan((2, 7, 6), layers))
+    needs = network(deployment, "loihi1").sized[0]
+    for name in deployment.layers:
+        exact = brute_force(deployment, name)
+        found = busiest(deployment, name, needs[name], 0)
+        assert found.sources == exact.max()
+        assert exact[np.ravel_multi_index(found.index, deployment.shapes[name])] == exact.max()
+        assert busiest(deployment, name, None, 10_000).sources >= exact.max()
+
+
+def test_the_limit_of_axons_is_met_exactly() -> None:
+    def codes(sources: int) -> list[str]:
+        return [item.code for item in check(dense(inputs=sources, weight=np.full((2, sources), 2)), "loihi1")]
+
+    assert codes(4096) == []
+    assert codes(4097) == ["SNX480"]
+    twice = SynapsePlan(np.full((2, 3000), 2))
+    assert [item.code for item in check(dense(inputs=3000, weight=np.full((2, 3000), 2), more=(twice,)), "loihi1")] == []
+
+
+def test_a_convolution_over_many_channels_names_layer_limit_value_and_fix() -> None:
+    maps = LayerPlan("wide", np.full((4, 512, 3, 3), 2), padding=(1, 1), threshold=1)
+    (finding,) = check(floats(deployment_from(Plan((512, 4, 4), (maps,), encoder=None))), "loihi1")
+    assert (finding.code, finding.where, finding.exit_code) == ("SNX480", "wide", 1)
+    assert "4,608" in finding.what and "4,096" in finding.what
+    assert "channels" in finding.fix
+
+
+# --- dead layers against runs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_layer_that_cannot_fire_never_fires(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    random = conv_deployment(rng)
+    factor = int(rng.integers(1, 40))
+    raised = {name: replace(plan, threshold=min(131_071, plan.threshold * factor)) for name, plan in random.populations.items()}
+    deployment = random.replace(populations=raised)
+    dead = {item.where for item in check(deployment, "loihi2") if item.code == "SNX484"}
+    found = interpreter.run(deployment, random_inputs(rng, deployment, 16), "int64")
+    assert not any(found[name].spikes.any() for name in dead)
+
+
+@pytest.mark.parametrize(("threshold", "dead"), [(16 * 64 - 1, False), (16 * 64, True)])
+def test_the_threshold_that_is_just_out_of_reach(threshold: int, dead: bool) -> None:
+    """One step, four inputs of weight 4 and more: u is 16 << 6 at most, and fires above its threshold only."""
+    plan = LayerPlan("layer", np.full((2, 4), 256 - 4 * 63), dv=0, threshold=threshold // 64, weight_exponent=0)
+    deployment = deployment_from(Plan((4,), (plan,), steps=1))
+    assert [item.code for item in check(deployment, "loihi2")] == (["SNX484"] if dead else [])
+
+
+@pytest.mark.parametrize(("threshold", "dead"), [(7.9, False), (8.1, True)])
+def test_the_threshold_that_is_just_out_of_reach_of_a_float_network(threshold: float, dead: bool) -> None:
+    """One step, four inputs of weight 4, half of which a membrane with tau = 2 dt takes."""
+    plan = LayerPlan("layer", np.full((2, 4), 4), dv=2048, threshold=1)
+    deployment = with_node(floats(deployment_from(Plan((4,), (plan,), steps=1))), v_threshold=threshold)
+    assert [item.code for item in check(deployment, "loihi2")] == (["SNX484"] if dead else [])
+    fired = interpreter.run(deployment, np.ones((1, 4)), "float64")["layer"].spikes.any()
+    assert fired != dead
+
+
+def test_an_input_without_a_declared_range_may_reach_anything() -> None:
+    deployment = with_node(floats(dense()), v_threshold=1e9)
+    assert "SNX484" in {item.code for item in check(deployment, "loihi2")}
+    unknown = rule_networks.with_contract(deployment, encoder=rule_networks.EncoderSpec("direct"))
+    assert "SNX484" not in {item.code for item in check(unknown, "loihi2")}
+
+
+def test_a_library_call_takes_the_same_default() -> None:
+    assert library.check.__defaults__ == ("loihi2", CHIPS)
+    assert LAYER.name == "layer"
