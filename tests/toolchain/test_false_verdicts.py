@@ -292,3 +292,26 @@ def test_a_reference_that_does_not_run_is_not_replaced() -> None:
     for named, taken in (("student", "quantised"), ("reference", "quantised"), ("loihi", "loihi")):
         config = Config(verify=VerifyConfig(reference=named, backends=backends))
         assert ladder_of(forms, config, lambda _: None)[2].raster.reference == taken
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"unit": 0.0}, {"unit": float("nan")}, {"unit": -1.0}, {"several": lambda spikes: spikes * 0.5},
+        {"several": lambda spikes: -1.0 * spikes}, {"several": lambda spikes: spikes + 1.0},
+    ],
+    ids=["no unit", "NaN", "negative unit", "half a spike", "less than none", "spikes where none are"],
+)  # fmt: skip
+def test_numbers_that_no_run_can_have_are_no_trace(fields: dict[str, Any]) -> None:
+    def change(trace: Trace) -> Trace:
+        spikes = np.asarray(trace.layers["lif1"].spikes, np.float64)
+        made = {key: value(spikes) if callable(value) else value for key, value in fields.items()}
+        counts = made["several"].sum(axis=0).astype(np.int64) if "several" in made else trace.layers["lif1"].counts
+        return with_layer(trace, "lif1", counts=counts, **made)
+
+    network = integers()
+    rungs = [rung("loihi", "loihi", network), rung("plugin", "plugin", network, Answering("loihi", change))]
+    report = judged(rungs, Link("loihi", "plugin", "exact"))
+    assert report.comparisons[0].verdict == "ERROR"
+    assert "SNX406" in report.comparisons[0].message
+    assert report.exit_code == 4

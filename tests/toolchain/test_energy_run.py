@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from snn_export.config_schema import Config, EnergyConfig, to_toml
+from snn_export.data.dataset import Dataset
+from snn_export.energy.cost_table import load_table
+from snn_export.energy.observer import Counted, EnergyObserver
+from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.registry import simulator
+from snn_export.models.diagnostics import UserError
+from snn_export.pipeline import energy_run, steps
+from tests.builders import LayerPlan, Plan, deployment_from
+
+SILENT = lambda line: None
+
+
+def network() -> Deployment:
+    rng = np.random.default_rng(4)
+    hidden = LayerPlan("hidden", rng.integers(-60, 90, (12, 6)) * 2, threshold=200, dv=1024)
+    out = LayerPlan("out", rng.integers(-90, 90, (4, 12)) * 2, source="hidden", dv=512)
+    return deployment_from(Plan((6,), (hidden, out), steps=6, high=3))
+
+
+def dataset() -> Dataset:
+    """Test samples are no numbers: whoever reads them before the ladder does fails."""
+    rng = np.random.default_rng(0)
+    x, poison = rng.integers(0, 4, (40, 6)).astype(np.float32), np.full((5, 6), np.nan, np.float32)
+    return Dataset(
+        "tiny", x[:10], np.zeros(10, np.int64), x, rng.integers(0, 4, 40), poison, np.zeros(5, np.int64), 4, 0.0, 3.0
+    )  # fmt: skip
+
+
+def counted(config: Config, deployment: Deployment, x: np.ndarray) -> Counted:
+    observer = EnergyObserver("loihi", deployment, config.energy.exit_margin)
+    runner = simulator("loihi")
+    observer.chunk(x, {"loihi": runner.run(runner.compile(deployment), x, ("spikes", "membrane"))}, 0)
+    return observer.counted
+
+
+def test_the_threshold_is_chosen_on_validation_samples_and_never_on_test_samples() -> None:
+    deployment, data, config = network(), dataset(), Config()
+    tuned, chosen = energy_run.with_threshold(config, deployment, data, "loihi", SILENT)
+    assert chosen is not None
+    assert (chosen.samples, tuned.energy.exit_margin) == (40, chosen.threshold)
+    assert chosen.correct >= chosen.correct_full
+    assert config.energy.exit_margin is None, "the user's settings stay as they are"
+    runner = simulator("loihi")
+    full = runner.run(runner.compile(deployment), data.x_val).predictions
+    assert chosen.correct_full == int((full == data.y_val).sum())
+
+
+def test_a_threshold_that_was_set_is_taken_and_nothing_is_run() -> None:
+    config = Config(energy=EnergyConfig(exit_margin=7.0))
+    assert energy_run.with_threshold(config, network(), dataset(), "loihi", SILENT) == (config, None)
+    report = energy_run.energy_report(
+        network(), counted(config, network(), dataset().x_val), config, Path(), dataset().y_val, None, None
+    )
+    assert report.early_exit.threshold == 7.0
+    assert (report.early_exit.chosen_on, report.early_exit.validation_accuracy) == (0, None)
+    assert "validation" not in report.early_exit.rule
+
+
+def test_without_the_integer_simulator_nothing_is_chosen_and_nothing_estimated() -> None:
+    config = Config.model_validate({"verify": {"backends": {}}})
+    assert energy_run.with_threshold(config, network(), dataset(), "loihi", SILENT) == (config, None)
+    assert energy_run.energy_report(network(), None, config, Path(), dataset().y_val, None, None) is None
+
+
+def test_the_report_is_placed_with_the_activity_that_was_measured(tmp_path: Path) -> None:
+    deployment, data = network(), dataset()
+    tuned, chosen = energy_run.with_threshold(Config(), deployment, data, "loihi", SILENT)
+    found = counted(tuned, deployment, data.x_val)
+    report = energy_run.energy_report(deployment, found, tuned, tmp_path, data.y_val, chosen, None)
+    assert report.operations.placed_on == "loihi1"
+    assert report.latency.inference is not None
+    journeys = {item.source: item for item in report.operations.journeys}
+    hidden = found.counts.layers["hidden"]
+    assert journeys["hidden"].packets == pytest.approx(hidden.messages / found.counts.samples, abs=1e-3)
+    assert len(report.curve) == 6
+    assert report.early_exit.chosen_on == 40
+    assert sum(report.early_exit.exits) == 40
+
+
+def test_what_cannot_be_placed_is_said_and_estimated_all_the_same(tmp_path: Path) -> None:
+    wide = deployment_from(Plan((1, 70, 70), (LayerPlan("out", np.full((2, 4900), 2)),), high=1))
+    table = load_table("loihi1")
+    placement, why = energy_run.placed(wide, table, {})
+    assert placement is None
+    assert why.startswith("SNX45")
+    nameless, reason = energy_run.placed(wide, table.model_copy(update={"chip": ""}), {})
+    assert (nameless, reason) == (None, "the table loihi1 names no chip")
+
+
+def test_a_table_of_ones_own_is_found_beside_the_settings_and_makes_the_verification_stale(tmp_path: Path) -> None:
+    folder = Path(energy_run.__file__).parents[1] / "energy" / "tables"
+    (tmp_path / "mine.toml").write_bytes((folder / "loihi1.toml").read_bytes())
+    config = Config(energy=EnergyConfig(table="mine.toml", exit_margin=1e9))
+    found = counted(config, network(), dataset().x_val)
+    report = energy_run.energy_report(network(), found, config, tmp_path, dataset().y_val, None, None)
+    assert report.table_digest == load_table("loihi1").digest
+    verify = next(step for step in steps.STEPS if step.name == "verify")
+    before = verify.settings(config, tmp_path)
+    (tmp_path / "mine.toml").write_text((folder / "loihi1.toml").read_text("utf-8") + "\n# another word\n")
+    assert verify.settings(config, tmp_path) != before
+    with pytest.raises(UserError, match="SNX323"):
+        energy_run.energy_report(network(), found, config, tmp_path / "elsewhere", dataset().y_val, None, None)
+    assert 'table = "mine.toml"' in to_toml(config)
