@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from snn_export import library
@@ -15,15 +18,19 @@ from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import weight_array
 from snn_export.export.linear import apply
+from snn_export.export.passes.quantize import Quantize
+from snn_export.export.passes.rounding import InputRange
 from snn_export.hardware_sims.placement.placement import PlacementSettings
 from snn_export.hardware_sims.rules.fan_in import busiest, fan_in
-from snn_export.hardware_sims.rules.network import CHIPS, Network, network
+from snn_export.hardware_sims.rules.network import CHIP_TARGETS, CHIPS, Network, network
 from snn_export.hardware_sims.rules.registry import EVERY, RULES, check
 from snn_export.hardware_sims.rules.rule import Form, Rule
-from tests import rule_networks
+from snn_export.models.diagnostics import UserError
+from snn_export.models.spec import EncoderSpec
+from tests import networks
 from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, even, random_inputs
 from tests.networks import conv_deployment
-from tests.rule_networks import CLEAN, LAYER, Broken, dense, example_of, floats, in_form, with_node
+from tests.rule_networks import CLEAN, Broken, dense, example_of, floats, in_form, with_contract, with_node
 
 CASES = [(rule, code, form) for rule in RULES for code in rule.codes for form in rule.forms]
 
@@ -191,8 +198,8 @@ def test_the_limit_of_axons_is_met_exactly() -> None:
 
 
 def test_a_convolution_over_many_channels_names_layer_limit_value_and_fix() -> None:
-    maps = LayerPlan("wide", np.full((4, 512, 3, 3), 2), padding=(1, 1), threshold=1)
-    (finding,) = check(floats(deployment_from(Plan((512, 4, 4), (maps,), encoder=None))), "loihi1")
+    maps = LayerPlan("wide", np.full((4, 512, 3, 3), 2), padding=(1, 1), dv=2048, threshold=1)
+    (finding,) = check(floats(deployment_from(Plan((512, 4, 4), (maps,)))), "loihi1")
     assert (finding.code, finding.where, finding.exit_code) == ("SNX480", "wide", 1)
     assert "4,608" in finding.what and "4,096" in finding.what
     assert "channels" in finding.fix
@@ -234,10 +241,40 @@ def test_the_threshold_that_is_just_out_of_reach_of_a_float_network(threshold: f
 def test_an_input_without_a_declared_range_may_reach_anything() -> None:
     deployment = with_node(floats(dense()), v_threshold=1e9)
     assert "SNX484" in {item.code for item in check(deployment, "loihi2")}
-    unknown = rule_networks.with_contract(deployment, encoder=rule_networks.EncoderSpec("direct"))
+    unknown = with_contract(deployment, encoder=EncoderSpec("direct"))
     assert "SNX484" not in {item.code for item in check(unknown, "loihi2")}
+
+
+# --- what the quantiser makes ----------------------------------------------------------------------------------------
+
+NETS: tuple[tuple[Any, tuple[int, ...]], ...] = (
+    (networks.dense_net, (4,)), (networks.conv_net, (2, 9, 7)), (networks.residual_net, (2, 8, 6)),
+    (networks.recurrent_net, (7,)), (networks.delayed_net, (6,)),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_quantize_makes_keeps_to_the_values_of_its_chip(data: st.DataObject) -> None:
+    net, shape = data.draw(st.sampled_from(NETS))
+    target = data.draw(st.sampled_from(CHIP_TARGETS))
+    layers = net(data.draw(st.integers(0, 2**16)))
+    size, high = 10 ** data.draw(st.floats(-2, 2)), data.draw(st.floats(0.01, 300))
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            parameter.mul_(size)
+    encoder = EncoderSpec("rate" if target == "loihi1" else data.draw(st.sampled_from(("rate", "direct"))), full_scale=high)
+    rng = np.random.default_rng(0)
+    prepared = library.prepared(networks.read(layers, shape, encoder=encoder), rng.uniform(0, high, (2, *shape)))
+    bits, exponent = data.draw(st.integers(1, 8)), data.draw(st.sampled_from((None, 0, 4, 6, 7)))
+    try:
+        made = Quantize(target, networks.finest, InputRange(0.0, high), bits, exponent)(prepared)
+    except UserError as error:
+        assume(error.code not in ("SNX244", "SNX306", "SNX314"))  # no scale fits: refused, not wrong
+        raise
+    found = check(made, target)
+    assert [item for item in found if item.severity == "error" or item.code == "SNX309"] == []
 
 
 def test_a_library_call_takes_the_same_default() -> None:
     assert library.check.__defaults__ == ("loihi2", CHIPS)
-    assert LAYER.name == "layer"
