@@ -139,13 +139,16 @@ def highest_membrane(deployment: Deployment, population: str) -> Array:
 
 
 def highest_real_membrane(deployment: Deployment, population: str) -> Array | None:
-    """The same of a float population, (*features), real units; None where it hears an input without a declared range.
+    """The same of a float population, (*features), real units; one weight layer per connection, spikes of 0 or 1.
 
-    One weight layer per connection; spikes are 0 or 1. None too where a neuron turns the sign of its input.
+    None where it cannot be told: for an input without a declared range, for biases that a host computes from the input, and where
+    a neuron turns the sign of what it hears.
     """
     spec = deployment.contract.neurons[population]
     steps = min(deployment.contract.steps, spec.reset_interval or deployment.contract.steps)
     total = np.zeros(deployment.shapes[population])
+    if _is_hosted(deployment, population):
+        return None
     for wire in deployment.wires[population]:
         if isinstance(deployment.graph.nodes[wire.source], nir.Input) and not deployment.contract.encoder.binary:
             return None
@@ -186,11 +189,15 @@ def _highest(spec: NeuronSpec, push: Array, ceiling: int, steps: int) -> Array:
 def _bias_range(deployment: Deployment, population: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Least and largest bias of every neuron, membrane units; where the host computes biases, what their register holds."""
     bias = deployment.bias(population)
-    on_host = any(name in deployment.host_synapses for c in deployment.connections[population] for name in c.path)
-    if not on_host:
+    if not _is_hosted(deployment, population):
         return bias, bias
     reach = DECAY_ONE << deployment.populations[population].bias_exponent
     return np.full_like(bias, -reach), np.full_like(bias, reach)
+
+
+def _is_hosted(deployment: Deployment, population: str) -> bool:
+    """True where a host computes biases of the population from the input."""
+    return any(name in deployment.host_synapses for c in deployment.connections[population] for name in c.path)
 
 
 def _largest(values: Array) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def hilbert(rows: int, columns: int) -> list[Router]:
     """
     found: list[Router] = []
 
-    def walk(at: Router, along: Router, across: Router) -> None:
+    def _walk(at: Router, along: Router, across: Router) -> None:
         length, width = abs(sum(along)), abs(sum(across))
         step, side = (_sign(along[0]), _sign(along[1])), (_sign(across[0]), _sign(across[1]))
         if width == 1 or length == 1:
@@ -71,20 +71,20 @@ def hilbert(rows: int, columns: int) -> list[Router]:
         if 2 * length > 3 * width:
             if abs(sum(half)) % 2 and length > 2:
                 half = (half[0] + step[0], half[1] + step[1])
-            walk(at, half, across)
-            walk(_plus(at, half), _minus(along, half), across)
+            _walk(at, half, across)
+            _walk(_plus(at, half), _minus(along, half), across)
             return
         if abs(sum(middle)) % 2 and width > 2:
             middle = (middle[0] + side[0], middle[1] + side[1])
-        walk(at, middle, half)
-        walk(_plus(at, middle), along, _minus(across, middle))
+        _walk(at, middle, half)
+        _walk(_plus(at, middle), along, _minus(across, middle))
         corner = (at[0] + along[0] - step[0] + middle[0] - side[0], at[1] + along[1] - step[1] + middle[1] - side[1])
-        walk(corner, (-middle[0], -middle[1]), _minus(half, along))
+        _walk(corner, (-middle[0], -middle[1]), _minus(half, along))
 
     if columns >= rows:
-        walk((0, 0), (0, columns), (rows, 0))
+        _walk((0, 0), (0, columns), (rows, 0))
     else:
-        walk((0, 0), (rows, 0), (0, columns))
+        _walk((0, 0), (rows, 0), (0, columns))
     return found
 
 

@@ -40,7 +40,7 @@ def fan_in(deployment: Deployment, wire: Wire) -> Counts:
     present = (weight_array(node) if synapse is None else synapse.weight) != 0
     made = deployment.shapes[wire.weight]
     if isinstance(node, nir.Scale):
-        return np.broadcast_to(present, made).reshape(-1).astype(np.int64)
+        return np.asarray(np.broadcast_to(present, made).reshape(-1), np.int64)
     if not isinstance(node, CONV_TYPES):
         return np.asarray(present.sum(axis=1), np.int64)
     place = wire.connection.path.index(wire.weight)
@@ -52,7 +52,7 @@ def fan_in(deployment: Deployment, wire: Wire) -> Counts:
         at = np.arange(made[1 + axis])[:, None] * stride[axis] + np.arange(present.shape[2 + axis]) * dilation[axis]
         read = (at >= padding[axis][0]) & (at < padding[axis][0] + given[1 + axis])
         counts = np.tensordot(counts, read.astype(np.float64), axes=(1, 1))  # the axis of the kernel becomes one of the outputs
-    return np.rint(counts).astype(np.int64).reshape(-1)
+    return np.asarray(np.rint(counts), np.int64).reshape(-1)
 
 
 def total_synapses(deployment: Deployment, population: str) -> Counts:
