@@ -46,7 +46,7 @@ def placed(high: int = 1, chip: str = "loihi1") -> tuple[EnergyReport, Placement
     observer = ran(deployment)
     placement = place(deployment, load_chip(chip), observer.counted.activity)
     busiest = busiest_core(deployment, placement, observer.counted.activity)
-    beside = Beside(placement=placement, busiest=busiest, by_step=observer.counted.steps.records(None))
+    beside = Beside(placement=placement, busiest=busiest, by_step=observer.counted.steps.records())
     return estimate(deployment, observer.counts, LOIHI1, beside), placement, observer, deployment
 
 

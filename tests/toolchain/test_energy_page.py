@@ -51,19 +51,19 @@ def report() -> Report:
         spikes = rng.random((4, 30, *deployment.shapes[name])) < (0.0 if name == "out" else 0.2)
         layers[name] = LayerTrace(spikes.sum(axis=0), spikes, rng.integers(-9, 9, spikes.shape))
     trace = Trace("loihi", layers, np.zeros((30, 10)), np.zeros(30, np.int64), 0)
-    observer.chunk(rng.integers(0, 3, (30, 1, 20, 20)).astype(float), {"loihi": trace}, 0)
-    counted, labels = observer.counted, rng.integers(0, 10, 30)
+    observer.chunk(rng.integers(0, 3, (30, 1, 20, 20)).astype(float), {"loihi": trace}, 0, rng.integers(0, 10, 30))
+    counted = observer.counted
     placement = place(deployment, load_chip("loihi1"), counted.activity)
     chosen = Chosen(4.0, 25, 20, 20)
     early = ExitOperations(
         threshold=chosen.threshold, chosen_on=chosen.samples, validation_correct=chosen.correct, validation_correct_full=20,
-        exits=counted.steps.exits(), total=counted.steps.exit_record(labels),
+        exits=tuple(counted.steps.exits.tolist()), total=counted.steps.exit_record(),
     )  # fmt: skip
     teacher = AnnOperations(
         name="teacher", samples=30, dense_macs=900_000, effective_macs=30 * 400_000, weights=20_000, activations=30_000, layers=4
     )  # fmt: skip
     beside = Beside(
-        by_step=counted.steps.records(labels), early_exit=early, teacher=teacher, placement=placement,
+        by_step=counted.steps.records(), early_exit=early, teacher=teacher, placement=placement,
         busiest=busiest_core(deployment, placement, counted.activity),
     )  # fmt: skip
     energy = estimate(deployment, counted.counts, load_table("loihi1"), beside)

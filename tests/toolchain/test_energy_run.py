@@ -37,7 +37,7 @@ def dataset() -> Dataset:
 def counted(config: Config, deployment: Deployment, x: np.ndarray) -> Counted:
     observer = EnergyObserver("loihi", deployment, config.energy.exit_margin)
     runner = simulator("loihi")
-    observer.chunk(x, {"loihi": runner.run(runner.compile(deployment), x, ("spikes", "membrane"))}, 0)
+    observer.chunk(x, {"loihi": runner.run(runner.compile(deployment), x, ("spikes", "membrane"))}, 0, dataset().y_val)
     return observer.counted
 
 
@@ -56,9 +56,7 @@ def test_the_threshold_is_chosen_on_validation_samples_and_never_on_test_samples
 def test_a_threshold_that_was_set_is_taken_and_nothing_is_run() -> None:
     config = Config(energy=EnergyConfig(exit_margin=7.0))
     assert energy_run.with_threshold(config, network(), dataset(), "loihi", SILENT) == (config, None)
-    report = energy_run.energy_report(
-        network(), counted(config, network(), dataset().x_val), config, Path(), dataset().y_val, None, None
-    )
+    report = energy_run.energy_report(network(), counted(config, network(), dataset().x_val), config, Path(), None, None)
     assert report.early_exit.threshold == 7.0
     assert (report.early_exit.chosen_on, report.early_exit.validation_accuracy) == (0, None)
     assert "validation" not in report.early_exit.rule
@@ -67,14 +65,14 @@ def test_a_threshold_that_was_set_is_taken_and_nothing_is_run() -> None:
 def test_without_the_integer_simulator_nothing_is_chosen_and_nothing_estimated() -> None:
     config = Config.model_validate({"verify": {"backends": {}}})
     assert energy_run.with_threshold(config, network(), dataset(), "loihi", SILENT) == (config, None)
-    assert energy_run.energy_report(network(), None, config, Path(), dataset().y_val, None, None) is None
+    assert energy_run.energy_report(network(), None, config, Path(), None, None) is None
 
 
 def test_the_report_is_placed_with_the_activity_that_was_measured(tmp_path: Path) -> None:
     deployment, data = network(), dataset()
     tuned, chosen = energy_run.with_threshold(Config(), deployment, data, "loihi", SILENT)
     found = counted(tuned, deployment, data.x_val)
-    report = energy_run.energy_report(deployment, found, tuned, tmp_path, data.y_val, chosen, None)
+    report = energy_run.energy_report(deployment, found, tuned, tmp_path, chosen, None)
     assert report.operations.placed_on == "loihi1"
     assert report.latency.inference is not None
     journeys = {item.source: item for item in report.operations.journeys}
@@ -100,12 +98,12 @@ def test_a_table_of_ones_own_is_found_beside_the_settings_and_makes_the_verifica
     (tmp_path / "mine.toml").write_bytes((folder / "loihi1.toml").read_bytes())
     config = Config(energy=EnergyConfig(table="mine.toml", exit_margin=1e9))
     found = counted(config, network(), dataset().x_val)
-    report = energy_run.energy_report(network(), found, config, tmp_path, dataset().y_val, None, None)
+    report = energy_run.energy_report(network(), found, config, tmp_path, None, None)
     assert report.table_digest == load_table("loihi1").digest
     verify = next(step for step in steps.STEPS if step.name == "verify")
     before = verify.settings(config, tmp_path)
     (tmp_path / "mine.toml").write_text((folder / "loihi1.toml").read_text("utf-8") + "\n# another word\n")
     assert verify.settings(config, tmp_path) != before
     with pytest.raises(UserError, match="SNX323"):
-        energy_run.energy_report(network(), found, config, tmp_path / "elsewhere", dataset().y_val, None, None)
+        energy_run.energy_report(network(), found, config, tmp_path / "elsewhere", None, None)
     assert 'table = "mine.toml"' in to_toml(config)

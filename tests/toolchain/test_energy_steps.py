@@ -83,7 +83,7 @@ def test_the_answer_after_a_step_is_that_of_a_run_that_ends_there(rule: str) -> 
         assert answers.classes[steps - 1].tolist() == predictions.tolist()
         ordered = np.sort(values, axis=1)
         assert answers.margins[steps - 1] == pytest.approx(ordered[:, -1] - ordered[:, -2])
-    assert answers.classes.dtype.itemsize == 1, "a byte per step and sample is kept"
+    assert answers.classes.dtype.itemsize == 1
     nothing = LayerTrace(spikes.sum(axis=0))
     assert answers_of(rule, nothing) is None
 
@@ -96,9 +96,9 @@ def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
     counter = Counter(deployment)
     answers = answers_of("membrane_last", trace.layers[deployment.contract.readout.node])
     limit = float(np.median(answers.margins))
-    totals = StepCounter(counter, limit).count(trace, inputs)
-    alone, right = np.zeros(6, np.int64), 0
     labels = rng.integers(0, answers.classes.max() + 1, 16)
+    totals = StepCounter(counter, limit).count(trace, inputs, labels)
+    alone, right = np.zeros(6, np.int64), 0
     last = np.array([next((t for t in range(6) if answers.margins[t, n] >= limit), 5) for n in range(16)])
     assert len(set(last)) > 2, "the example must stop at different steps"
     for sample in range(16):
@@ -108,10 +108,10 @@ def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
         one = StepCounter(counter).count(part, inputs[sample : sample + 1])
         alone += one.by_step[: last[sample] + 1].sum(axis=0)
         right += int(answers.classes[last[sample], sample] == labels[sample])
-    found = totals.exit_record(labels)
+    found = totals.exit_record()
     assert totals.until_exit.tolist() == alone.tolist()
     assert (found.correct, found.updates) == (right, totals.updates * int((last + 1).sum()))
-    assert totals.exits() == tuple(np.bincount(last, minlength=6))
+    assert totals.exits.tolist() == np.bincount(last, minlength=6).tolist()
 
 
 def _sample(layer: LayerTrace, sample: int) -> LayerTrace:
@@ -168,12 +168,12 @@ def test_the_curve_ends_at_the_whole_and_an_exit_that_never_comes_costs_the_whol
     inputs = random_inputs(rng, deployment, 6)
     labels = np.zeros(6, np.int64)
     observer = EnergyObserver("loihi", deployment, threshold=1e300)
-    observer.chunk(inputs, {"loihi": run(deployment, inputs)}, 0)
+    observer.chunk(inputs, {"loihi": run(deployment, inputs)}, 0, labels)
     counted = observer.counted
-    steps = counted.steps.records(labels)
+    steps = counted.steps.records()
     exit_ = ExitOperations(
-        threshold=1e300, chosen_on=3, validation_correct=2, validation_correct_full=2, exits=counted.steps.exits(),
-        total=counted.steps.exit_record(labels),
+        threshold=1e300, chosen_on=3, validation_correct=2, validation_correct_full=2, exits=tuple(counted.steps.exits.tolist()),
+        total=counted.steps.exit_record(),
     )  # fmt: skip
     report = estimate(deployment, counted.counts, load_table("loihi1"), Beside(by_step=steps, early_exit=exit_))
     last = report.curve[-1]
@@ -194,19 +194,22 @@ def test_counts_of_shards_merge_to_those_of_one_run() -> None:
     inputs = random_inputs(rng, deployment, 9)
     trace = run(deployment, inputs)
     whole, merged = (EnergyObserver("loihi", deployment, 5.0) for _ in range(2))
-    whole.chunk(inputs, {"loihi": trace}, 0)
+    labels = rng.integers(0, 2, 9)
+    whole.chunk(inputs, {"loihi": trace}, 0, labels)
     for at in (slice(0, 4), slice(4, 5), slice(5, 9)):
         layers = {name: LayerTrace(v.counts[at], v.spikes[:, at], v.membrane[:, at]) for name, v in trace.layers.items()}
         part = EnergyObserver("loihi", deployment, 5.0)
-        part.chunk(inputs[at], {"loihi": Trace("test", layers, trace.readout[at], trace.predictions[at], 0)}, at.start)
+        part.chunk(
+            inputs[at], {"loihi": Trace("test", layers, trace.readout[at], trace.predictions[at], 0)}, at.start, labels[at]
+        )
         merged.merge(part.take())
         assert part.take() is None
-    labels = rng.integers(0, 2, 9)
-    for got, expected in ((merged.counted, whole.counted),):
-        assert got.counts == expected.counts
-        assert got.steps.records(labels) == expected.steps.records(labels)
-        assert got.steps.exit_record(labels) == expected.steps.exit_record(labels)
-        assert all(np.array_equal(got.activity[name], expected.activity[name]) for name in expected.activity)
+    got, expected = merged.counted, whole.counted
+    assert got.counts == expected.counts
+    assert got.steps.records() == expected.steps.records()
+    assert got.steps.exit_record() == expected.steps.exit_record()
+    assert got.steps.exits.tolist() == expected.steps.exits.tolist()
+    assert all(np.array_equal(got.activity[name], expected.activity[name]) for name in expected.activity)
     whole.forget("another")
     assert whole.counts is not None
     whole.forget("loihi")

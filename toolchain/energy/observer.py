@@ -64,14 +64,14 @@ class EnergyObserver:
         """Over all samples and steps; None until the rung ran."""
         return None if self.counted is None else self.counted.counts
 
-    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int, labels: NDArray[np.int64] | None = None) -> None:
         """Add a chunk."""
         if self._rung in traces:
             trace = traces[self._rung]
             axis = np.ndim(inputs) - self._sample_axes - 1
             given = np.take(inputs, range(len(trace.predictions)), axis=axis)
-            counts = self._counter.count(trace, given)
-            self.merge(Counted(counts, self._steps.count(trace, given), self._counter.fired(trace, given)))
+            counts, own = self._counter.count(trace, given), None if labels is None else labels[: len(trace.predictions)]
+            self.merge(Counted(counts, self._steps.count(trace, given, own), self._counter.fired(trace, given)))
 
     def forget(self, rung: str) -> None:
         """See :class:`snn_export.verification.ladder.Observer`."""

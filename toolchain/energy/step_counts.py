@@ -3,7 +3,7 @@
 A step here is one of the network's own: its operations are those of every layer in the local step of that number, which is what
 the readout needs to have taken so many. On the chip layers work on different steps at once while a sample passes through.
 
-Of a sample only what the readout answers is kept, a byte or two per step; operations are summed as they come.
+Everything is summed over samples as they come.
 """
 
 from __future__ import annotations
@@ -49,53 +49,52 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class StepTotals:
-    """Sums over samples.
+    """Sums over samples; nothing grows with their number.
 
     Attributes:
         by_step: (T, operations), in the order of :data:`OPERATIONS`.
         updates: neuron updates of one step of one sample.
-        classes: (T, N), see :class:`Answers`.
+        samples: N.
+        correct: (T,), samples that are right if the readout stops after that step; None without labels.
         until_exit: (operations,) of the steps before each sample's early exit; None where no threshold was given.
-        last: (N,), index of the last step of each sample with early exit; empty without.
+        exits: (T,), samples whose early exit comes after that step; zeros without a threshold.
+        exit_correct: of those that exit, how many are right; None without labels or threshold.
     """
 
     by_step: Grid
     updates: int
-    classes: NDArray[Any]
+    samples: int
+    correct: Grid | None
     until_exit: Grid | None
-    last: NDArray[Any]
+    exits: Grid
+    exit_correct: int | None
 
     def merge(self, other: StepTotals) -> StepTotals:
-        """With the sums over samples that follow."""
-        both = None if self.until_exit is None or other.until_exit is None else self.until_exit + other.until_exit
+        """With the sums over other samples."""
         return StepTotals(
-            self.by_step + other.by_step, self.updates, np.concatenate([self.classes, other.classes], axis=1), both,
-            np.concatenate([self.last, other.last]),
-        )  # fmt: skip
+            self.by_step + other.by_step,
+            self.updates,
+            self.samples + other.samples,
+            None if self.correct is None or other.correct is None else self.correct + other.correct,
+            None if self.until_exit is None or other.until_exit is None else self.until_exit + other.until_exit,
+            self.exits + other.exits,
+            None if self.exit_correct is None or other.exit_correct is None else self.exit_correct + other.exit_correct,
+        )
 
-    def records(self, labels: NDArray[np.int64] | None) -> tuple[StepOperations, ...]:
-        """One per step. labels: (N,), to tell how many samples are right if the readout stops there; None: not told."""
-        samples = self.classes.shape[1]
+    def records(self) -> tuple[StepOperations, ...]:
+        """One per step."""
+        correct = [None] * len(self.by_step) if self.correct is None else [int(number) for number in self.correct]
         return tuple(
-            StepOperations(
-                **_named(sums), updates=self.updates * samples,
-                correct=None if labels is None else int(np.count_nonzero(answers == labels)),
-            )
-            for sums, answers in zip(self.by_step, self.classes, strict=True)
-        )  # fmt: skip
+            StepOperations(**_named(sums), updates=self.updates * self.samples, correct=right)
+            for sums, right in zip(self.by_step, correct, strict=True)
+        )
 
-    def exit_record(self, labels: NDArray[np.int64] | None) -> StepOperations | None:
+    def exit_record(self) -> StepOperations | None:
         """What was carried out before the early exits; None where no threshold was given."""
         if self.until_exit is None:
             return None
-        last = self.last.astype(np.int64)
-        answers = np.take_along_axis(self.classes, last[None], axis=0)[0]
-        right = None if labels is None else int(np.count_nonzero(answers == labels))
-        return StepOperations(**_named(self.until_exit), updates=self.updates * int((last + 1).sum()), correct=right)
-
-    def exits(self) -> tuple[int, ...]:
-        """Samples that stop after 1 .. T steps."""
-        return tuple(int(n) for n in np.bincount(self.last.astype(np.int64), minlength=len(self.by_step)))
+        taken = int((self.exits * np.arange(1, len(self.exits) + 1)).sum())
+        return StepOperations(**_named(self.until_exit), updates=self.updates * taken, correct=self.exit_correct)
 
 
 def _named(sums: Grid) -> dict[str, int]:
@@ -115,12 +114,13 @@ class StepCounter:
         self._outgoing = {name: _columns(*fans) for name, fans in counter.outgoing().items()}
         self._senders = {name: counter.senders(name).reshape(-1) for name in counter.deployment.layers}
 
-    def count(self, trace: Trace, inputs: NDArray[Any]) -> StepTotals | None:
+    def count(self, trace: Trace, inputs: NDArray[Any], labels: NDArray[np.int64] | None = None) -> StepTotals | None:
         """Operations of a run; None where a layer's spikes, or what the readout ranks, were not recorded.
 
         Args:
             trace: what ran, of the deployment that is counted; :meth:`Counter.count` checks that it is.
             inputs: what it ran on, as for :meth:`Counter.count`.
+            labels: (N,), to tell how many samples are right after each step.
         """
         deployment = self._counter.deployment
         answers = answers_of(deployment.contract.readout.rule, trace.layers[deployment.contract.readout.node])
@@ -128,12 +128,15 @@ class StepCounter:
             return None
         grid = self._grid(trace, inputs, *answers.margins.shape)
         updates = sum(len(sends) for sends in self._senders.values())
-        small = np.min_scalar_type(len(grid))
-        if self._threshold is None:
-            return StepTotals(grid.sum(axis=1), updates, answers.classes, None, np.zeros(0, small))
-        last = answers.stops(self._threshold)
-        taken = np.arange(len(grid))[:, None] <= last
-        return StepTotals(grid.sum(axis=1), updates, answers.classes, grid[taken].sum(axis=0), last.astype(small))
+        right = None if labels is None else answers.classes == labels
+        correct = None if right is None else right.sum(axis=1, dtype=np.int64)
+        until, exits, exit_right = None, np.zeros(len(grid), np.int64), None
+        if self._threshold is not None:
+            last = answers.stops(self._threshold)
+            until = grid[np.arange(len(grid))[:, None] <= last].sum(axis=0)
+            exits = np.bincount(last, minlength=len(grid))
+            exit_right = None if right is None else int(np.take_along_axis(right, last[None], axis=0).sum())
+        return StepTotals(grid.sum(axis=1), updates, grid.shape[1], correct, until, exits, exit_right)
 
     def _grid(self, trace: Trace, inputs: NDArray[Any], steps: int, samples: int) -> Grid:
         """(T, N, operations)."""

@@ -81,7 +81,6 @@ def energy_report(
     counted: Counted | None,
     config: Config,
     base: Path,
-    labels: NDArray[np.int64],
     chosen: Chosen | None,
     teacher: AnnOperations | None,
 ) -> EnergyReport | None:
@@ -92,7 +91,6 @@ def energy_report(
         counted: of it.
         config: with the threshold of :func:`with_threshold`.
         base: folder that a table's path is relative to.
-        labels: (N,), at least those of the samples that were counted, first to last.
         chosen: what the threshold does to the validation samples.
         teacher: what the teacher multiplies.
 
@@ -101,11 +99,11 @@ def energy_report(
     """
     if counted is None:
         return None
-    table, labels = find_table(config.energy.table, base), labels[: counted.counts.samples]
+    table = find_table(config.energy.table, base)
     placement, why = placed(deployment, table, counted.activity)
     beside = Beside(
-        by_step=() if counted.steps is None else counted.steps.records(labels),
-        early_exit=_exit(counted, config, labels, chosen),
+        by_step=() if counted.steps is None else counted.steps.records(),
+        early_exit=_exit(counted, config, chosen),
         teacher=teacher,
         placement=placement,
         unplaced=why,
@@ -125,9 +123,9 @@ def placed(deployment: Deployment, table: CostTable, activity: Mapping[str, NDAr
         return None, f"{found.code} {found.what}"
 
 
-def _exit(counted: Counted, config: Config, labels: NDArray[np.int64], chosen: Chosen | None) -> ExitOperations | None:
+def _exit(counted: Counted, config: Config, chosen: Chosen | None) -> ExitOperations | None:
     limit = config.energy.exit_margin
-    total = None if counted.steps is None else counted.steps.exit_record(labels)
+    total = None if counted.steps is None else counted.steps.exit_record()
     if limit is None or total is None or counted.steps is None:
         return None
     return ExitOperations(
@@ -135,6 +133,6 @@ def _exit(counted: Counted, config: Config, labels: NDArray[np.int64], chosen: C
         chosen_on=0 if chosen is None else chosen.samples,
         validation_correct=0 if chosen is None else chosen.correct,
         validation_correct_full=0 if chosen is None else chosen.correct_full,
-        exits=counted.steps.exits(),
+        exits=tuple(int(number) for number in counted.steps.exits),
         total=total,
     )

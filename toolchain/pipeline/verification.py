@@ -176,7 +176,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         activity=activity[INTEGER],
         rasters=watchers.raster.rasters,
         attribution=attribution.found,
-        energy=energy_run.energy_report(forms.quantised, watchers.energy.counted, tuned, base, test.y, chosen, macs),
+        energy=energy_run.energy_report(forms.quantised, watchers.energy.counted, tuned, base, chosen, macs),
         training=forms.training,
         fingerprints={"data": data.fingerprint},
         settings=to_toml(settings),

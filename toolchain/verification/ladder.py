@@ -104,8 +104,8 @@ _WORST: tuple[Verdict | None, ...] = ("ERROR", "UNAVAILABLE", "SKIPPED", None)
 class Observer(Protocol):
     """Receives every chunk's traces and collects what the report shows beside the comparison."""
 
-    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
-        """Called once per chunk with traces by rung name; ``offset`` is the index of the chunk's first sample."""
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int, labels: NDArray[np.int64] | None = None) -> None:
+        """Called once per chunk with traces by rung name; ``offset`` is the index of its first sample, ``labels`` are its own."""
         ...
 
     def forget(self, rung: str) -> None:
@@ -254,7 +254,7 @@ def _run_chunk(
             count = len(first.predictions)
             tally.add(np.take(part, range(count), axis=axis), first, second, None if labels is None else labels[:count])
     for observer in observers:
-        observer.chunk(part, traces, start)
+        observer.chunk(part, traces, start, labels)
 
 
 def settle(result: LadderResult, observers: Sequence[Observer]) -> None:

@@ -26,7 +26,7 @@ class ActivityObserver:
     steps: int = 0
     samples: int = 0
 
-    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int, labels: NDArray[np.int64] | None = None) -> None:
         """Add a chunk's spike counts per neuron."""
         trace = traces.get(self.rung)
         if trace is None:
@@ -106,7 +106,7 @@ class RasterObserver:
         """Those of the first target that ran; empty where none did."""
         return next((self.drawn[name].rasters for name in self.targets if name in self.drawn), ())
 
-    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int) -> None:
+    def chunk(self, inputs: NDArray[Any], traces: dict[str, Trace], offset: int, labels: NDArray[np.int64] | None = None) -> None:
         """Draw from this chunk, for every target of which no diverging sample was drawn yet."""
         if self.reference not in traces:
             return
