@@ -45,7 +45,7 @@ from snn_export.training.settings import TrainingSettings
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))
 
-from benchmarks.recipes_data import available, load  # noqa: E402
+from benchmarks.recipes_data import available, load
 
 BACKEND = "loihi"
 CALIBRATION = 64
@@ -60,6 +60,7 @@ def lines(energy: EnergyReport) -> Iterator[str]:
         own = formatting.energy_range(item.own_value, item.own_low, item.own_high)
         other = formatting.energy_range(item.value, item.low, item.high)
         terms = item.terms if item.like_for_like else f"{energy.table}, against {item.terms}"
+        terms += ", early exit" if item.own.endswith("early exit") else ""
         ends = names[item.at_every_end] if item.at_every_end != "undecided" else "-"
         yield f"| {terms} | {own} | {item.other} | {other} | {item.ratio:.2f} | {names[item.winner]} | {ends} |"
     yield ""

@@ -75,12 +75,8 @@ def busiest(deployment: Deployment, population: str, needs: PopulationNeeds | No
     Returns:
         The count is exact where it exceeds ``limit``.
     """
-    shape, wires = deployment.shapes[population], deployment.wires[population]
-    layers = Counter(wire.source for wire in wires)
-    bound = always_on(deployment, population)
-    for source in layers:
-        synapses = sum(fan_in(deployment, wire) for wire in wires if wire.source == source)
-        bound = bound + np.minimum(synapses, int(np.prod(deployment.shapes[source])))
+    shape, bound = deployment.shapes[population], total_synapses(deployment, population)
+    layers = Counter(wire.source for wire in deployment.wires[population])
     if bound.max(initial=0) <= limit or max(layers.values(), default=1) == 1:
         return _listener(int(np.argmax(bound)), int(bound.max(initial=0)), shape)
     nearest = np.argsort(-bound, kind="stable")[:EXACTLY]

@@ -167,6 +167,17 @@ def test_fan_in_is_what_single_spikes_reach(seed: int) -> None:
                 assert np.array_equal(fan_in(form, wire), reached(form, wire).sum(axis=0))
 
 
+def test_fan_in_of_one_dimension_and_of_single_factors() -> None:
+    rng = np.random.default_rng(0)
+    line = LayerPlan("line", even(rng, (4, 1, 3)), stride=(2,), padding=(2,), dilation=(2,), groups=2, threshold=1)
+    factors = LayerPlan("factors", np.array([2, 0, -4, 6]).reshape(4, 1), "line", scale=True, threshold=1)
+    deployment = deployment_from(Plan((2, 9), (line, factors)))
+    for name in deployment.layers:
+        (wire,) = deployment.wires[name]
+        assert np.array_equal(fan_in(deployment, wire), reached(deployment, wire).sum(axis=0))
+        assert busiest(deployment, name, None, 0).sources == brute_force(deployment, name).max()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_layers_from_one_source_share_its_axons(seed: int) -> None:
     rng = np.random.default_rng(seed)

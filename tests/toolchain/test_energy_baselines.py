@@ -13,7 +13,7 @@ from snn_export.energy.estimate import estimate
 from snn_export.energy.operations import Beside, operations_of
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace
-from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyReport
+from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyReport, ExitOperations, StepOperations
 from tests.builders import LayerPlan, Plan, deployment_from
 
 CMOS = load_table("cmos45")
@@ -137,6 +137,29 @@ def test_another_chip_is_no_like_for_like_comparison() -> None:
     assert chip.own_value == report().total
     assert any(line.startswith("Another chip, another process") for line in report().verdict)
     assert all(item.own == "this network" for item in report().comparisons if item.like_for_like)
+
+
+def test_stopping_early_is_compared_on_the_fairest_terms() -> None:
+    """Half of everything, in half of the steps."""
+    deployment = network()
+    fired = {"hidden": LayerTrace(np.array([[3, 1], [0, 2]])), "out": LayerTrace(np.array([[1, 0], [0, 0]]))}
+    trace = Trace("test", fired, np.zeros((2, 2)), np.zeros(2, np.int64), 0)
+    counts = count(deployment, trace, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+    done = StepOperations(
+        spike_operations=6, effective_spike_operations=4, input_operations=12, effective_input_operations=10, spikes=4,
+        messages=3, updates=16,
+    )  # fmt: skip
+    early = ExitOperations(
+        threshold=1.0, chosen_on=5, validation_correct=4, validation_correct_full=4, exits=(0, 2, 0, 0), total=done
+    )  # fmt: skip
+    found = estimate(deployment, counts, load_table("loihi1"), Beside(early_exit=early))
+    stopped = figures(found.cmos)["this network with early exit, INT8, with memory"]
+    bit = 10 / 64
+    assert stopped.value == pytest.approx(3 * 0.03 + 6 * 0.23 + 8 * 3.2 + (8 * 3 + 16 * 6 + 48 * 8) * bit)
+    (compared_with,) = [item for item in found.comparisons if item.own == "this network with early exit"]
+    assert (compared_with.other, compared_with.own_value, compared_with.like_for_like) == ("ANN twin", stopped.value, True)
+    assert any(line.startswith("Stopping early: ") for line in found.verdict)
+    assert not any(line.startswith("Stopping early: ") for line in report().verdict)
 
 
 def test_what_the_host_computes_is_listed_and_never_charged() -> None:

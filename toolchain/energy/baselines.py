@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from snn_export.energy.charging import Amount, coefficient
 from snn_export.energy.cost_table import CostTable
 from snn_export.energy.operations import graded, synops
-from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses
+from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses, StepOperations
 
 CACHE_LINE_BITS = 64
 SUM_BITS = 32
@@ -107,6 +107,20 @@ def own_work(found: EnergyOperations) -> Work:
         fewest_acs=sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples,
         updates=sum(layer.updates * layer.state_variables for layer in found.layers) / found.samples,
         moved_bits=_moved(sum(layer.weights for layer in found.layers), 0.0),
+    )
+
+
+def early_work(found: EnergyOperations, done: StepOperations) -> Work:
+    """This network, where only some of the steps were carried out."""
+    whole, samples, binary = own_work(found), found.samples, found.binary_input
+    share = done.updates / sum(layer.updates for layer in found.layers)  # of the steps: every neuron is updated in each
+    return Work(
+        macs=0.0 if binary else done.input_operations / samples,
+        fewest_macs=0.0 if binary else done.effective_input_operations / samples,
+        acs=(done.spike_operations + (done.input_operations if binary else 0)) / samples,
+        fewest_acs=(done.effective_spike_operations + (done.effective_input_operations if binary else 0)) / samples,
+        updates=whole.updates * share,
+        moved_bits=whole.moved_bits,
     )
 
 

@@ -57,6 +57,9 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
     charges = [charge(table, item.operation, item.total, item.least) for item in parts]
     whole = total(charges)
     own = baselines.figures(verdicts.OWN, baselines.own_work(found), cmos)
+    if found.early_exit is not None:
+        stopped = baselines.figures(verdicts.EARLY, baselines.early_work(found, found.early_exit.total), cmos)
+        own += tuple(figure for figure in stopped if figure.component == f"{verdicts.EARLY}, {verdicts.FAIREST}")
     twin = baselines.figures(verdicts.TWIN, baselines.twin_work(found), cmos)
     taught = found.teacher
     teacher = () if taught is None else baselines.figures(verdicts.TEACHER, baselines.teacher_work(taught), cmos)
@@ -218,6 +221,8 @@ def _limits(found: EnergyOperations, table: CostTable, cmos: CostTable) -> tuple
         f"Updates are counted for the {found.steps} steps of an inference. Not charged: the steps in which spikes travel "
         f"through the layers (up to {found.travel}), and clearing the state between inputs.",
         _transport_note(found, table),
+        "The ANN twin has the layers as they are deployed: an average pool is part of the convolution behind it, which takes "
+        "more multiplications than pooling first. The teacher is counted as it is.",
     ]
     if found.journeys and found.by_step:
         notes.append(

@@ -102,7 +102,7 @@ def estimate_latency(found: EnergyOperations, table: CostTable) -> LatencyEstima
     whole = step * steps
     graded = ", graded ones counted as if they were binary" if found.busiest.graded else ""
     return LatencyEstimate(
-        reason=f"a lower estimate: the busiest core's neuron updates and synaptic operations{graded} one after the other at "
+        reason=f"a lower estimate: the busiest core's neuron updates and synaptic operations{graded}, one after the other at "
         "their mean, then the barrier of the mesh; no waiting in the network, no input and output",
         step=_time(step),
         inference=_time(whole),

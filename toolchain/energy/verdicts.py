@@ -16,6 +16,7 @@ from snn_export.reporting.energy_records import EnergyComparison, EnergyFigure
 
 Winner = Literal["snn", "ann", "undecided"]
 OWN, TWIN, TEACHER = "this network", "ANN twin", "teacher"
+EARLY = f"{OWN} with early exit"
 _CALLED = {TWIN: "its ANN twin", TEACHER: "the teacher"}
 FAIREST, AS_PAPERS_DO = "INT8, with memory", "FP32, arithmetic"
 TERMS = (FAIREST, "INT8, arithmetic", "FP32, with memory", AS_PAPERS_DO)
@@ -39,6 +40,9 @@ def compare(
         for terms in TERMS
         for name in opponents
     ]
+    early = by_name.get(f"{EARLY}, {FAIREST}")
+    if early is not None:
+        found += [_comparison(FAIREST, EARLY, early, name, by_name[f"{name}, {FAIREST}"]) for name in opponents]
     title, total = chip
     if total is not None:
         own = f"{OWN} by {title}"
@@ -63,7 +67,7 @@ def _comparison(terms: str, own: str, mine: Amount, other: str, theirs: Amount) 
         ratio=mine.value / theirs.value if theirs.value else None,
         winner=winner,
         at_every_end=at_every_end,
-        like_for_like=own == OWN,
+        like_for_like=own in (OWN, EARLY),
         sentence=_sentence(own, mine, other, theirs, winner, at_every_end),
     )
 
@@ -76,7 +80,7 @@ def _sentence(own: str, mine: Amount, other: str, theirs: Amount, winner: Winner
     told = f"{own} takes {_told(mine)}, {_CALLED[other]} {_told(theirs)}"
     if winner == "undecided":
         side = {"snn": "this network", "ann": _CALLED[other], "undecided": ""}[at_every_end]
-        ends = f"; at either end and between, {side} takes less" if side and own == OWN else ""
+        ends = f"; at either end and between, {side} takes less" if side and own in (OWN, EARLY) else ""
         return f"{told}: they cannot be told apart, the ranges overlap{ends}."
     better, worse = (mine, theirs) if winner == "snn" else (theirs, mine)
     times = f"{worse.value / better.value:.2g} times less" if better.value else "less"
@@ -85,12 +89,13 @@ def _sentence(own: str, mine: Amount, other: str, theirs: Amount, winner: Winner
 
 def verdict(found: Sequence[EnergyComparison]) -> tuple[str, ...]:
     """What the comparisons say, in plain sentences: the fairest one first, then what speaks against trusting it alone."""
-    fair = {(item.terms, item.other): item for item in found if item.like_for_like}
+    fair = {(item.terms, item.other): item for item in found if item.own == OWN}
     lines = [
         f"{_headline(item)} In 45 nm with 8-bit weights, memory counted: {item.sentence}"
         for name in (TWIN, TEACHER)
         if (item := fair.get((FAIREST, name))) is not None
     ]
+    lines += [f"Stopping early: {item.sentence}" for item in found if item.own == EARLY and item.other == TWIN]
     lines += [
         f"Another chip, another process, so no like-for-like comparison: {item.sentence}"
         for item in found
@@ -104,7 +109,7 @@ def verdict(found: Sequence[EnergyComparison]) -> tuple[str, ...]:
         )
     if first is not None and (first.winner == "ann" or first.at_every_end == "ann"):
         lines.append(
-            "Where energy alone decides, an ordinary 8-bit ANN of the same layers is the better choice by this count. Fewer "
+            "Where energy alone decides and every step is taken, an ordinary 8-bit ANN of the same layers is the better choice. Fewer "
             "spikes or fewer steps would change that, or a chip on which state costs nearly nothing."
         )
     return tuple(lines)
