@@ -23,7 +23,7 @@ export PYTHONSAFEPATH := 1
 ACCEPT :=
 BACKENDS := lava netx sinabs spikingjelly spyx $(ACCEPT)
 
-.PHONY: help demo test lint install lava backends clean
+.PHONY: help demo test lint install lava backends neurobench clean
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
@@ -56,6 +56,9 @@ lava: $(STAMPS)/installed
 backends: $(STAMPS)/installed
 	@for name in $(BACKENDS); do $(BIN)/snn-export backends install $$name --accept-licence $$name; done
 
+neurobench: $(STAMPS)/installed
+	@$(BIN)/python tests/neurobench_environment.py
+
 demo: lava
 	@$(BIN)/snn-export run
 
@@ -65,8 +68,8 @@ lint: $(STAMPS)/installed
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy -p snn_export
 
-test: backends lint
-	@$(foreach name,$(BACKENDS),SNN_EXPORT_REQUIRE_$(shell echo $(name) | tr a-z A-Z)=1) $(BIN)/python -m pytest -n 2 --dist loadfile
+test: backends neurobench lint
+	@$(foreach name,$(BACKENDS),SNN_EXPORT_REQUIRE_$(shell echo $(name) | tr a-z A-Z)=1) SNN_EXPORT_REQUIRE_NEUROBENCH=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	@rm -rf $(VENV) $(STAMPS) build snn-export-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

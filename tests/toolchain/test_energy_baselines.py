@@ -121,6 +121,8 @@ def test_overlapping_ranges_still_tell_who_is_lower_at_both_ends() -> None:
     higher, crossing = compared((2, 4, 9), (1, 3, 5)), compared((1, 4, 9), (2, 3, 5))
     assert (higher[0].winner, higher[0].at_every_end) == ("undecided", "ann")
     assert "at either end and between, its ANN twin takes less" in higher[0].sentence
+    assert "nothing here speaks for spiking" in verdicts.verdict(higher)[-1], "no winner, so no better choice"
+    assert not any("speaks for" in line or "better choice" in line for line in verdicts.verdict(crossing))
     assert (crossing[0].winner, crossing[0].at_every_end) == ("undecided", "undecided")
     assert "either end" not in crossing[0].sentence
 

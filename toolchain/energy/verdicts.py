@@ -109,9 +109,11 @@ def verdict(found: Sequence[EnergyComparison]) -> tuple[str, ...]:
         )
     if first is not None and (first.winner == "ann" or first.at_every_end == "ann"):
         lines.append(
-            "Where energy alone decides and every step is taken, an ordinary 8-bit ANN of the same layers is the better choice. Fewer "
-            "spikes or fewer steps would change that, or a chip on which state costs nearly nothing."
+            "Where energy alone decides and every step is taken, an ordinary 8-bit ANN of the same layers is the better choice. "
+            if first.winner == "ann"
+            else "Where energy alone decides and every step is taken, nothing here speaks for spiking. "
         )
+        lines[-1] += "Fewer spikes or fewer steps would change that, or a chip on which state costs nearly nothing."
     return tuple(lines)
 
 

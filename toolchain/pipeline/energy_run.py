@@ -17,6 +17,7 @@ from snn_export.energy.estimate import estimate
 from snn_export.energy.latency import busiest_core
 from snn_export.energy.observer import Counted
 from snn_export.energy.operations import Beside
+from snn_export.energy.placed import placement_report
 from snn_export.energy.step_counts import Answers, answers_of
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import load_chip
@@ -24,6 +25,8 @@ from snn_export.hardware_sims.placement.placement import Placement, place
 from snn_export.hardware_sims.registry import simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.reporting.energy_records import AnnOperations, EnergyReport, ExitOperations
+from snn_export.reporting.placement_records import PlacementReport
+from snn_export.reporting.report import CoverageItem
 from snn_export.verification.ladder import Progress, Rung, samples_per_chunk
 
 VALIDATION_SAMPLES = 512
@@ -110,6 +113,22 @@ def energy_report(
         busiest=None if placement is None else busiest_core(deployment, placement, counted.activity),
     )
     return estimate(deployment, counted.counts, table, beside)
+
+
+def on_the_target(deployment: Deployment, counted: Counted | None) -> tuple[PlacementReport | None, tuple[CoverageItem, ...]]:
+    """The network on the cores of the chip it was quantised for, by measured activity; or the item that says why it is not."""
+    quantisation = deployment.contract.quantisation
+    if quantisation is None or counted is None:
+        return None, (_unplaced("no operations of a quantised network were counted", "see the failed gates, then run again"),)
+    try:
+        return placement_report(place(deployment, load_chip(quantisation.target), counted.activity)), ()
+    except UserError as error:
+        found = error.diagnostics[0]
+        return None, (_unplaced(f"{found.code} {found.what}: {found.why}", found.fix),)
+
+
+def _unplaced(why: str, fix: str) -> CoverageItem:
+    return CoverageItem(what="placement on cores, spike hops, chip memory limits", status="NOT_MODELLED", why=why, fix=fix)
 
 
 def placed(deployment: Deployment, table: CostTable, activity: Mapping[str, NDArray[Any]]) -> tuple[Placement | None, str]:

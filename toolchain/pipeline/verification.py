@@ -164,18 +164,20 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         floats if integer is not None and integer.status is None else None, forms.quantised, inputs, test.y,
         samples=config.verify.attribution_samples, structure={} if counts is None else counts.structure, progress=progress,
     )  # fmt: skip
+    placement, unplaced = energy_run.on_the_target(forms.quantised, watchers.energy.counted)
     around = assemble.Surroundings(
         network=config.project.name,
         dataset=data.name,
         reference=reference,
         inputs=inputs,
-        coverage=(*forms.absent, *attribution.coverage),
+        coverage=(*forms.absent, *attribution.coverage, *unplaced),
         float_deployment=forms.folded,
         before=teacher,
         more_gates=(*teacher_gates, *firing(criteria, ladder, activity)),
         activity=activity[INTEGER],
         rasters=watchers.raster.rasters,
         attribution=attribution.found,
+        placement=placement,
         energy=energy_run.energy_report(forms.quantised, watchers.energy.counted, tuned, base, chosen, macs),
         training=forms.training,
         fingerprints={"data": data.fingerprint},

@@ -31,8 +31,8 @@ _OF_COMPONENT: Final = {
 }  # fmt: skip
 FULL: Final = Axis(0.0, 1.0)
 """The axis of shares of a limit."""
-_CURVE: Final = (56.0, 16.0, 400.0, 220.0)
-"""Left, top, width and height of the curve within its 480 x 290."""
+_CURVE: Final = (50.0, 16.0, 294.0, 200.0)
+"""Left, top, width and height of the curve within its 352 x 270, which fits a phone."""
 _ROUTER: Final = 34
 _GAP: Final = 22
 _MARGIN: Final = 30
@@ -148,8 +148,8 @@ def energy_curve(points: Sequence[EnergyPoint], knee: int | None, name: str) -> 
     title = f"Accuracy in percent over energy per inference, one point for each of 1 to {shown[-1][0]} steps"
     title += f"; the knee is at {knee} steps" if knee is not None else ""
     return Markup(
-        '<svg class="curve" viewBox="0 0 480 290" width="480" height="290" role="img" aria-labelledby="{0}-title">'
-        '<title id="{0}-title">{1}</title>{2}{3}<text x="{4:.1f}" y="284" text-anchor="middle">energy per inference</text></svg>'
+        '<svg class="curve" viewBox="0 0 352 270" width="352" height="270" role="img" aria-labelledby="{0}-title">'
+        '<title id="{0}-title">{1}</title>{2}{3}<text x="{4:.1f}" y="264" text-anchor="middle">energy per inference</text></svg>'
     ).format(name, title, lines, marks, left + width / 2)
 
 

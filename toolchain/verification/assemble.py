@@ -16,6 +16,7 @@ from snn_export.export.graph import SYNAPSE_TYPES, weight_array
 from snn_export.models.arithmetic import WEIGHT_MIN, weight_step
 from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting.placement_records import PlacementReport
 from snn_export.reporting.report import (
     AccuracyCurve,
     Activity,
@@ -43,11 +44,6 @@ _WORST_FIRST: tuple[Verdict, ...] = ("ERROR", "UNAVAILABLE", "NOT_COMPARED", "DR
 FLOAT_BITS = 32
 """Of a weight of a network that is not quantised."""
 NOT_MODELLED = (
-    CoverageItem(
-        what="placement on cores, spike hops, chip memory limits",
-        status="NOT_MODELLED",
-        why="this version does not map networks to cores",
-    ),
     CoverageItem(
         what="a physical Loihi chip",
         status="NOT_MODELLED",
@@ -229,7 +225,7 @@ class Surroundings:
         float_deployment: the form before quantisation, for weight errors.
         before: rungs that have accuracy but no spikes (the teacher), shown in front of the ladder.
         more_gates: gates about them.
-        activity, rasters, attribution, energy, training, settings, reproduce: as in :class:`Report`.
+        activity, rasters, attribution, placement, energy, training, settings, reproduce: as in :class:`Report`.
         fingerprints: SHA-256 of what else went in; those of the rungs are added.
     """
 
@@ -244,6 +240,7 @@ class Surroundings:
     activity: tuple[Activity, ...] = ()
     rasters: tuple[Raster, ...] = ()
     attribution: Attribution | None = None
+    placement: PlacementReport | None = None
     energy: EnergyReport | None = None
     training: tuple[TrainingSummary, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -290,6 +287,7 @@ def report(deployment: Deployment, ladder: LadderResult, criteria: gating.Criter
         accuracy_over_time=curves(ladder),
         attribution=around.attribution,
         size=network_size(deployment),
+        placement=around.placement,
         energy=around.energy,
         training=around.training,
         fingerprints={**around.fingerprints, **_fingerprints(ladder)},

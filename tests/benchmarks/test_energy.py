@@ -1,0 +1,60 @@
+"""The energy benchmark's Markdown: every comparison of a report, the words that go with it, and the steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from snn_export.data.dataset import Dataset
+from snn_export.energy import verdicts
+from snn_export.reporting.json_file import write_report
+from tests.benchmark_modules import benchmark
+from tests.report_examples import example_report
+from tests.toolchain.test_energy_page import energy
+
+bench = benchmark("energy")
+
+
+def test_the_markdown_has_a_row_per_comparison_and_per_step() -> None:
+    found = energy()
+    text = "\n".join(bench.lines(found))
+    comparisons, steps = text.split("| steps |")
+    rows = [line for line in comparisons.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(found.comparisons) > 0
+    assert sum(line.endswith((" spiking |", " ANN |", " - |")) for line in rows) == len(rows)
+    early = [item for item in found.comparisons if item.own == verdicts.EARLY]
+    assert early
+    assert text.count("early exit |") == len(early)
+    assert all(f"- {sentence}" in text for sentence in (*found.verdict, *found.break_even))
+    assert [int(number) for number in re.findall(r"^\| (\d+)(?: \(knee\))? \|", "| steps |" + steps, re.M)] == [1, 2, 3, 4]
+    assert steps.count("(knee)") == 1
+    assert "(early exit)" in steps
+    assert "- Time: " in steps
+
+
+def test_a_table_has_as_many_cells_in_every_row() -> None:
+    width = 0
+    for line in bench.lines(energy()):
+        cells = line.count("|")
+        assert not (width and cells) or cells == width, line
+        width = cells
+
+
+def test_a_reduced_set_keeps_test_and_training_apart() -> None:
+    rng = np.random.default_rng(0)
+    parts = [part for count in (600, 300, 200) for part in (rng.random((count, 1, 2, 2)), rng.integers(0, 10, count))]
+    full = Dataset("images", *parts, classes=10, input_low=0.0, input_high=1.0)
+    small = bench.reduced(full, 500, 20)
+    assert [len(part) for part in (small.x_train, small.x_val, small.x_test)] == [500, 100, 20]
+    assert np.array_equal(small.x_test, full.x_test[:20])
+    assert (small.name, small.classes, small.input_low, small.input_high) == ("images", 10, 0.0, 1.0)
+
+
+def test_a_report_without_energy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(example_report().model_copy(update={"energy": None}), tmp_path / "report.json")
+    monkeypatch.setattr("sys.argv", ["energy.py", "--report", str(tmp_path / "report.json")])
+    with pytest.raises(SystemExit, match="holds no energy"):
+        bench.main()
