@@ -11,7 +11,14 @@ from typing import Final
 from snn_export.models.diagnostics import UserError
 
 _PAGE: Final = re.compile(r"(SNX\d{3})\.md")
-FAMILIES: Final = {"0": "usage", "1": "files and data", "2": "expressibility", "3": "numerics", "4": "backends", "5": "coverage"}
+FAMILIES: Final = {
+    "0": "usage",
+    "1": "files and data",
+    "2": "expressibility",
+    "3": "numerics",
+    "4": "backends and chips",
+    "5": "coverage",
+}
 """What the first digit of a code says."""
 
 
