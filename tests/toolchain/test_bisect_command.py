@@ -208,7 +208,7 @@ def test_float_backends_have_a_folder_too(room: Room) -> None:
         assert "layer readout" in shown
     code, out, err = room.bisect("net.nir", "--reference", "reference", "--target", "snntorch")
     assert code == 0, err
-    assert "reference and snntorch agree: 16 samples" in out
+    assert "reference and snntorch agree: 32 samples" in out
 
 
 def test_inputs_come_from_the_settings_where_there_are_any(room: Room) -> None:

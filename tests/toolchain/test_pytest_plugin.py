@@ -15,6 +15,7 @@ from torch import nn
 from snn_export import load, save
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims import environments
 from snn_export.hardware_sims.registry import simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
@@ -327,8 +328,13 @@ def test_the_tests_in_the_documentation_run(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.lava
-def test_the_first_test_in_the_documentation_runs_on_lava(project: pytest.Pytester) -> None:
+def test_the_first_test_in_the_documentation_runs_on_lava(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_lava()
+    # named before pytester gives its runs a home of their own, in which no backend is installed
+    monkeypatch.setenv("SNN_EXPORT_LAVA_PYTHON", str(environments.interpreter("lava")))
+    project: pytest.Pytester = request.getfixturevalue("project")
     project.makepyfile(test_docs=blocks()[0])
     run(project).assert_outcomes(passed=1)
 
