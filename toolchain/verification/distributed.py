@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -386,8 +387,11 @@ def _environment_kept() -> Iterator[None]:
 def _interrupts_held() -> Iterator[None]:
     """What is started in here never sees Ctrl-C, which a terminal sends to all processes: this one ends the others in order.
 
-    Threads take over the mask of the thread that makes them, and processes that of the thread that starts them.
+    Threads take over the mask of the thread that makes them, and processes that of the thread that starts them. The first process
+    that multiprocessing spawns is preceded by its resource tracker, whose start lets the signal through again in that thread, and
+    so in the worker that follows; hence it is started before the signal is held.
     """
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
