@@ -410,8 +410,8 @@ def spikes_of(firing: Firing, v: Array, threshold: Array) -> Array:
 
 def _integer_step(deployment: Deployment, name: str, host: Array | None) -> Step:
     spec, population = deployment.contract.neurons[name], deployment.populations[name]
-    finding = spec.reset_finding(name)
-    if finding is not None and not (spec.microcode and programmable(deployment)):
+    finding = spec.reset_finding(name, programmable(deployment))
+    if finding is not None:
         raise UserError.from_diagnostics((finding,))
     bias = deployment.bias(name) + (0 if host is None else host)
     # A readout fires too if its membrane ever reaches the largest threshold: the chip has no neuron without one.

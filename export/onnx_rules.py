@@ -129,8 +129,8 @@ def _integers(deployment: Deployment) -> Iterator[Diagnostic]:
     for name in missing:
         yield from not_quantised(name).diagnostics
     for name, spec in deployment.contract.neurons.items():
-        finding = spec.reset_finding(name)
-        if finding is not None and not (spec.microcode and programmable(deployment)):
+        finding = spec.reset_finding(name, programmable(deployment))
+        if finding is not None:
             yield finding
     wrong = diagnostics_of(lambda: deployment.wires)
     yield from wrong

@@ -123,8 +123,8 @@ Rule = Callable[[Candidate], Iterable[Diagnostic]]
 def resets_are_possible(network: Candidate) -> Iterator[Diagnostic]:
     """Spiking populations reset to zero in the step of the spike, or by subtraction where neurons are programmable."""
     for name, spec in network.deployment.contract.neurons.items():
-        finding = spec.reset_finding(name)
-        if finding is not None and not (spec.microcode and network.target in PROGRAMMABLE):
+        finding = spec.reset_finding(name, network.target in PROGRAMMABLE)
+        if finding is not None:
             yield finding
 
 

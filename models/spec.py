@@ -121,9 +121,12 @@ class NeuronSpec:
         """True where the periodic reset clears u and v before local step ``step`` is integrated."""
         return self.reset_interval > 0 and step % self.reset_interval == self.reset_offset
 
-    def reset_finding(self, population: str) -> Diagnostic | None:
-        """Why Loihi 1 and Lava cannot hold this population's reset; None where they can. What never fires never resets."""
-        if not self.spiking or (self.reset == "zero" and not self.reset_delay):
+    def reset_finding(self, population: str, programmable: bool = False) -> Diagnostic | None:
+        """Why Loihi 1 and Lava cannot hold this population's reset; None where they can. What never fires never resets.
+
+        programmable: the neuron may be a program of its own, as on Loihi 2; see :attr:`microcode`.
+        """
+        if not self.spiking or (self.reset == "zero" and not self.reset_delay) or (programmable and self.microcode):
             return None
         if self.double_to_refire:
             return Diagnostic(

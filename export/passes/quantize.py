@@ -216,8 +216,8 @@ def _check_ready(deployment: Deployment, target: Target, seen: InputRange) -> No
     if filtered := encoding.filtered_host_findings(deployment):
         raise UserError.from_diagnostics(tuple(filtered))
     for name, spec in deployment.contract.neurons.items():
-        finding = spec.reset_finding(name)
-        if finding is not None and not (spec.microcode and target == "loihi2"):
+        finding = spec.reset_finding(name, programmable=target == "loihi2")
+        if finding is not None:
             raise UserError.from_diagnostics((finding,))
         if grid.is_filtered(deployment, name) and np.any(deployment.graph.nodes[name].v_leak):
             raise UserError(

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from snn_export.models import validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
@@ -213,8 +214,7 @@ def _parse(text: str, where: str) -> ChipTable:
     except tomllib.TOMLDecodeError as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
-        lines = ("{}: {}".format(".".join(map(str, item["loc"])) or "chip", item["msg"]) for item in error.errors())
-        raise _unusable(where, "; ".join(lines)) from error
+        raise _unusable(where, validation.told(error, "chip")) from error
 
 
 def _unusable(where: str, what: str) -> UserError:

@@ -80,15 +80,16 @@ def delays_fit(deployment: Deployment) -> Iterator[Diagnostic]:
 
 def resets_are_known(deployment: Deployment) -> Iterator[Diagnostic]:
     """Spiking populations reset to zero in the step of the spike, or by subtraction where neurons are programmable (Loihi 2)."""
+    return resets_on(deployment, programmable(deployment))
+
+
+def resets_on(deployment: Deployment, programs: bool) -> Iterator[Diagnostic]:
+    """Resets that a chip's neurons do not have; ``programs``: they may be programs of their own."""
     for name, spec in deployment.contract.neurons.items():
-        finding = spec.reset_finding(name)
-        if finding is None or (spec.microcode and programmable(deployment)):
-            continue
-        yield (
-            replace(finding, fix=finding.fix + "; or quantise for loihi2, whose neurons can subtract")
-            if spec.microcode
-            else finding
-        )
+        finding = spec.reset_finding(name, programs)
+        if finding is not None:
+            more = "; or quantise for loihi2, whose neurons can subtract" if spec.microcode else ""
+            yield replace(finding, fix=finding.fix + more)
 
 
 def thresholds_without_memory_forget(deployment: Deployment) -> Iterator[Diagnostic]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 import nir
@@ -12,17 +11,14 @@ import numpy as np
 from snn_export.export.gains import threshold_array
 from snn_export.export.graph import delay_steps
 from snn_export.export.readiness import PROGRAMMABLE
+from snn_export.hardware_sims.loihi.rules import resets_on
 from snn_export.hardware_sims.rules.network import Network
 from snn_export.models.diagnostics import Diagnostic, diagnostics_of
 
 
 def resets_fit_the_chip(network: Network) -> Iterator[Diagnostic]:
     """Spiking populations reset to zero in the step of the spike; on Loihi 2, whose neurons are programs, also by subtraction."""
-    for name, spec in network.deployment.contract.neurons.items():
-        finding = spec.reset_finding(name)
-        if finding is None or (spec.microcode and network.target in PROGRAMMABLE):
-            continue
-        yield replace(finding, fix=f"{finding.fix}; or choose loihi2, whose neurons can subtract") if spec.microcode else finding
+    return resets_on(network.deployment, network.target in PROGRAMMABLE)
 
 
 def thresholds_are_shared(network: Network) -> Iterator[Diagnostic]:

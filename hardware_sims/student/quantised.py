@@ -45,11 +45,7 @@ def student_plan(deployment: Deployment) -> StudentPlan:
     if not deployment.quantised:
         raise not_quantised("student_from_deployment")
     neurons = deployment.contract.neurons.items()
-    resets = [
-        finding
-        for name, spec in neurons
-        if (finding := spec.reset_finding(name)) is not None and not (spec.microcode and programmable(deployment))
-    ]
+    resets = [finding for name, spec in neurons if (finding := spec.reset_finding(name, programmable(deployment))) is not None]
     if resets:
         raise UserError.from_diagnostics(tuple(resets))
     unsafe = bounds.overflow_findings(deployment)

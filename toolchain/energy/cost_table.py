@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from snn_export.models import validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
@@ -220,8 +221,7 @@ def _parse(content: bytes, where: str) -> CostTable:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
-        lines = ("{}: {}".format(".".join(map(str, item["loc"])) or "table", item["msg"]) for item in error.errors())
-        raise _unusable(where, "; ".join(lines)) from error
+        raise _unusable(where, validation.told(error, "table")) from error
 
 
 def _unusable(where: str, what: str) -> UserError:
