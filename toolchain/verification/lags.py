@@ -42,13 +42,6 @@ def lag_mismatches(reference: NDArray[Any], got: NDArray[Any]) -> NDArray[np.int
     return np.array([int(np.ceil(np.abs(window.astype(np.float64) - other)).sum()) for other in shifted], np.int64)
 
 
-def add_lags(first: NDArray[np.int64] | None, second: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    """Sum of two tallies of shifts, either of which may be missing."""
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
-
-
 def believed_lag(mismatched: NDArray[np.int64] | None, declared: int) -> LayerLag | None:
     """The finding about a layer; None where nothing differs within the steps that all shifts share."""
     if mismatched is None:

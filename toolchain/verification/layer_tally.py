@@ -6,6 +6,7 @@ how the samples were cut into chunks and shards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -14,43 +15,91 @@ from numpy.typing import NDArray
 
 from snn_export.hardware_sims.trace import LayerTrace
 from snn_export.reporting.report import Divergence
-from snn_export.verification.lags import add_lags, lag_mismatches
+from snn_export.verification.lags import lag_mismatches
 from snn_export.verification.spike_distance import TrainPair, first_pairs, train_pairs
 
 COUNT_ERRORS = (1, 2, 3, 5, 9)
 """Lower edges of the histogram of |spike count difference|: 0, 1, 2, 3-4, 5-8, 9 and more."""
 
 
+Rule = Callable[[Any, Any, int], Any]
+"""(mine, theirs, index of their first sample) -> both; how a field of tallies that follow each other is put together."""
+
+
+def _known(mine: int, theirs: int, offset: int) -> int:
+    """What is the same in every shard, and 0 in one that saw nothing."""
+    return theirs or mine
+
+
+def _sum(mine: Any, theirs: Any, offset: int) -> Any:
+    return mine + theirs
+
+
+def _sum_of_seen(mine: Any, theirs: Any, offset: int) -> Any:
+    """Sum of those that are not None."""
+    return seen_sum(mine, theirs)
+
+
+def _sum_of_all(mine: int | None, theirs: int | None, offset: int) -> int | None:
+    """Sum; None where one side could not tell."""
+    return None if mine is None or theirs is None else mine + theirs
+
+
+def _most(mine: int, theirs: int, offset: int) -> int:
+    return max(mine, theirs)
+
+
+def _largest(mine: float | None, theirs: float | None, offset: int) -> float | None:
+    return larger(mine, theirs)
+
+
+def _first(mine: Divergence | None, theirs: Divergence | None, offset: int) -> Divergence | None:
+    return mine if mine is not None else moved(theirs, offset)
+
+
+def _first_trains(mine: list[TrainPair], theirs: list[TrainPair], offset: int) -> list[TrainPair]:
+    return first_pairs([*mine, *(pair.moved(offset) for pair in theirs)])
+
+
+def _by(rule: Rule) -> dict[str, Rule]:
+    return {"merged": rule}
+
+
+KNOWN, SUM, SUM_OF_SEEN, SUM_OF_ALL = _by(_known), _by(_sum), _by(_sum_of_seen), _by(_sum_of_all)
+MOST, LARGEST, FIRST, FIRST_TRAINS = _by(_most), _by(_largest), _by(_first), _by(_first_trains)
+"""Metadata of fields: how shards of them are put together. A field without any cannot be merged."""
+
+
 @dataclass
 class LayerTally:
     """Sums over the samples seen so far. Spikes and membranes are compared in local time, position by position."""
 
-    neurons: int = 0
-    steps: int = 0
-    positions: int = 0
-    reference_spikes: int = 0
-    got_spikes: int = 0
-    mismatched: int = 0
-    count_error_sum: int = 0
-    count_error_max: int = 0
-    count_errors: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNT_ERRORS) + 1, np.int64))
-    neuron_difference: NDArray[np.int64] | None = None
-    first_spike: Divergence | None = None
-    first_membrane: Divergence | None = None
-    membranes: int = 0
-    integer_membranes: int = 0
-    mismatched_membranes: int = 0
-    membrane_difference: float | None = None
-    currents: int = 0
-    mismatched_currents: int = 0
-    overflows: int | None = 0
-    latency: int = 0
-    ties: int = 0
-    unexplained: int = 0
+    neurons: int = field(default=0, metadata=KNOWN)
+    steps: int = field(default=0, metadata=KNOWN)
+    positions: int = field(default=0, metadata=SUM)
+    reference_spikes: int = field(default=0, metadata=SUM)
+    got_spikes: int = field(default=0, metadata=SUM)
+    mismatched: int = field(default=0, metadata=SUM)
+    count_error_sum: int = field(default=0, metadata=SUM)
+    count_error_max: int = field(default=0, metadata=MOST)
+    count_errors: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNT_ERRORS) + 1, np.int64), metadata=SUM)
+    neuron_difference: NDArray[np.int64] | None = field(default=None, metadata=SUM_OF_SEEN)
+    first_spike: Divergence | None = field(default=None, metadata=FIRST)
+    first_membrane: Divergence | None = field(default=None, metadata=FIRST)
+    membranes: int = field(default=0, metadata=SUM)
+    integer_membranes: int = field(default=0, metadata=SUM)
+    mismatched_membranes: int = field(default=0, metadata=SUM)
+    membrane_difference: float | None = field(default=None, metadata=LARGEST)
+    currents: int = field(default=0, metadata=SUM)
+    mismatched_currents: int = field(default=0, metadata=SUM)
+    overflows: int | None = field(default=0, metadata=SUM_OF_ALL)
+    latency: int = field(default=0, metadata=KNOWN)
+    ties: int = field(default=0, metadata=SUM)
+    unexplained: int = field(default=0, metadata=SUM)
     """Samples whose spikes differ and are not ties (float comparisons only)."""
-    lags: NDArray[np.int64] | None = None
+    lags: NDArray[np.int64] | None = field(default=None, metadata=SUM_OF_SEEN)
     """Spikes that differ under each further shift, earliest first; see ``lags.py``."""
-    trains: list[TrainPair] = field(default_factory=list)
+    trains: list[TrainPair] = field(default_factory=list, metadata=FIRST_TRAINS)
     """The first spike trains that differ; see ``spike_distance.py``."""
 
     def add(self, expected: LayerTrace, found: LayerTrace, offset: int) -> NDArray[np.bool_]:
@@ -60,26 +109,9 @@ class LayerTally:
 
     def merge(self, other: LayerTally, offset: int) -> None:
         """Add what was found in samples that follow; ``offset`` is the index of the other's first one."""
-        for name in (item.name for item in fields(self)):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if name in ("neurons", "steps", "latency"):
-                setattr(self, name, theirs or mine)
-            elif name in ("first_spike", "first_membrane"):
-                setattr(self, name, mine if mine is not None else moved(theirs, offset))
-            elif name == "overflows":
-                self.overflows = None if mine is None or theirs is None else mine + theirs
-            elif name == "membrane_difference":
-                self.membrane_difference = larger(mine, theirs)
-            elif name == "count_error_max":
-                self.count_error_max = max(mine, theirs)
-            elif name == "trains":
-                self.trains = first_pairs([*mine, *(pair.moved(offset) for pair in theirs)])
-            elif name == "lags":
-                self.lags = add_lags(mine, theirs)
-            elif name == "neuron_difference":
-                self.neuron_difference = theirs if mine is None else mine if theirs is None else mine + theirs
-            else:
-                setattr(self, name, mine + theirs)
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            setattr(self, item.name, item.metadata["merged"](mine, theirs, offset))
 
     def _add_spikes(self, expected: LayerTrace, found: LayerTrace, offset: int) -> NDArray[np.bool_]:
         reference, got = np.asarray(expected.sent), np.asarray(found.sent)
@@ -88,16 +120,16 @@ class LayerTally:
         self.reference_spikes += int(expected.counts.sum())
         self.got_spikes += int(found.counts.sum())
         self.latency = found.latency
-        self.overflows = None if self.overflows is None or found.overflows is None else self.overflows + found.overflows
+        self.overflows = _sum_of_all(self.overflows, found.overflows, 0)
         differs = reference != got
         samples = np.asarray(differs.any(axis=(0, *range(2, differs.ndim))))
         counts = found.counts - expected.counts
         totals = counts.sum(axis=0).reshape(-1)
-        self.neuron_difference = totals if self.neuron_difference is None else self.neuron_difference + totals
+        self.neuron_difference = seen_sum(self.neuron_difference, totals)
         errors = np.abs(counts)
         bins = np.searchsorted(COUNT_ERRORS, errors.ravel(), side="right")
         self.count_errors += np.bincount(bins, minlength=len(self.count_errors))
-        self.lags = add_lags(self.lags, lag_mismatches(reference, got))
+        self.lags = seen_sum(self.lags, lag_mismatches(reference, got))
         if not samples.any():
             return samples
         booleans = reference.dtype == got.dtype == bool
@@ -176,6 +208,13 @@ def first_place(where: NDArray[np.bool_]) -> tuple[int, int]:
 def moved(found: Divergence | None, offset: int) -> Divergence | None:
     """A divergence with its sample counted from ``offset``."""
     return found if found is None or not offset else found.model_copy(update={"sample": found.sample + offset})
+
+
+def seen_sum(first: Any, second: Any) -> Any:
+    """Sum of two numbers or arrays, where a None was not seen."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def larger(first: float | None, second: float | None) -> float | None:

@@ -63,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """How much was compared: samples, values of spikes and of membranes. ``spikes``: fired in both runs together."""
+    """How much was compared: samples, values of spikes and of membranes. ``spikes``: of the two runs, added up."""
 
     samples: int = 0
     positions: int = 0
