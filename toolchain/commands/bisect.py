@@ -204,8 +204,8 @@ def _show(found: Bisection, output_format: Format) -> None:
         return
     compared = found.compared
     amount = (
-        f"{_count(compared.samples, 'sample')}, {compared.positions:,} places for a spike ({compared.spikes:,} fired by both "
-        f"together), {compared.membranes:,} membranes"
+        f"{_count(compared.samples, 'sample')}, {compared.positions:,} places for a spike ({compared.spikes:,} spikes in "
+        f"the two runs), {compared.membranes:,} membranes"
     )
     if found.first is None:
         click.echo(f"{found.reference} and {found.target} agree: {amount} compared, none differs")

@@ -63,14 +63,10 @@ def diff(
     elif output_format == "markdown":
         click.echo(markdown(found), nl=False)
     else:
-        from rich.console import Console
+        from snn_export.reporting.terminal import console_of_report
 
-        from snn_export.reporting.terminal import WIDTH
-
-        console = Console()
-        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
         with ReportFiles(github=github).quiet():
-            print_difference(found, console)
+            print_difference(found, console_of_report())
     if github:
         click.echo(annotation(found), nl=False, err=output_format != "human")
         append_summary(lambda room: within(markdown(found), room, f"{base} and {head}"))

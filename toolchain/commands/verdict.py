@@ -20,12 +20,9 @@ def show_report(report: Report, output_format: Format, brief: bool = False) -> N
         for cause in report.causes:
             click.echo(f"  {cause}")
         return
-    from rich.console import Console
+    from snn_export.reporting.terminal import console_of_report, print_report
 
-    from snn_export.reporting.terminal import WIDTH, print_report
-
-    console = Console()
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = console_of_report()
     with console.capture() as captured:
         print_report(report, console)
     for line in captured.get().splitlines():  # a reader that ends early, like head, ends the command as it does any other

@@ -37,6 +37,13 @@ def render(report: Report, width: int = WIDTH, *, colour: bool = False, ascii_on
     return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
 
 
+def console_of_report() -> Console:
+    """Standard output as reports are printed to it: as wide as the terminal, at most ``WIDTH``, and that where there is none."""
+    console = Console()
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    return console
+
+
 def print_report(report: Report, console: Console) -> None:
     """Print to ``console``. Its settings decide on colour (NO_COLOR) and on plain ASCII (dumb terminals, other encodings)."""
     ascii_only = console.is_dumb_terminal or console.options.ascii_only
