@@ -2,12 +2,11 @@
 
     snn-export init && snn-export run                                     # the digits
     python benchmarks/energy.py [--report snn-export-out/report/report.json]
-    python benchmarks/energy.py --cifar [--epochs 4] [--images 3000] [--width 8] [--steps 4] [--samples 64]
+    python benchmarks/recipes.py --data cifar10 --only idsnn              # CIFAR-10
+    python benchmarks/energy.py --cifar [--recipe idsnn] [--samples 512]
 
-The first takes the counts of a finished run. The second trains a small VGG-9 on CIFAR-10 for a few epochs
-(``benchmarks/recipes_data.py`` says where the images are looked for), quantises it, runs the integer simulator on test images and
-counts. The training is brief, so the accuracy is low and stands beside the figures; what an ANN of the same layers takes does not
-depend on it, the firing rate does.
+The first takes the counts of a finished run. The second takes a student that the recipes benchmark trained, and its teacher,
+deploys it as that benchmark does, runs the integer simulator on test images and counts.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ import torch
 
 import snn_export
 from snn_export.config_schema import Config
-from snn_export.data.dataset import Dataset
 from snn_export.energy import break_even
 from snn_export.energy.cost_table import find_table
 from snn_export.energy.estimate import estimate_from
 from snn_export.energy.observer import EnergyObserver
-from snn_export.models.students.registry import build_student
-from snn_export.models.teachers.registry import build_teacher
+from snn_export.models.students.student import SpikingStudent
 from snn_export.pipeline import energy_run
 from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyReport
 from snn_export.reporting.json_file import read_report
-from snn_export.training.loop import fit
+from snn_export.training.checkpoint import load_model
 from snn_export.training.mac_counts import count_macs
-from snn_export.training.recipes.registry import load_recipe
-from snn_export.training.settings import TrainingSettings
 
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.recipes_data import available, load
+from benchmarks.recipes_plan import EXPERIMENTS, Row
+from benchmarks.recipes_row import on_the_grid, shared_teacher
 
+ROOT = Path(__file__).parents[1]
 BACKEND = "loihi"
-CALIBRATION = 64
+CHUNK = 32
+"""Test images per call of the simulator: all their spikes and membranes are kept."""
 
 
 def lines(energy: EnergyReport) -> Iterator[str]:
@@ -87,57 +86,45 @@ def lines(energy: EnergyReport) -> Iterator[str]:
 
 
 def cifar(options: argparse.Namespace) -> tuple[str, EnergyReport]:
-    """A VGG-9 that was trained briefly: what it is, and its energy."""
-    if not available("cifar10"):
+    """A student of the recipes benchmark, deployed as there: what it is, and its energy on test images."""
+    row, experiment = Row("cifar10", options.recipe, "rate", 0), EXPERIMENTS["cifar10"]
+    weights = options.work / f"{row.key}.safetensors"
+    if not available(row.data):
         raise SystemExit("cifar10_jpeg.npz is not here: name its folder in SNN_EXPORT_BENCHMARK_DATA")
-    data = reduced(load("cifar10"), options.images, options.samples)
-    shape = data.input_shape
-    teacher = build_teacher("vgg9", input_shape=shape, classes=data.classes, width=options.width)
-    student = build_student("vgg9", input_shape=shape, classes=data.classes, width=options.width, steps=options.steps)
-    settings = TrainingSettings(epochs=options.epochs)
-    for name, model, recipe in (("teacher", teacher, "teacher"), ("student", student, "no_teacher")):
-        print(f"training the {name}, {options.epochs} epochs on {len(data.y_train)} images", file=sys.stderr, flush=True)
-        fit(model, data.train, data.validation, load_recipe(recipe), settings)
-    calibration = data.x_train[:CALIBRATION]
-    deployment = snn_export.from_snntorch(student.eval().layers, shape, options.steps, calibration)
-    quantised = snn_export.quantize(deployment, calibration, input_range=(data.input_low, data.input_high))
+    if not weights.is_file():
+        raise SystemExit(f"{weights} is not there: python benchmarks/recipes.py --data cifar10 --only {options.recipe}")
+    data = load(row.data)
+    student, (teacher, _) = load_model(weights), shared_teacher(experiment, data, options.work)
+    if not isinstance(student, SpikingStudent):
+        raise SystemExit(f"{weights} holds no student")
+    quantised, _ = on_the_grid(student, data, experiment.fine_tune_epochs)
     config, chosen = energy_run.with_threshold(Config(), quantised, data, BACKEND, lambda line: print(line, file=sys.stderr))
     observer = EnergyObserver(BACKEND, quantised, config.energy.exit_margin)
-    right = 0
-    for start in range(0, len(data.y_test), 8):
-        part, labels = data.x_test[start : start + 8], data.y_test[start : start + 8]
+    x, y, right = data.x_test[: options.samples], data.y_test[: options.samples], 0
+    for start in range(0, len(y), CHUNK):
+        part, labels = x[start : start + CHUNK], y[start : start + CHUNK]
         trace = snn_export.simulate(quantised, part, BACKEND, record=("spikes", "membrane"))
         observer.chunk(part, {BACKEND: trace}, start, labels)
         right += int((trace.predictions == labels).sum())
-    macs, _ = count_macs(teacher, data.x_test, "teacher")
+    macs, _ = count_macs(teacher, x, "teacher")
     energy = energy_run.energy_report(quantised, observer.counted, config, Path(), chosen, macs)
     if energy is None:
         raise SystemExit("nothing was counted")
+    name, shape = experiment.student
     told = (
-        f"VGG-9 of width {options.width}, T = {options.steps}, trained for {options.epochs} epochs on {len(data.y_train)} "
-        f"CIFAR-10 images; {right} of {len(data.y_test)} test images right"
+        f"{name} of width {shape['width']}, recipe {options.recipe}, T = {student.config.steps}, {len(data.y_train)} CIFAR-10 "
+        f"images; {right} of {len(y)} test images right"
     )
     return told, energy
-
-
-def reduced(data: Dataset, images: int, samples: int) -> Dataset:
-    """The first training, validation and test images of a set."""
-    held = max(100, images // 5)
-    return Dataset(
-        data.name, data.x_train[:images], data.y_train[:images], data.x_val[:held], data.y_val[:held], data.x_test[:samples],
-        data.y_test[:samples], data.classes, data.input_low, data.input_high,
-    )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Energy of a student against ANNs.")
     parser.add_argument("--report", type=Path, default=Path("snn-export-out/report/report.json"), help="of a finished run")
-    parser.add_argument("--cifar", action="store_true", help="a VGG-9 on CIFAR-10 instead, trained briefly")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--cifar", action="store_true", help="a student of benchmarks/recipes.py on CIFAR-10 instead")
+    parser.add_argument("--recipe", default="idsnn", help="the recipe it was trained by")
+    parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "results" / "recipes", help="where recipes.py left it")
+    parser.add_argument("--samples", type=int, default=512, help="test images")
     parser.add_argument("--table", help="cost table: a name, or a TOML file")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

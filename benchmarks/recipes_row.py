@@ -237,42 +237,45 @@ def _tested(student: SpikingStudent, data: Dataset) -> tuple[NDArray[np.int64], 
 
 
 def deploy(student: SpikingStudent, data: Dataset, expected: NDArray[np.int64], epochs: int) -> dict[str, Any]:
-    """The student on the integer grid of Loihi 2, run by the ``loihi`` simulator on the same test samples; or why not.
-
-    Where quantisation costs more than ``TOLERATED`` points on the validation samples, the network is trained for ``epochs`` more
-    on the integers it runs on, and the better of the two by validation is deployed.
-    """
-    steps = data.steps or student.config.steps
-    calibration = data.signal(data.train.x[:CALIBRATION])
+    """The student on the integer grid of Loihi 2, run by the ``loihi`` simulator on the same test samples; or why not."""
     started = time.monotonic()
     try:
-        deployment = deployment_from_snntorch(
-            student.layers, data.input_shape, steps, rule=student.readout.rule, encoder=student.encoder
-        )
-        deployment = library.prepared(deployment, calibration)
-        integers = library.quantize(deployment, calibration, target="loihi2", input_range=(data.input_low, data.input_high))
-        tuned = False
-        held = data.validation
-        lost = _right(predictions(student, held.x), data) - _right(_simulated(integers, data, held.x), data) if epochs else 0
-        if lost > TOLERATED / 100 * len(held):
-            learnt = library.fine_tune(
-                integers, data.signal(data.train.x), data.train.y, epochs=epochs, validation=(data.signal(held.x), held.y)
-            )
-            tuned, before, integers = learnt.fingerprint != integers.fingerprint, integers, learnt
+        integers, before = on_the_grid(student, data, epochs)
         found = _simulated(integers, data, data.test.x)
-        untuned = float(np.mean(_simulated(before, data, data.test.x) == data.test.y)) if tuned else None
+        untuned = None if before is None else float(np.mean(_simulated(before, data, data.test.x) == data.test.y))
     except UserError as error:
         return {"deployed": f"refused: {error.code}", "why_refused": error.diagnostics[0].what}
     microcode = any(spec.microcode for spec in integers.contract.neurons.values())
     return {
         "deployed": "loihi2 microcode" if microcode else "loihi2",
-        "fine_tuned_epochs": epochs if tuned else 0,
+        "fine_tuned_epochs": 0 if before is None else epochs,
         "integer_accuracy_before_fine_tuning": untuned,
         "decisions_changed": float(np.mean(found != expected)),
         "deployment_seconds": time.monotonic() - started,
         "deployment": integers.fingerprint,
         **_accuracy("integer", found, data),
     }
+
+
+def on_the_grid(student: SpikingStudent, data: Dataset, epochs: int) -> tuple[Deployment, Deployment | None]:
+    """The student in integers, and as it was before it was trained on them, None where it was not.
+
+    Where quantisation costs more than ``TOLERATED`` points on the validation samples, the network is trained for ``epochs`` more
+    on the integers it runs on, and the better of the two by validation is deployed. Raises UserError for what cannot be held.
+    """
+    calibration, held = data.signal(data.train.x[:CALIBRATION]), data.validation
+    deployment = deployment_from_snntorch(
+        student.layers, data.input_shape, data.steps or student.config.steps, rule=student.readout.rule, encoder=student.encoder
+    )
+    deployment = library.prepared(deployment, calibration)
+    integers = library.quantize(deployment, calibration, target="loihi2", input_range=(data.input_low, data.input_high))
+    lost = _right(predictions(student, held.x), data) - _right(_simulated(integers, data, held.x), data) if epochs else 0
+    if lost <= TOLERATED / 100 * len(held):
+        return integers, None
+    learnt = library.fine_tune(
+        integers, data.signal(data.train.x), data.train.y, epochs=epochs, validation=(data.signal(held.x), held.y)
+    )
+    return learnt, None if learnt.fingerprint == integers.fingerprint else integers
 
 
 def _simulated(integers: Deployment, data: Dataset, x: NDArray[np.float32]) -> NDArray[np.int64]:

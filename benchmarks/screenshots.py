@@ -1,14 +1,15 @@
 """Takes the screenshots of the HTML report that the documentation shows.
 
-    python benchmarks/screenshots.py
+    python benchmarks/screenshots.py [--report snn-export-out/report/report.json]
 
 It renders the example report in which two backends diverge (tests/report_examples.py), opens it in headless Chromium at 1400
-and 390 pixels, light and dark, and writes docs/screenshots/report-WIDTH-SCHEME.png. Needs Chromium and its driver:
+and 390 pixels, light and dark, and writes docs/screenshots/report-WIDTH-SCHEME.png; of a report that is named, its energy page. Needs Chromium and its driver:
 sudo apt-get install -y chromium chromium-driver
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))  # browser and example are those of the tests
 
 from snn_export.reporting import html  # noqa: E402
+from snn_export.reporting.json_file import read_report  # noqa: E402
 from tests.chromium import INSTALL, Chromium, browser_path, chromium, driver_path  # noqa: E402
 from tests.report_examples import diverging_report  # noqa: E402
 
@@ -27,12 +29,18 @@ FOLDER = ROOT / "docs" / "screenshots"
 WINDOWS = ((1400, 1000), (390, 844))
 SCHEMES = ("light", "dark")
 COLOURS = 256
+ENERGY = ((1400, 1000, "light", "h1"), (1400, 1000, "dark", "#placement"), (390, 844, "dark", "figure"))
+"""Width and height of the window, its colours, and the part of the page that stands at its top."""
+NAMES = {"h1": "energy", "#placement": "placement", "figure": "energy"}
 LAYERS = {1400: 760, 390: 844}
 """Height of the picture of one comparison."""
 
 
 def main() -> int:
     """Write all screenshots; 0 if that worked."""
+    parser = argparse.ArgumentParser(description="Screenshots of the documentation.")
+    parser.add_argument("--report", type=Path, help="of a finished run, for those of the energy page")
+    options = parser.parse_args()
     if browser_path() is None or driver_path() is None:
         print(f"no Chromium or no driver found: {INSTALL}", file=sys.stderr)
         return 4
@@ -47,7 +55,19 @@ def main() -> int:
             browser.show(page, width, LAYERS[width])
             browser.ask("document.querySelector('#comparison-2').scrollIntoView()")
             save(browser, FOLDER / f"layers-{width}-light.png")
+        if options.report is not None:
+            energy_page(browser, options.report, Path(folder))
     return 0
+
+
+def energy_page(browser: Chromium, report: Path, folder: Path) -> None:
+    """The energy page of a finished run, at the places of ``ENERGY``."""
+    page = folder / "energy.html"
+    page.write_text(html.render_energy(read_report(report)), encoding="utf-8")
+    for width, height, scheme, top in ENERGY:
+        browser.show(page, width, height, scheme=scheme)
+        browser.ask(f"document.querySelector('{top}').scrollIntoView()")
+        save(browser, FOLDER / f"{NAMES[top]}-{width}-{scheme}.png")
 
 
 def save(browser: Chromium, path: Path) -> None:

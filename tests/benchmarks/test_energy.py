@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from snn_export.data.dataset import Dataset
 from snn_export.energy import verdicts
 from snn_export.reporting.json_file import write_report
 from tests.benchmark_modules import benchmark
@@ -43,14 +41,11 @@ def test_a_table_has_as_many_cells_in_every_row() -> None:
         width = cells
 
 
-def test_a_reduced_set_keeps_test_and_training_apart() -> None:
-    rng = np.random.default_rng(0)
-    parts = [part for count in (600, 300, 200) for part in (rng.random((count, 1, 2, 2)), rng.integers(0, 10, count))]
-    full = Dataset("images", *parts, classes=10, input_low=0.0, input_high=1.0)
-    small = bench.reduced(full, 500, 20)
-    assert [len(part) for part in (small.x_train, small.x_val, small.x_test)] == [500, 100, 20]
-    assert np.array_equal(small.x_test, full.x_test[:20])
-    assert (small.name, small.classes, small.input_low, small.input_high) == ("images", 10, 0.0, 1.0)
+def test_a_student_that_was_not_trained_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "available", lambda name: True)
+    monkeypatch.setattr("sys.argv", ["energy.py", "--cifar", "--work", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"recipes\.py --data cifar10 --only idsnn"):
+        bench.main()
 
 
 def test_a_report_without_energy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_without_a_placement_hops_are_not_placed_and_time_is_not_estimated() -> 
     assert (hops.count, hops.value, hops.coefficient) == (None, None, "not placed on cores")
     assert (report.latency.step, report.latency.inference, report.latency.throughput) == (None, None, None)
     assert report.latency.reason.startswith("not estimated")
+    assert "(SNX453 too large)" in report.latency.reason
     assert any("SNX453 too large" in limit for limit in report.limits)
 
 

@@ -92,6 +92,7 @@ def estimate_latency(found: EnergyOperations, table: CostTable) -> LatencyEstima
         return LatencyEstimate(reason=f"not estimated: the table {table.name} has no time for {', '.join(missing)}")
     if found.busiest is None:
         why = "not estimated: a step lasts as long as its busiest core, and the network is not placed on cores"
+        why += f" ({found.unplaced})" if found.unplaced else ""
         return LatencyEstimate(reason=f"{why}; {RUNTIME_MODEL}" if found.target == "loihi2" else why)
     if found.placed_on != table.chip:
         return LatencyEstimate(
