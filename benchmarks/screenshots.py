@@ -3,8 +3,8 @@
     python benchmarks/screenshots.py [--report snn-export-out/report/report.json]
 
 It renders the example report in which two backends diverge (tests/report_examples.py), opens it in headless Chromium at 1400
-and 390 pixels, light and dark, and writes docs/screenshots/report-WIDTH-SCHEME.png; of a report that is named, its energy page. Needs Chromium and its driver:
-sudo apt-get install -y chromium chromium-driver
+and 390 pixels, light and dark, and writes docs/screenshots/report-WIDTH-SCHEME.png; of a report that is named, its energy page
+as well. Needs Chromium and its driver: sudo apt-get install -y chromium chromium-driver
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ if __name__ == "__main__":
 
 from snn_export.reporting import html  # noqa: E402
 from snn_export.reporting.json_file import read_report  # noqa: E402
+from snn_export.reporting.report import Report  # noqa: E402
 from tests.chromium import INSTALL, Chromium, browser_path, chromium, driver_path  # noqa: E402
 from tests.report_examples import diverging_report  # noqa: E402
+from tests.toolchain.test_energy_page import report as placed_report  # noqa: E402
 
 FOLDER = ROOT / "docs" / "screenshots"
 WINDOWS = ((1400, 1000), (390, 844))
 SCHEMES = ("light", "dark")
 COLOURS = 256
-ENERGY = ((1400, 1000, "light", "h1"), (1400, 1000, "dark", "#placement"), (390, 844, "dark", "figure"))
-"""Width and height of the window, its colours, and the part of the page that stands at its top."""
-NAMES = {"h1": "energy", "#placement": "placement", "figure": "energy"}
+ENERGY = (
+    ("energy", 1400, 1000, "light", "h1"),
+    ("energy", 390, 844, "dark", "[aria-labelledby*=energy-curve]"),
+)
+"""Of the energy page: name, width and height of the window, its colours, and the part that stands at its top."""
+PLACEMENT = ("placement", 1400, 1000, "light", "#placement")
 LAYERS = {1400: 760, 390: 844}
 """Height of the picture of one comparison."""
 
@@ -55,19 +60,20 @@ def main() -> int:
             browser.show(page, width, LAYERS[width])
             browser.ask("document.querySelector('#comparison-2').scrollIntoView()")
             save(browser, FOLDER / f"layers-{width}-light.png")
+        show_part(browser, placed_report(), Path(folder), *PLACEMENT)
         if options.report is not None:
-            energy_page(browser, options.report, Path(folder))
+            for part in ENERGY:
+                show_part(browser, read_report(options.report), Path(folder), *part)
     return 0
 
 
-def energy_page(browser: Chromium, report: Path, folder: Path) -> None:
-    """The energy page of a finished run, at the places of ``ENERGY``."""
+def show_part(browser: Chromium, report: Report, folder: Path, name: str, width: int, height: int, scheme: str, top: str) -> None:
+    """One part of a report's energy page."""
     page = folder / "energy.html"
-    page.write_text(html.render_energy(read_report(report)), encoding="utf-8")
-    for width, height, scheme, top in ENERGY:
-        browser.show(page, width, height, scheme=scheme)
-        browser.ask(f"document.querySelector('{top}').scrollIntoView()")
-        save(browser, FOLDER / f"{NAMES[top]}-{width}-{scheme}.png")
+    page.write_text(html.render_energy(report), encoding="utf-8")
+    browser.show(page, width, height, scheme=scheme)
+    browser.ask(f"document.querySelector('{top}').scrollIntoView()")
+    save(browser, FOLDER / f"{name}-{width}-{scheme}.png")
 
 
 def save(browser: Chromium, path: Path) -> None:

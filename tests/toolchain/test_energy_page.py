@@ -147,18 +147,35 @@ def test_bars_are_as_long_as_the_energies_they_stand_for() -> None:
     assert [name for name in plots_energy.PARTS if name in parts] == list(parts), "always in one order"
 
 
-def test_the_mesh_has_a_router_for_every_place_and_a_link_for_every_way() -> None:
+def test_the_mesh_has_a_router_for_every_place_in_use_and_a_link_for_every_way() -> None:
     placement = report().placement
+    rows, columns = plots_energy.mesh_shown(placement)
     page = Page(str(plots_energy.mesh(placement)))
     routers = [e for e in page.elements if "router" in e.attributes.get("class", "").split()]
     used = {(core.row, core.column) for core in placement.placed}
-    assert len(routers) == placement.rows * placement.columns
+    assert len(routers) == rows * columns
+    assert rows == max(row for row, _ in used) + 2 <= placement.rows
+    assert columns == max(column for _, column in used) + 2 <= placement.columns
     assert len([e for e in routers if "empty" not in e.attributes["class"]]) == len(used) > 1
     links = [float(e.attributes["stroke-width"]) for e in page.elements if e.attributes.get("class") == "way"]
     assert len(links) == len(placement.links) > 2
     assert max(links) == 8.0
     busiest = plots_energy.busiest_links(placement)
     assert placement.links[busiest[0]].packets == max(link.packets for link in placement.links)
+
+
+def test_a_network_at_one_router_gets_no_mesh() -> None:
+    placement = report().placement
+    alone = placement.model_copy(update={"placed": placement.placed[:1], "links": ()})
+    page = html.render(report().model_copy(update={"placement": alone}))
+    assert 'class="mesh"' not in page
+    assert "nothing travels over the mesh" in page
+    assert 'class="mesh"' in html.render(report())
+
+
+def test_the_energy_page_begins_with_the_energy() -> None:
+    page = html.render_energy(report())
+    assert page.index('<section id="energy"') < page.index('<section id="placement"')
 
 
 def test_the_knee_of_the_curve_has_a_shape_of_its_own() -> None:

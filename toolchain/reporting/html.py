@@ -41,11 +41,11 @@ def render(report: Report) -> str:
 
 def render_energy(report: Report) -> str:
     """A page of the report's energy alone, and of its placement where it has one; the report must have an energy."""
-    return _environment(report, only=("placement", "energy")).get_template("energy_page.html.j2").render()
+    return _environment(report, only=("energy", "placement")).get_template("energy_page.html.j2").render()
 
 
 def _environment(report: Report, only: tuple[str, ...] = ()) -> Environment:
-    """Templates with what they may use; only: anchors of the sections to show, all where it is empty."""
+    """Templates with what they may use; only: anchors of the sections to show, in this order, all where it is empty."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -71,7 +71,8 @@ def _environment(report: Report, only: tuple[str, ...] = ()) -> Environment:
         differing=differing,
         numbered=lambda items: list(enumerate(items)),
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        sections=tuple(item for item in _sections(report) if not only or item[0] in only),
+        sections=tuple(sorted((item for item in _sections(report) if item[0] in only), key=lambda item: only.index(item[0])))
+        or _sections(report),
         carriers=_carriers(report),
         gates=_gates(report),
         steps=guidance.next_steps(report),

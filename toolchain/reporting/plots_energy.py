@@ -154,9 +154,13 @@ def energy_curve(points: Sequence[EnergyPoint], knee: int | None, name: str) -> 
 
 
 def mesh(placement: PlacementReport) -> Markup:
-    """Routers with the number of cores in use, and links as wide as what travels over them, both ways side by side."""
+    """Routers with the number of cores in use, and links as wide as what travels over them, both ways side by side.
+
+    The drawing ends with the first empty row and column behind those in use.
+    """
+    rows, columns = mesh_shown(placement)
     pitch = _ROUTER + _GAP
-    width, height = (2 * _MARGIN + pitch * size - _GAP for size in (placement.columns, placement.rows))
+    width, height = (2 * _MARGIN + pitch * size - _GAP for size in (columns, rows))
     used: dict[tuple[int, int], int] = {}
     for core in placement.placed:
         used[core.row, core.column] = used.get((core.row, core.column), 0) + 1
@@ -164,17 +168,25 @@ def mesh(placement: PlacementReport) -> Markup:
     drawn = _borders(placement, pitch)
     for link in placement.links:
         drawn += _link(link.row, link.column, link.to_row, link.to_column, link.packets / largest if largest else 0.0)
-    for row in range(placement.rows):
-        for column in range(placement.columns):
+    for row in range(rows):
+        for column in range(columns):
             drawn += _router(row, column, used.get((row, column), 0))
     title = (
-        f"Mesh of {placement.rows} by {placement.columns} routers with the cores in use at each; links are as wide and dark as "
-        f"the packets that pass, {count(round(largest))} per inference at most"
+        f"{rows} by {columns} routers of a mesh of {placement.rows} by {placement.columns}, with the cores in use at each; links "
+        f"are as wide and dark as the packets that pass, {count(round(largest))} per inference at most"
     )
     return Markup(
         '<svg class="mesh" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-labelledby="mesh-title">'
         '<title id="mesh-title">{2}</title>{3}</svg>'
     ).format(width, height, title, drawn)
+
+
+def mesh_shown(placement: PlacementReport) -> tuple[int, int]:
+    """Rows and columns of the mesh that are drawn: those up to the last one in use, and an empty one behind it."""
+    rows = [core.row for core in placement.placed] + [row for link in placement.links for row in (link.row, link.to_row)]
+    columns = [core.column for core in placement.placed]
+    columns += [column for link in placement.links for column in (link.column, link.to_column)]
+    return min(placement.rows, max(rows, default=0) + 2), min(placement.columns, max(columns, default=0) + 2)
 
 
 def _corner(place: int) -> float:
