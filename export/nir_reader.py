@@ -171,7 +171,7 @@ def _time_constant(name: str, key: str, tau: NDArray[Any], dt: float, most: int,
         yield Diagnostic(
             "SNX241", f"{key} of {name} is {float(tau.ravel()[first]):.8g}, a loss of {exact[first]:.6g} of 4096 parts per step",
             name, "Loihi holds decays in 1/4096; another decay is another network",
-            f"use {tau_from_integer(int(lost[first]), dt):.8g}, or accept the nearest with round_decays=True",
+            f"use {tau_from_integer(int(lost[first]), dt):.8g}, or accept the nearest with round_decays=True, --round-decays",
         )  # fmt: skip
 
 

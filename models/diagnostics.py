@@ -24,8 +24,10 @@ _EXIT_BY_FAMILY = {
     "4": EXIT_BACKEND,
     "5": EXIT_NOTHING_COMPARED,
 }
-_CHOICES = ("SNX34", "SNX35", "SNX450", "SNX451", "SNX452", "SNX456", "SNX457")
-"""Recipes, conversions, chip tables and placements that were chosen and do not fit: wrong where they were chosen."""
+_CHOICES = (
+    "SNX34", "SNX35", "SNX322", "SNX323", "SNX450", "SNX451", "SNX452", "SNX456", "SNX457", "SNX470", "SNX471",
+)  # fmt: skip
+"""Recipes, conversions, tables of chips and costs, placements that were chosen and do not fit: wrong where they were chosen."""
 _DESIGN_RULES = ("SNX453", "SNX454", "SNX455", "SNX458", "SNX48", "SNX49")
 """What can be expressed and does not fit a chip: a design rule, and so a gate."""
 

@@ -82,12 +82,54 @@ def test_a_file_that_cannot_be_read_hides_no_other(files: dict[str, Path], capsy
 
 
 def test_a_foreign_graph_is_checked_with_what_nir_cannot_say(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(files["foreign"]) == 2
-    assert "from_nir" in capsys.readouterr().out
     assert check(files["foreign"], "--steps", 5, "--dt", DT) == 0
     capsys.readouterr()
     assert check(files["foreign"], "--steps", 5, "--dt", 1.0) == 3
     assert "SNX266" in capsys.readouterr().out
+
+
+def test_decays_between_two_of_the_chip_hide_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """10 ms at 1 ms per step is the most common time constant there is, and no integer decay."""
+    ones, many = np.ones(3), 5000
+    graph = nir.NIRGraph(
+        {
+            "input": nir.Input(np.array([many])), "output": nir.Output(np.array([3])),
+            "fc": nir.Linear(np.ones((3, many)) * 1e-3), "n": nir.LIF(ones * 10 * DT, ones, ones * 0, ones, ones * 0),
+        },
+        [("input", "fc"), ("fc", "n"), ("n", "output")],
+    )  # fmt: skip
+    path = tmp_path / "foreign.nir"
+    nir.write(path, graph)
+    stated = (path, "--steps", 10, "--dt", DT, "--target", "loihi1", "--format", "json")
+
+    def codes(*more: str) -> list[str]:
+        check(*stated, *more)
+        (file,) = json.loads(capsys.readouterr().out)["files"]
+        return [item["code"] for item in file["findings"]]
+
+    assert codes() == ["SNX241", "SNX247", "SNX480"]
+    assert codes("--round-decays") == ["SNX247", "SNX480"]
+    assert codes("--round-decays", "--encoder", "events") == ["SNX480"]
+
+
+def test_a_file_of_another_program_is_asked_for_its_steps(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["foreign"]) == 2
+    assert "--steps 100 --dt 1e-3" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_folder_of_a_run_stands_for_its_network(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "quantize").mkdir(parents=True)
+    files["integers"].rename(run / "quantize" / "net.nir")
+    assert check(run) == 0
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "report.json").write_text("{}")
+    capsys.readouterr()
+    for path in (tmp_path / "empty", tmp_path / "report.json"):
+        assert check(path) == 2
+        assert "give a network: a file that ends in .nir or .net" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_check_needs_neither_torch_nor_snntorch(files: dict[str, Path]) -> None:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from snn_export.export.readiness import CheckTarget
     from snn_export.models.diagnostics import Diagnostic
 
+ENCODERS = ("direct", "events", "rate", "bias")
 TARGETS = ("loihi1", "loihi2", "loihi", "lava", "netx")
+NETWORKS = (".nir", ".net")
+RUN_NETWORK = Path("quantize", "net.nir")
+"""Where a run's folder holds its network."""
 _LEVELS = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -30,6 +34,16 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
 @click.option(
     "--reset", type=click.Choice(("zero", "subtract", "none")), default="zero", show_default=True, help="Reset, for such a file."
 )
+@click.option(
+    "--encoder",
+    type=click.Choice(ENCODERS),
+    default="direct",
+    show_default=True,
+    help="How its input arrives: a value in every step, events, rate-coded spikes, or as biases that the host computes.",
+)
+@click.option(
+    "--round-decays", is_flag=True, help="Take the chip's nearest decay where such a file's time constants lie between two."
+)
 @click.option("--list", "listed", is_flag=True, help="List the design rules, their limits and sources; check nothing.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --list: also write them to FILE as Markdown."
@@ -42,16 +56,18 @@ def command(
     steps: int | None,
     dt: float | None,
     reset: Any,
+    encoder: Any,
+    round_decays: bool,
     listed: bool,
     output: Path | None,
     output_format: FindingsFormat,
 ) -> None:
     """Say whether networks can be expressed on a target, and all that stands in the way.
 
-    FILE is a deployment, float (can it be quantised for the target?) or quantised (can the target run it?), or a NIR file of
-    another program with --steps and --dt. Every design rule of the target is asked; nothing is written. Exits with 0 where no
-    file breaks one, 1 where a network can be expressed and does not fit, 3 where it cannot be expressed, 2 where it cannot be
-    read. Warnings and notes do not count.
+    FILE is a deployment, float (can it be quantised for the target?) or quantised (can the target run it?), the folder of a
+    run, or a NIR file of another program with --steps and --dt. Every design rule of the target is asked; nothing is written.
+    Exits with 0 where no file breaks one, 1 where a network can be expressed and does not fit, 3 where it cannot be expressed, 2
+    where it cannot be read. Warnings and notes do not count.
     """
     if bool(paths) == listed:
         raise click.UsageError("give files to check, or --list" if not paths else "give files to check or --list, not both")
@@ -62,7 +78,8 @@ def command(
         return
     if output is not None:
         raise click.UsageError("--output goes with --list; findings are written to standard output")
-    checked = {str(path): _findings(path, target, chips, steps, dt, reset) for path in paths}
+    foreign = {"steps": steps, "dt": dt, "reset": reset, "encoder": encoder, "round_decays": round_decays}
+    checked = {str(path): _findings(path, target, chips, foreign) for path in paths}
     raise SystemExit(_told(checked, target, output_format))
 
 
@@ -86,21 +103,44 @@ def _told(checked: dict[str, list[Diagnostic]], target: CheckTarget, output_form
     return code
 
 
-def _findings(path: Path, target: CheckTarget, chips: int, steps: int | None, dt: float | None, reset: Any) -> list[Diagnostic]:
+def _findings(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> list[Diagnostic]:
     """All findings about one file; one that cannot be read is a finding, so that the other files are looked at too."""
+    from dataclasses import replace
+
     from snn_export import library
     from snn_export.models.diagnostics import UserError
 
+    network = path / RUN_NETWORK if (path / RUN_NETWORK).is_file() else path
     try:
-        deployment = library.load(path)
+        return library.check(library.load(network), target, chips)
     except UserError as error:
-        if error.code != "SNX108" or steps is None or dt is None:
+        if error.code != "SNX108" and path.suffix in NETWORKS:
             return list(error.diagnostics)
-        try:
-            deployment = library.from_nir(path, steps=steps, dt=dt, reset=reset)
-        except UserError as reasons:
+        if error.code != "SNX108":
+            fix = f"give a network: a file that ends in {' or '.join(NETWORKS)}, or the folder of a run"
+            return [replace(item, fix=fix) for item in error.diagnostics]
+        if foreign["steps"] is None or foreign["dt"] is None:
+            fix = "say how it steps: --steps 100 --dt 1e-3, in the unit of its time constants, which `snn-export lint` tells"
+            return [replace(item, fix=fix) for item in error.diagnostics]
+    return _foreign_findings(path, target, chips, foreign)
+
+
+def _foreign_findings(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> list[Diagnostic]:
+    """Findings about a file of another program. Decays between two of the chip's hide nothing else: the nearest are taken."""
+    from snn_export import library
+    from snn_export.models.diagnostics import UserError
+    from snn_export.models.spec import EncoderSpec
+
+    stated = {**foreign, "encoder": EncoderSpec(kind=foreign["encoder"])}
+    between: list[Diagnostic] = []
+    try:
+        deployment = library.from_nir(path, **stated)
+    except UserError as reasons:
+        if any(item.code != "SNX241" for item in reasons.diagnostics):
             return list(reasons.diagnostics)
-    return library.check(deployment, target, chips)
+        between = list(reasons.diagnostics)
+        deployment = library.from_nir(path, **{**stated, "round_decays": True})
+    return [*between, *library.check(deployment, target, chips)]
 
 
 def _show(path: str, found: list[Diagnostic], target: str) -> None:
