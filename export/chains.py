@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from snn_export.export.deployment import MergedLayers
 from snn_export.export.graph import (
     CONV_TYPES,
     POOL_TYPES,
@@ -30,7 +32,7 @@ from snn_export.export.graph import (
     is_population,
 )
 from snn_export.export.linear import apply
-from snn_export.export.linear_maps import composed, convolution, matrix, window_of
+from snn_export.export.linear_maps import composed, convolution, matrix, multiplications, window_of
 from snn_export.export.populations import broadcast
 from snn_export.export.wiring import weight_node
 from snn_export.models.diagnostics import UserError
@@ -39,6 +41,7 @@ Array = NDArray[Any]
 MATRIX_LIMIT = 1 << 25
 """Entries of a matrix that a chain may become: 256 MiB of float64."""
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 _UNIFORM = 1e-12
 """Relative difference up to which the bias of a channel is the same at all its positions."""
 
@@ -257,9 +260,13 @@ def _convolution_with(node: nir.NIRNode, bias: Array, weight: Array | None = Non
 
 
 def rewired(
-    graph: nir.NIRGraph, shapes: Mapping[str, Shape], dt: float, folded: Mapping[str, Array]
-) -> tuple[nir.NIRGraph, dict[str, Array]]:
-    """The graph with one weight node of its own per connection, and the fold magnitudes that belong to it.
+    graph: nir.NIRGraph,
+    shapes: Mapping[str, Shape],
+    dt: float,
+    folded: Mapping[str, Array] = EMPTY,
+    merged: Mapping[str, MergedLayers] = EMPTY,
+) -> tuple[nir.NIRGraph, dict[str, Array], dict[str, MergedLayers]]:
+    """The graph with one weight node of its own per connection, and the fold magnitudes and merged layers that belong to it.
 
     A connection that is that already keeps its nodes. Edges keep their order, which decides where a loop is closed.
 
@@ -270,11 +277,12 @@ def rewired(
     uses = Counter(name for connection in found for name in connection.path)
     own = {id(c): (w := weight_node(graph, c)) is not None and uses[w] == 1 for c in found}
     if all(own.values()) and len({name for c in found for name in c.path}) == _linear_nodes(graph):
-        return graph, dict(folded)
+        return graph, dict(folded), dict(merged)
     position = {edge: i for i, edge in enumerate(graph.edges)}
     nodes = {name: broadcast(node, shapes[name]) for name, node in graph.nodes.items() if _kept(node)}
     taken = set(graph.nodes)
     magnitudes: dict[str, Array] = {}
+    layers: dict[str, MergedLayers] = {}
     placed: list[tuple[tuple[int, ...], list[Edge]]] = [
         ((i,), [edge]) for edge, i in position.items() if all(_kept(graph.nodes[name]) for name in edge)
     ]
@@ -285,17 +293,31 @@ def rewired(
         if own[id(connection)]:
             path = {name: graph.nodes[name] for name in connection.path}
             magnitudes |= {name: folded[name] for name in connection.path if name in folded}
+            layers |= {name: merged[name] for name in connection.path if name in merged}
         elif connection.path:
             chain = chain_of(graph, shapes, dt, connection, counted.setdefault(connection.target, set()), folded)
             path, magnitude = _built(chain, shapes, dt, taken)
             magnitudes |= magnitude
+            layers |= _merged(chain, path, merged)
         else:
             continue  # an edge between two populations, already placed
         nodes |= path
         chained = (connection.source, *path, connection.target)
         placed.append((order, list(pairwise(chained))))
     edges = [edge for _, some in sorted(placed, key=lambda item: item[0]) for edge in some]
-    return nir.NIRGraph(nodes, list(dict.fromkeys(edges)), metadata=graph.metadata, type_check=False), magnitudes
+    return nir.NIRGraph(nodes, list(dict.fromkeys(edges)), metadata=graph.metadata, type_check=False), magnitudes, layers
+
+
+def _merged(chain: Chain, path: Mapping[str, nir.NIRNode], merged: Mapping[str, MergedLayers]) -> dict[str, MergedLayers]:
+    """What the weight node of a chain's new path stands for, where it is not one layer as it was."""
+    (name,) = (name for name, node in path.items() if isinstance(node, SYNAPSE_TYPES))
+    windows = [step for step in chain.steps if isinstance(step.node, (*CONV_TYPES, *POOL_TYPES))]
+    sparse = bool(windows) and not isinstance(path[name], CONV_TYPES)
+    first = chain.steps[0]
+    if len(chain.steps) == 1 and not sparse and not isinstance(first.node, POOL_TYPES) and first.name not in merged:
+        return {}
+    parts = [merged.get(s.name, MergedLayers(multiplications(s.node, s.given, s.made), sparse=False)) for s in chain.steps]
+    return {name: MergedLayers(sum(part.macs for part in parts), sparse or any(part.sparse for part in parts))}
 
 
 def explicit(graph: nir.NIRGraph, shapes: Mapping[str, Shape]) -> nir.NIRGraph:

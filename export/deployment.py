@@ -48,6 +48,18 @@ class IntegerSynapse:
 
 
 @dataclass(frozen=True)
+class MergedLayers:
+    """What a weight node stands for that a pass made from several linear layers.
+
+    macs: multiplications of those layers, one after the other on one input; pooling adds and multiplies nothing.
+    sparse: the node is a matrix with the synapses of convolutions or poolings, so its zeros are none.
+    """
+
+    macs: int
+    sparse: bool
+
+
+@dataclass(frozen=True)
 class IntegerPopulation:
     """Integers of a population. A membrane of 1.0 in real units is ``64 * scale`` here."""
 
@@ -87,6 +99,7 @@ class Deployment:
         synapses, populations: the authoritative integers, by node name; both empty while the parameters are floats.
         fold_magnitude: per weight node, (out,): sum of the absolute values that folding batch-norm added into the bias. The
             forward error bound of a float comparison needs it, because the folded bias no longer shows what cancelled.
+        merged: by weight node, the layers that passes merged into it, where there were several.
         firing: by population, how it fires otherwise than the contract says. Empty but in networks that
             :func:`snn_export.export.deviation.deviating` made for the interpreter; no file holds it.
     """
@@ -97,6 +110,7 @@ class Deployment:
     populations: Mapping[str, IntegerPopulation] = field(default_factory=lambda: MappingProxyType({}))
     fold_magnitude: Mapping[str, NDArray[np.float64]] = field(default_factory=lambda: MappingProxyType({}))
     firing: Mapping[str, Firing] = field(default_factory=lambda: MappingProxyType({}))
+    merged: Mapping[str, MergedLayers] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def quantised(self) -> bool:

@@ -116,6 +116,7 @@ def extract(deployment: Deployment, cut: Cut) -> Deployment:
         {name: value for name, value in deployment.populations.items() if name in kept},
         {name: value for name, value in deployment.fold_magnitude.items() if name in kept},
         {name: value for name, value in deployment.firing.items() if name in kept},
+        {name: value for name, value in deployment.merged.items() if name in kept},
     )
     _check_loops(deployment, made, cut, start)
     return made

@@ -11,7 +11,7 @@ image. Everything else is a sparse matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -190,6 +190,17 @@ def synapse_count(window: Window) -> int:
             places *= int(np.count_nonzero((positions >= 0) & (positions < window.given[axis])))
         total += places * int(np.count_nonzero(_at(kernel, offset)))
     return total
+
+
+def multiplications(node: nir.NIRNode, given: Shape, made: Shape) -> int:
+    """Multiplications of a node with one input, zeros included and padding not; 0 for what has no weights, and for a Scale."""
+    if isinstance(node, CONV_TYPES):
+        window = window_of(node, given, made)
+        if window is None:
+            raise ValueError(f"a convolution without a window: {type(node).__name__}")
+        ones = _spread(np.ones_like(node.weight), per_axis(node.dilation, node.weight.ndim - 2))
+        return synapse_count(replace(window, kernel=ones))
+    return int(node.weight.size) if isinstance(node, nir.Linear | nir.Affine) else 0
 
 
 def _reads(window: Window, offset: tuple[int, ...]) -> sparse.csr_array:

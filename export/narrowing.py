@@ -276,7 +276,7 @@ class _Narrowing:
     def deployment(self) -> Deployment:
         """The result; a quantised one gets the real-unit parameters of its integers."""
         graph = replace_nodes(self._old.graph, self._nodes)
-        made = self._old.replace(graph=graph, synapses=self._synapses, fold_magnitude=self._folded)
+        made = self._old.replace(graph=graph, synapses=self._synapses, fold_magnitude=self._folded, merged={})
         return grid.on_grid(made, made.contract.encoder, made.synapses, made.populations) if made.quantised else made
 
 

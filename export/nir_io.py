@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from snn_export.export import grid, hdf5_guard
 from snn_export.export.contract import ExecutionContract
-from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, array_digest
+from snn_export.export.deployment import Deployment, IntegerPopulation, IntegerSynapse, MergedLayers, array_digest
 from snn_export.export.graph import SYNAPSE_TYPES, latencies, weight_array
 from snn_export.export.populations import PARAMETERS
 from snn_export.export.well_formed import malformed
@@ -87,6 +87,10 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
         metadata["integer"] = integer
     if deployment.fold_magnitude:
         metadata["fold_magnitude"] = dict(deployment.fold_magnitude)
+    if deployment.merged:
+        metadata["merged"] = {
+            name: np.array([layers.macs, layers.sparse], np.int64) for name, layers in deployment.merged.items()
+        }
     graph = deployment.graph
     stored = nir.NIRGraph(graph.nodes, list(graph.edges), metadata={METADATA: metadata}, type_check=False)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -134,6 +138,7 @@ def read(path: str | os.PathLike[str]) -> Deployment:
     folded = metadata.get("fold_magnitude", {})
     if not isinstance(folded, Mapping):
         raise _unreadable(source, "its fold_magnitude is not a table of arrays")
+    merged = _merged(source, metadata.get("merged", {}), graph)
     graph.metadata = {}
     deployment = Deployment(
         graph,
@@ -141,6 +146,7 @@ def read(path: str | os.PathLike[str]) -> Deployment:
         MappingProxyType(synapses),
         MappingProxyType(populations),
         MappingProxyType(dict(folded)),
+        merged=MappingProxyType(merged),
     )
     try:
         _check_structure(source, deployment)
@@ -149,6 +155,19 @@ def read(path: str | os.PathLike[str]) -> Deployment:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # a field of another type or shape
         raise _unreadable(source, f"a parameter is damaged ({type(error).__name__}: {error})") from error
     return deployment
+
+
+def _merged(source: Path, found: object, graph: nir.NIRGraph) -> dict[str, MergedLayers]:
+    """The merged layers of a file, by weight node."""
+    if not isinstance(found, Mapping):
+        raise _unreadable(source, "its merged layers are no table of arrays")
+    layers: dict[str, MergedLayers] = {}
+    for name, values in found.items():
+        numbers = np.asarray(values)
+        if name not in graph.nodes or numbers.shape != (2,) or numbers.dtype.kind != "i" or numbers[0] < 0:
+            raise _unreadable(source, f"the merged layers of {name} are damaged")
+        layers[name] = MergedLayers(int(numbers[0]), bool(numbers[1]))
+    return layers
 
 
 def file_digest(path: Path) -> str:

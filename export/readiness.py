@@ -105,7 +105,7 @@ class Candidate:
         """The network with one weight layer per connection; None where it cannot be read or composed."""
         if self.broken or self.long:
             return None
-        graph, _ = rewired(self.explicit, shapes(self.explicit), self.deployment.contract.dt, {})
+        graph, *_ = rewired(self.explicit, shapes(self.explicit), self.deployment.contract.dt)
         return self.deployment.replace(graph=graph, fold_magnitude={})
 
     @cached_property

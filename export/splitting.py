@@ -51,7 +51,7 @@ def split(graph: nir.NIRGraph, dt: float) -> tuple[nir.NIRGraph, dict[str, tuple
     if refused:
         raise UserError.from_diagnostics(tuple(refused))
     explicit_graph = explicit(graph, found)
-    plain, _ = rewired(explicit_graph, shapes(explicit_graph), dt, {})
+    plain, *_ = rewired(explicit_graph, shapes(explicit_graph), dt)
     found = shapes(plain)
     taken = {*graph.nodes, *plain.nodes}
     parts = {name: _parts(name, found[name], groups.get(name), taken) for name, node in plain.nodes.items() if _stays(node)}

@@ -12,7 +12,7 @@ from typing import ClassVar, final
 import nir
 import numpy as np
 
-from snn_export.export.deployment import Deployment
+from snn_export.export.deployment import Deployment, MergedLayers
 from snn_export.export.graph import (
     Shape,
     conv_padding,
@@ -23,6 +23,7 @@ from snn_export.export.graph import (
     successors,
     topological_order,
 )
+from snn_export.export.linear_maps import multiplications
 from snn_export.export.passes.pass_ import Exactness, with_graph
 
 
@@ -63,15 +64,24 @@ def _absorb(deployment: Deployment, name: str) -> Deployment | None:
     if predecessors(graph, target) != (name,):
         return None  # another source reaches those weights too, and is not pooled
     if isinstance(node, nir.Conv2d) and _absorbs(node, before, kernel):
-        return with_graph(deployment, remove_node(graph, name, {target: _wider_conv(node, before, kernel, divisor)}))
+        wide = remove_node(graph, name, {target: _wider_conv(node, before, kernel, divisor)})
+        return with_graph(deployment, wide, merged=_with_layers(deployment, target))
     matrix = successors(graph, target)
     if isinstance(node, nir.Flatten) and len(matrix) == 1 and isinstance(graph.nodes[matrix[0]], nir.Linear | nir.Affine):
         if predecessors(graph, matrix[0]) != (target,):
             return None
         flatten = nir.Flatten({"input": np.array(before)}, start_dim=0, end_dim=-1)
         wider = _wider_matrix(graph.nodes[matrix[0]], given, before, kernel, divisor)
-        return with_graph(deployment, remove_node(graph, name, {target: flatten, matrix[0]: wider}))
+        wide = remove_node(graph, name, {target: flatten, matrix[0]: wider})
+        return with_graph(deployment, wide, merged=_with_layers(deployment, matrix[0]))
     return None
+
+
+def _with_layers(deployment: Deployment, name: str) -> dict[str, MergedLayers]:
+    """The merged layers with a weight node that pools as well from now on: what it multiplied behind the pooling."""
+    given, made = deployment.shapes[predecessors(deployment.graph, name)[0]], deployment.shapes[name]
+    behind = MergedLayers(multiplications(deployment.graph.nodes[name], given, made), sparse=False)
+    return {**deployment.merged, name: deployment.merged.get(name, behind)}
 
 
 def _absorbs(conv: nir.Conv2d, before: Shape, kernel: tuple[int, int]) -> bool:

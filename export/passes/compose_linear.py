@@ -32,7 +32,9 @@ class ComposeLinear:
             UserError: SNX260 for a chain whose exact form is too large a matrix, SNX264 for a delay per feature inside a chain,
                 SNX209 for a connection without weights (run ``insert_weights`` before).
         """
-        graph, magnitudes = rewired(deployment.graph, deployment.shapes, deployment.contract.dt, deployment.fold_magnitude)
+        graph, magnitudes, merged = rewired(
+            deployment.graph, deployment.shapes, deployment.contract.dt, deployment.fold_magnitude, deployment.merged
+        )
         if graph is deployment.graph:
             return deployment
-        return with_graph(deployment, graph, fold_magnitude=magnitudes)
+        return with_graph(deployment, graph, fold_magnitude=magnitudes, merged=merged)

@@ -36,4 +36,5 @@ class SplitPopulations:
         neurons |= {part: old.neurons[name] for part, name in whole.items()}
         origin |= {part: old.origin.get(name, name) for part, name in whole.items()}
         kept = {name: value for name, value in deployment.fold_magnitude.items() if name in graph.nodes}
-        return with_graph(deployment, graph, neurons=neurons, origin=origin, fold_magnitude=kept)
+        merged = {name: value for name, value in deployment.merged.items() if name in graph.nodes}
+        return with_graph(deployment, graph, neurons=neurons, origin=origin, fold_magnitude=kept, merged=merged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import nir
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from snn_export.export import interpreter, nir_io
-from snn_export.export.deployment import Deployment
+from snn_export.export.deployment import Deployment, MergedLayers
 from snn_export.export.graph import remove_node, replace_nodes
 from snn_export.export.grid import with_parameters
 from snn_export.export.passes.absorb_average_pooling import AbsorbAveragePooling
@@ -114,6 +115,23 @@ def test_pooling_that_would_change_the_network_is_left_and_composed_exactly(case
     after = ComposeLinear()(before)
     assert not poolings(after)
     assert_same(before, after)
+
+
+@pytest.mark.parametrize("case", sorted({*ABSORBED, *LEFT}))
+def test_merged_layers_remember_what_they_multiplied(case: str, tmp_path: Any) -> None:
+    """Counted by torch: pool first, then convolve. What is left to compose becomes a matrix whose zeros are no synapses."""
+    pool, conv, *shape = {**ABSORBED, **LEFT}[case]
+    before = before_conv(pool, conv, *shape)
+    with torch.no_grad():
+        pooled = torch.ones_like(pool(torch.zeros(1, *before.shapes["lif"])))
+        ones = copy.deepcopy(conv)
+        nn.init.ones_(ones.weight)
+        nn.init.zeros_(ones.bias)
+        expected = int(ones(pooled).sum())
+    after = ComposeLinear()(absorb(before))
+    assert after.merged["conv"] == MergedLayers(expected, sparse=isinstance(after.graph.nodes["conv"], nir.Linear | nir.Affine))
+    assert nir_io.read(nir_io.write(after, tmp_path / "net.nir")).merged == after.merged
+    assert set(quantised(after).merged) == {"conv"}
 
 
 def test_pooling_straight_before_a_neuron_is_left_and_becomes_a_convolution() -> None:
