@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,6 +28,7 @@ from snn_export.config_schema import (
     to_toml,
     toml_value,
 )
+from snn_export.models import toml_text
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.toml_lines import line_of_keys
 
@@ -157,8 +157,8 @@ def _take_file(draft: _Draft, path: Path) -> None:
             fix=write if isinstance(error, FileNotFoundError) else f"check the path and its permissions; {write}",
         ) from error  # fmt: skip
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = toml_text.parsed(text)
+    except toml_text.UnreadableTomlError as error:
         raise _syntax_error(path, text, str(error)) from error
     draft.values = values
     draft.origin = {key: f"{path.name}:{line}" for key, line in line_of_keys(text).items()}
@@ -219,8 +219,8 @@ def _from_text(key: Key, text: str) -> object:
     if type(None) in accepted and text.strip().lower() in {"", "none"}:
         return None
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = toml_text.parsed(f"value = {text}")
+    except toml_text.UnreadableTomlError:
         return text
     return parsed["value"] if len(parsed) == 1 else text
 

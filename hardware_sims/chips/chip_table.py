@@ -6,7 +6,6 @@ What weights, thresholds and states may be stands in :mod:`snn_export.export.chi
 from __future__ import annotations
 
 import os
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from snn_export.models import validation
+from snn_export.models import toml_text, validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
@@ -191,7 +190,7 @@ def load_chip(name: str) -> ChipTable:
             "SNX450", f"there is no chip called '{name}'", where="chip",
             why="limits, mesh and memory of a chip are data, one file per chip", fix=suggestion(name, known),
         )  # fmt: skip
-    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
+    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_bytes(), f"{name}.toml")
 
 
 def read_chip(path: str | os.PathLike[str]) -> ChipTable:
@@ -202,16 +201,15 @@ def read_chip(path: str | os.PathLike[str]) -> ChipTable:
     """
     file = Path(path)
     try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return _parse(toml_text.content(file), file.name)
+    except toml_text.UnreadableTomlError as error:
         raise _unusable(file.name, str(error)) from error
-    return _parse(text, file.name)
 
 
-def _parse(text: str, where: str) -> ChipTable:
+def _parse(content: bytes, where: str) -> ChipTable:
     try:
-        return ChipTable.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return ChipTable.model_validate(toml_text.parsed(content))
+    except toml_text.UnreadableTomlError as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
         raise _unusable(where, validation.told(error, "chip")) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from snn_export.models import validation
+from snn_export.models import toml_text, validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
@@ -179,10 +178,9 @@ def read_table(path: str | os.PathLike[str]) -> CostTable:
     """
     file = Path(path)
     try:
-        content = file.read_bytes()
-    except OSError as error:
+        return _parse(toml_text.content(file), file.name)
+    except toml_text.UnreadableTomlError as error:
         raise _unusable(file.name, str(error)) from error
-    return _parse(content, file.name)
 
 
 def is_file(table: str) -> bool:
@@ -214,11 +212,11 @@ def told(table: str) -> str:
 
 def _parse(content: bytes, where: str) -> CostTable:
     try:
-        fields = tomllib.loads(content.decode("utf-8"))
+        fields = toml_text.parsed(content)
         if "digest" in fields:
             raise _unusable(where, "digest: it is worked out from the file and cannot stand in it")
         return CostTable.model_validate({**fields, "digest": hashlib.sha256(content).hexdigest()})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except toml_text.UnreadableTomlError as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
         raise _unusable(where, validation.told(error, "table")) from error
