@@ -9,11 +9,11 @@ import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.models import validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -21,21 +21,6 @@ from snn_export.models.naming import suggestion
 Certainty = Literal["published", "measured", "reported", "model"]
 """published: by the maker; measured: on the chip by somebody else; reported: in a package or the press; model: assumed here."""
 Encoding = Literal["sparse", "dense", "shared"]
-
-RESOURCES = MappingProxyType(
-    {
-        "neurons": "neurons",
-        "synapse_memory": "bits of synapses",
-        "core_memory": "bits of synapses and neuron state",
-        "axons_in": "input axons: distinct source neurons that reach the core",
-        "axons_out": "output axons: one per neuron and core it sends to",
-        "delay_slots": "neurons times the steps that their longest synapse takes",
-        "neuron_formats": "distinct pairs of decays (du, dv)",
-        "threshold_formats": "distinct thresholds",
-        "synapse_formats": "distinct formats of synapses: weight bits, signs, exponent, delay bits, encoding",
-    }
-)
-"""What a placement counts on every core. A chip limits each, does not publish its limit, or covers it by another one."""
 
 
 class Sourced(BaseModel):
@@ -90,6 +75,10 @@ class MeshTable(Sourced):
         """Cores of the chip."""
         return self.rows * self.columns * self.cores_per_router
 
+    def chips_for(self, cores: int) -> int:
+        """The fewest chips, one at least, that have so many cores."""
+        return max(1, -(-cores // self.cores))
+
 
 class SynapseTable(Sourced):
     """How synapses and neurons take memory.
@@ -132,7 +121,8 @@ class ChipTable(BaseModel):
 
     Attributes:
         name, title: as it is asked for, and as it is called.
-        limits: by name. Those that :data:`RESOURCES` names are held by a placement, the others are facts.
+        limits: by name. Those that :data:`snn_export.hardware_sims.chips.core_resources.RESOURCES` names are held by a
+            placement, the others are facts.
         not_published: what has no published limit, with the reason: a placement does not check it and says so.
         covered: what needs no limit of its own, with the reason.
         mesh, synapses: None where the chip has limits only and no placement is made for it.

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from snn_export.export.chips import CHIPS
-from snn_export.hardware_sims.chips.chip_table import RESOURCES, ChipTable, chip_names, load_chip, read_chip
+from snn_export.hardware_sims.chips.chip_table import ChipTable, chip_names, load_chip, read_chip
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.models.diagnostics import UserError
 
 TINY = """
