@@ -45,8 +45,12 @@ class Sourced(BaseModel):
     @property
     def citation(self) -> str:
         """Source, DOI or address, year and certainty, for one cell of a report."""
-        where = f", doi:{self.doi}" if self.doi else f", {self.url}" if self.url else ""
-        return f"{self.source}{where} ({self.year}, {self.certainty})"
+        return f"{self.reference} ({self.year}, {self.certainty})"
+
+    @property
+    def reference(self) -> str:
+        """Source, DOI or address."""
+        return self.source + (f", doi:{self.doi}" if self.doi else f", {self.url}" if self.url else "")
 
 
 class Limit(Sourced):
@@ -181,30 +185,33 @@ def load_chip(name: str) -> ChipTable:
             "SNX450", f"there is no chip called '{name}'", where="chip",
             why="limits, mesh and memory of a chip are data, one file per chip", fix=suggestion(name, known),
         )  # fmt: skip
-    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_text("utf-8"), f"{name}.toml")
+    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_text("utf-8"), Path(f"{name}.toml"))
 
 
 def read_chip(path: str | os.PathLike[str]) -> ChipTable:
     """A chip of your own, from a TOML file with the fields of :class:`ChipTable`.
 
     Raises:
-        UserError: SNX451 for a file that is missing, is no TOML, or lacks a field.
+        UserError: SNX451 for a file that is missing, is no TOML, lacks a field, or is called otherwise than its chip.
     """
     file = Path(path)
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(file.name, str(error)) from error
-    return _parse(text, file.name)
+    return _parse(text, file)
 
 
-def _parse(text: str, where: str) -> ChipTable:
+def _parse(text: str, file: Path) -> ChipTable:
     try:
-        return ChipTable.model_validate(tomllib.loads(text))
+        found = ChipTable.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise _unusable(where, str(error)) from error
+        raise _unusable(file.name, str(error)) from error
     except ValidationError as error:
-        raise _unusable(where, validation.told(error, "chip")) from error
+        raise _unusable(file.name, validation.told(error, "chip")) from error
+    if found.name != file.stem:  # a copy that keeps its name would be taken for the chip it was copied from
+        raise _unusable(file.name, f'name = "{found.name}" is not the name of its file, "{file.stem}"')
+    return found
 
 
 def _unusable(where: str, what: str) -> UserError:

@@ -239,7 +239,7 @@ def _too_many_chips(cuts: Mapping[str, Cut], chip: ChipTable, cores: int, needed
     binding, name = largest.binding, largest.population.name
     ways = "; or ".join(remedies(binding.resource, binding.needed, chip))
     return UserError(
-        "SNX455", f"the network takes {cores} cores, which is {needed} chips, and {allowed} may be used", where="settings.chips",
+        "SNX455", f"the network takes {cores} cores, which is {needed} chips, and {allowed} may be used", where="placement.chips",
         why=f"most cores, {len(largest.boxes)}, are those of {name}; with {binding.cores} a part of it would take "
         f"{in_words(binding.resource, binding.needed, binding.capacity)}",
         fix=f"allow more chips: --set placement.chips={needed}, or PlacementSettings(chips={needed}); or give {name} {ways}",

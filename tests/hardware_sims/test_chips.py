@@ -136,6 +136,7 @@ def test_an_unknown_chip_is_refused_with_a_suggestion() -> None:
         ('encodings = ["sparse"]', 'encodings = ["dense"]', "sparse"),
         ("rows = 2", "rows = 2\ncolour = 3", "colour"),
         ("[mesh]", "[mesh", "TOML|Expected"),
+        ('name = "tiny"', 'name = "akida"', '"akida" is not the name of its file, "tiny"'),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
