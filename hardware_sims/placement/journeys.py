@@ -72,12 +72,13 @@ def journeys_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> Mapping[str, Jou
 
 
 def _journeys(mesh: Mesh, begin: Counts, end: Counts, packets: Counts) -> Journeys:
-    hops = mesh.hops(begin, end)
+    east_west, north_south, between = mesh.hops(begin, end)
+    weighted = mesh.weighted(east_west, north_south, between)
 
-    def total(each: Counts) -> float:
-        return int((packets * each).sum()) / UNIT
+    def total(hops: Counts) -> float:
+        return int((packets * hops).sum()) / UNIT
 
-    return Journeys(total(np.ones_like(packets)), *map(total, hops), total(mesh.weighted(*hops)))
+    return Journeys(total(np.ones_like(packets)), total(east_west), total(north_south), total(between), total(weighted))
 
 
 def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:

@@ -81,7 +81,8 @@ class PopulationNeeds:
         decays: tuple[int, int] = (0, 0), thresholds: frozenset[float] = frozenset({0.0}),
     ) -> None:  # fmt: skip
         self.name, self.shape, self.layers, self._table = name, shape, tuple(layers), table
-        self.decays, self.thresholds = decays, thresholds
+        self.decays: tuple[int, int] = decays
+        self.thresholds: frozenset[float] = thresholds
         self.sources = tuple(dict.fromkeys(layer.source for layer in layers))
         self._needs: dict[tuple[Box, int], Need] = {}
         self._heard: dict[tuple[Box, str], Mask] = {}

@@ -20,7 +20,7 @@ ROWS = re.findall(r"^\| ([A-Z]?[\w\-, ]+) \| (loihi[12]) \|(.*)\|$", PAGE.read_t
 
 
 def hops_row_by_row(placement: Placement) -> float:
-    """Hops with the cores in the order of the layers, routers row by row; packets are counted anew from what lies on each core."""
+    """Hops with cores in the order of the layers, routers row by row; packets are counted anew from what lies on each core."""
     deployment, per_router = large(), placement.mesh.cores_per_router
     assert placement.chips == 1
     steps, columns = deployment.contract.steps, placement.mesh.columns
