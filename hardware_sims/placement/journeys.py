@@ -92,6 +92,7 @@ def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:
         for row, column in zip(*np.nonzero(packets), strict=True):
             ends = [(int(row), int(column)), (int(row) + down, int(column) + right)]
             begin, end = ends[::-1] if reverse else ends
-            border = begin[0] // mesh.rows != end[0] // mesh.rows or begin[1] // mesh.columns != end[1] // mesh.columns
-            result.append(Link(*begin, *end, int(packets[row, column]) / UNIT, border))
+            routers = np.array([np.ravel_multi_index(at, mesh.shape) for at in (begin, end)], np.int64)
+            _, _, between = mesh.hops(routers[:1], routers[1:])
+            result.append(Link(*begin, *end, int(packets[row, column]) / UNIT, bool(between.any())))
     return tuple(result)

@@ -311,8 +311,25 @@ def test_distances_on_two_chips() -> None:
     assert hops[0, 23] == 1 + 2 + 5 + 2 and np.array_equal(hops, hops.T)
     assert np.array_equal(mesh.from_port(), hops[0])
     assert (mesh.cores_per_chip, mesh.router_of()[23], mesh.router_of()[mesh.port]) == (12, 11, 0)
-    east_west, north_south, between = mesh.hops(np.array([0, 2, 11]), np.array([11, 3, 1]))
-    assert (east_west.tolist(), north_south.tolist(), between.tolist()) == ([4, 0, 3], [1, 0, 1], [1, 1, 1])
+
+
+def test_hops_are_counted_where_a_packet_passes() -> None:
+    """Every pair of routers on 2 x 3 chips of 2 x 3 routers, walked router by router."""
+    mesh = Mesh(2, 3, 2, chip_rows=2, chip_columns=3, interchip=7)
+    routers = np.arange(mesh.shape[0] * mesh.shape[1])
+    walked = np.zeros((3, len(routers), len(routers)), int)
+    for begin in routers:
+        for end in routers:
+            (row, column), (to_row, to_column) = divmod(int(begin), mesh.shape[1]), divmod(int(end), mesh.shape[1])
+            for c in range(min(column, to_column), max(column, to_column)):
+                walked[2 if c % 3 == 2 else 0, begin, end] += 1
+            for r in range(min(row, to_row), max(row, to_row)):
+                walked[2 if r % 2 == 1 else 1, begin, end] += 1
+    found = mesh.hops(routers[:, None], routers)
+    assert all(np.array_equal(got, expected) for got, expected in zip(found, walked, strict=True))
+    hops, of_slot = walked[0] + walked[1] + 7 * walked[2], mesh.router_of()
+    assert np.array_equal(mesh.distances(), hops[of_slot][:, of_slot])
+    assert np.array_equal(mesh.from_port(), hops[mesh.port][of_slot])
 
 
 @pytest.mark.parametrize(

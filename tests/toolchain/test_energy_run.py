@@ -12,7 +12,7 @@ from snn_export.energy.observer import Counted, EnergyObserver
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.registry import simulator
 from snn_export.models.diagnostics import UserError
-from snn_export.pipeline import energy_run, steps
+from snn_export.pipeline import energy_run, steps, verification
 from snn_export.pipeline.placing import Placements
 from tests.builders import LayerPlan, Plan, deployment_from
 
@@ -118,3 +118,9 @@ def test_a_misspelt_chip_in_a_table_of_ones_own_is_refused(tmp_path: Path) -> No
     with pytest.raises(UserError, match="no chip called 'lohi1'") as error:
         energy_run.energy_report(network(), counted(config, network(), dataset().x_val), config, tmp_path, None, None)
     assert error.value.code == "SNX323" and "did you mean 'loihi1'" in error.value.diagnostics[0].fix
+
+
+def test_a_table_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    config = Config.model_validate({"energy": {"table": "none.toml"}, "data": {"source": "npz:none.npz"}})
+    with pytest.raises(UserError, match="SNX323"):
+        verification.verify_forms(verification.Forms(network(), None, None), config, tmp_path, SILENT, tmp_path)

@@ -59,6 +59,7 @@ def test_a_placed_network_fills_the_resource_page() -> None:
     assert missing == () and report is not None
     assert (report.chip, report.chips, report.cores) == ("loihi1", 1, 1)
     assert [layer.layer for layer in report.layers] == ["hidden", "out"]
+    assert {layer.binding for layer in report.layers} <= {"neurons", "input axons", "bits of synapses"}, "tables always hold one"
     axons = next(limit for limit in report.limits if limit.resource == "input axons")
     assert (axons.capacity, axons.explained) == (4096, "distinct source neurons that reach the core")
     assert axons.most == pytest.approx((6 + 12) / 4096)
