@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from snn_export import library
 from snn_export.data.digits import load_digits
-from snn_export.export import interpreter
+from snn_export.energy.observer import EnergyObserver
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.placement.placement import Placement, place
@@ -36,6 +36,7 @@ from snn_export.training.settings import TrainingSettings
 
 CIFAR, EVENTS = (3, 32, 32), EncoderSpec("events")
 EPOCHS, MEASURED = 5, 64
+BACKEND = "reference"
 Activity = Mapping[str, NDArray[Any]] | None
 
 
@@ -71,11 +72,15 @@ def trained_digits() -> tuple[Deployment, Activity]:
     built = build_student("convnet", input_shape=(1, 8, 8), classes=10, width=64)
     fit(built, data.train, data.validation, load_recipe("no_teacher"), TrainingSettings(epochs=EPOCHS))
     deployment = read(built.eval())
-    images = data.test.x[:MEASURED].astype(np.float64)
-    found = interpreter.run(deployment, images)
-    rates = {name: layer.spikes.sum(axis=0).mean(axis=0) for name, layer in found.items() if layer.spikes is not None}
-    source = next(name for name in deployment.shapes if name not in deployment.layers and name.startswith("input"))
-    return deployment, {**rates, source: (images != 0).mean(axis=0) * deployment.contract.steps}
+    return deployment, measured(deployment, data.test.x[:MEASURED])
+
+
+def measured(deployment: Deployment, images: NDArray[Any]) -> Activity:
+    """Mean spikes per inference on images, counted as a verification counts them."""
+    observer = EnergyObserver(BACKEND, deployment)
+    trace = library.simulate(deployment, images, BACKEND, record=("spikes", "membrane"))
+    observer.chunk(images, {BACKEND: trace}, 0)
+    return None if observer.counted is None else observer.counted.activity
 
 
 NETWORKS = (

@@ -184,6 +184,14 @@ class EnergyConfig(_Section):
     )
 
 
+class PlacementConfig(_Section):
+    """Where the network lies on the cores of its chip: what limits, traffic and time are worked out from."""
+
+    chips: int = Field(32, ge=1, description="most chips that may be used; snn-export check takes it too")
+    interchip: int = Field(4, ge=1, description="hops that a hop between two chips counts; nobody publishes a figure")
+    kicks: int = Field(50, ge=0, description="disturbances of the best arrangement; more take longer and save a few hops")
+
+
 class Config(_Section):
     """All of ``snn-export.toml``."""
 
@@ -195,6 +203,7 @@ class Config(_Section):
     verify: VerifyConfig = Field(default_factory=VerifyConfig)
     gates: GatesConfig = GatesConfig()
     energy: EnergyConfig = EnergyConfig()
+    placement: PlacementConfig = PlacementConfig()
 
 
 def section_at(path: Key) -> type[BaseModel] | None:

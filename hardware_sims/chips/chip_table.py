@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.models import toml_text, validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -20,21 +20,6 @@ from snn_export.models.naming import suggestion
 Certainty = Literal["published", "measured", "reported", "model"]
 """published: by the maker; measured: on the chip by somebody else; reported: in a package or the press; model: assumed here."""
 Encoding = Literal["sparse", "dense", "shared"]
-
-RESOURCES = MappingProxyType(
-    {
-        "neurons": "neurons",
-        "synapse_memory": "bits of synapses",
-        "core_memory": "bits of synapses and neuron state",
-        "axons_in": "input axons: distinct source neurons that reach the core",
-        "axons_out": "output axons: one per neuron and core it sends to",
-        "delay_slots": "neurons times the steps that their longest synapse takes",
-        "neuron_formats": "distinct pairs of decays (du, dv)",
-        "threshold_formats": "distinct thresholds",
-        "synapse_formats": "distinct formats of synapses: weight bits, signs, exponent, delay bits, encoding",
-    }
-)
-"""What a placement counts on every core. A chip limits each, does not publish its limit, or covers it by another one."""
 
 
 class Sourced(BaseModel):
@@ -59,8 +44,12 @@ class Sourced(BaseModel):
     @property
     def citation(self) -> str:
         """Source, DOI or address, year and certainty, for one cell of a report."""
-        where = f", doi:{self.doi}" if self.doi else f", {self.url}" if self.url else ""
-        return f"{self.source}{where} ({self.year}, {self.certainty})"
+        return f"{self.reference} ({self.year}, {self.certainty})"
+
+    @property
+    def reference(self) -> str:
+        """Source, DOI or address."""
+        return self.source + (f", doi:{self.doi}" if self.doi else f", {self.url}" if self.url else "")
 
 
 class Limit(Sourced):
@@ -88,6 +77,10 @@ class MeshTable(Sourced):
     def cores(self) -> int:
         """Cores of the chip."""
         return self.rows * self.columns * self.cores_per_router
+
+    def chips_for(self, cores: int) -> int:
+        """The fewest chips, one at least, that have so many cores."""
+        return max(1, -(-cores // self.cores))
 
 
 class SynapseTable(Sourced):
@@ -131,7 +124,8 @@ class ChipTable(BaseModel):
 
     Attributes:
         name, title: as it is asked for, and as it is called.
-        limits: by name. Those that :data:`RESOURCES` names are held by a placement, the others are facts.
+        limits: by name. Those that :data:`snn_export.hardware_sims.chips.core_resources.RESOURCES` names are held by a
+            placement, the others are facts.
         not_published: what has no published limit, with the reason: a placement does not check it and says so.
         covered: what needs no limit of its own, with the reason.
         mesh, synapses: None where the chip has limits only and no placement is made for it.
@@ -190,29 +184,32 @@ def load_chip(name: str) -> ChipTable:
             "SNX450", f"there is no chip called '{name}'", where="chip",
             why="limits, mesh and memory of a chip are data, one file per chip", fix=suggestion(name, known),
         )  # fmt: skip
-    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_bytes(), f"{name}.toml")
+    return _parse((files("snn_export.hardware_sims.chips") / f"{name}.toml").read_bytes(), Path(f"{name}.toml"))
 
 
 def read_chip(path: str | os.PathLike[str]) -> ChipTable:
     """A chip of your own, from a TOML file with the fields of :class:`ChipTable`.
 
     Raises:
-        UserError: SNX451 for a file that is missing, is no TOML, or lacks a field.
+        UserError: SNX451 for a file that is missing, is no TOML, lacks a field, or is called otherwise than its chip.
     """
     file = Path(path)
     try:
-        return _parse(toml_text.content(file), file.name)
+        return _parse(toml_text.content(file), file)
     except toml_text.UnreadableTomlError as error:
         raise _unusable(file.name, str(error)) from error
 
 
-def _parse(content: bytes, where: str) -> ChipTable:
+def _parse(content: bytes, file: Path) -> ChipTable:
     try:
-        return ChipTable.model_validate(toml_text.parsed(content))
+        found = ChipTable.model_validate(toml_text.parsed(content))
     except toml_text.UnreadableTomlError as error:
-        raise _unusable(where, str(error)) from error
+        raise _unusable(file.name, str(error)) from error
     except ValidationError as error:
-        raise _unusable(where, validation.told(error, "chip")) from error
+        raise _unusable(file.name, validation.told(error, "chip")) from error
+    if found.name != file.stem:  # a copy that keeps its name would be taken for the chip it was copied from
+        raise _unusable(file.name, f'name = "{found.name}" is not the name of its file, "{file.stem}"')
+    return found
 
 
 def _unusable(where: str, what: str) -> UserError:

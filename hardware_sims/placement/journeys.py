@@ -15,8 +15,6 @@ Counts = NDArray[np.int64]
 
 TO_HOST = "to the host"
 """The messages of the readout, beside the sources of packets."""
-PORT = 0
-"""Router of the host's port: the first of the first chip."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,12 @@ class Journeys:
 
     Attributes:
         packets: all, those to their own core included.
-        within_router: packets that stay at their router: to their own core, or to one that shares it.
         east_west, north_south: hops along rows and columns of a chip.
         between_chips: hops from a chip to the next.
         spike_hops: all hops, those between chips weighted.
     """
 
     packets: float
-    within_router: float
     east_west: float
     north_south: float
     between_chips: float
@@ -47,15 +43,14 @@ class Link:
     column: int
     to_row: int
     to_column: int
-    spikes: float
+    packets: float
     between_chips: bool
 
 
 def _flows(traffic: Traffic, mesh: Mesh, slots: Counts) -> Iterator[tuple[str, Counts, Counts, Counts]]:
     """By source: routers of both ends (row * columns + column over all chips) and packets; the host's messages last."""
-    row, column = mesh.routers()
-    router = (row * mesh.shape[1] + column)[slots]
-    port = np.full(len(slots), PORT, np.int64)
+    router = mesh.router_of()[slots]
+    port = np.full(len(slots), mesh.port, np.int64)
     for name, found in traffic.between.items():
         begin, end = np.nonzero(found)
         yield name, router[begin], router[end], found[begin, end]
@@ -77,19 +72,13 @@ def journeys_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> Mapping[str, Jou
 
 
 def _journeys(mesh: Mesh, begin: Counts, end: Counts, packets: Counts) -> Journeys:
-    (row, column), (to_row, to_column) = np.divmod(begin, mesh.shape[1]), np.divmod(end, mesh.shape[1])
-    across = np.abs(column // mesh.columns - to_column // mesh.columns), np.abs(row // mesh.rows - to_row // mesh.rows)
-    east_west, north_south = np.abs(column - to_column) - across[0], np.abs(row - to_row) - across[1]
-    between = across[0] + across[1]
-    weighted = east_west + north_south + mesh.interchip * between
+    east_west, north_south, between = mesh.hops(begin, end)
+    weighted = mesh.weighted(east_west, north_south, between)
 
     def total(hops: Counts) -> float:
         return int((packets * hops).sum()) / UNIT
 
-    return Journeys(
-        total(np.ones_like(packets)), total((begin == end).astype(np.int64)), total(east_west), total(north_south),
-        total(between), total(weighted),
-    )  # fmt: skip
+    return Journeys(total(np.ones_like(packets)), total(east_west), total(north_south), total(between), total(weighted))
 
 
 def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:
@@ -97,12 +86,13 @@ def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:
     flows = list(_flows(traffic, mesh, slots))
     found = links(mesh, *(np.concatenate([flow[part] for flow in flows]) for part in (1, 2, 3)))
     result = []
-    for spikes, (down, right), reverse in (
+    for packets, (down, right), reverse in (
         (found.east, (0, 1), False), (found.west, (0, 1), True), (found.south, (1, 0), False), (found.north, (1, 0), True),
     ):  # fmt: skip
-        for row, column in zip(*np.nonzero(spikes), strict=True):
+        for row, column in zip(*np.nonzero(packets), strict=True):
             ends = [(int(row), int(column)), (int(row) + down, int(column) + right)]
             begin, end = ends[::-1] if reverse else ends
-            border = begin[0] // mesh.rows != end[0] // mesh.rows or begin[1] // mesh.columns != end[1] // mesh.columns
-            result.append(Link(*begin, *end, int(spikes[row, column]) / UNIT, border))
+            routers = np.array([np.ravel_multi_index(at, mesh.shape) for at in (begin, end)], np.int64)
+            _, _, between = mesh.hops(routers[:1], routers[1:])
+            result.append(Link(*begin, *end, int(packets[row, column]) / UNIT, bool(between.any())))
     return tuple(result)

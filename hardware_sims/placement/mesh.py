@@ -17,6 +17,9 @@ from snn_export.hardware_sims.chips.chip_table import MeshTable
 
 Counts = NDArray[np.int64]
 
+PORT_TOLD = "the host's port is at the first router of the first chip"
+"""Where :attr:`Mesh.port` is, in words."""
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -42,14 +45,24 @@ class Mesh:
         return self.chip_rows * self.chip_columns
 
     @property
+    def cores_per_chip(self) -> int:
+        """Slots of one chip."""
+        return self.rows * self.columns * self.cores_per_router
+
+    @property
     def slots(self) -> int:
         """Cores that it has room for."""
-        return self.chips * self.rows * self.columns * self.cores_per_router
+        return self.chips * self.cores_per_chip
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of routers over all chips."""
         return self.chip_rows * self.rows, self.chip_columns * self.columns
+
+    @property
+    def port(self) -> int:
+        """Router of the host's port, as row * columns + column over all chips."""
+        return 0
 
     def routers(self) -> tuple[Counts, Counts]:
         """(slots,): row and column, over all chips, of the router of every slot."""
@@ -59,32 +72,48 @@ class Mesh:
         row = chip // self.chip_columns * self.rows + local // self.columns
         return row, chip % self.chip_columns * self.columns + local % self.columns
 
+    def router_of(self) -> Counts:
+        """(slots,): the router of every slot, as row * columns + column over all chips."""
+        row, column = self.routers()
+        return np.asarray(row * self.shape[1] + column, np.int64)
+
+    def hops(self, begin: Counts, end: Counts) -> tuple[Counts, Counts, Counts]:
+        """Hops between routers along rows of a chip, along columns of one, and from chip to chip.
+
+        Args:
+            begin: routers, as row * columns + column over all chips; any shape.
+            end: of a shape that goes with it.
+        """
+        (row, column), (to_row, to_column) = np.divmod(begin, self.shape[1]), np.divmod(end, self.shape[1])
+        across_columns = np.abs(column // self.columns - to_column // self.columns)
+        across_rows = np.abs(row // self.rows - to_row // self.rows)
+        east_west, north_south = np.abs(column - to_column) - across_columns, np.abs(row - to_row) - across_rows
+        return east_west, north_south, across_columns + across_rows
+
+    def weighted(self, east_west: Counts, north_south: Counts, between: Counts) -> Counts:
+        """All of these hops, those between chips weighted."""
+        return np.asarray(east_west + north_south + self.interchip * between, np.int64)
+
     def distances(self) -> Counts:
         """(slots, slots): hops between cores, those between chips weighted."""
-        row, column = self.routers()
-        y, x = self._stretched(row, self.rows), self._stretched(column, self.columns)
-        return np.asarray(np.abs(y[:, None] - y) + np.abs(x[:, None] - x), np.int64)
+        routers, of_slot = np.arange(self.shape[0] * self.shape[1]), self.router_of()
+        return self.weighted(*self.hops(routers[:, None], routers))[np.ix_(of_slot, of_slot)]
 
     def from_port(self) -> Counts:
-        """(slots,): hops between each core and the host's port, which is at the first router of the first chip."""
-        row, column = self.routers()
-        return self._stretched(row, self.rows) + self._stretched(column, self.columns)
-
-    def _stretched(self, position: Counts, per_chip: int) -> Counts:
-        """Positions along an axis where the way across a border counts ``interchip``."""
-        return np.asarray(position + position // per_chip * (self.interchip - 1), np.int64)
+        """(slots,): hops between each core and the host's port."""
+        return self.weighted(*self.hops(np.asarray(self.port, np.int64), self.router_of()))
 
 
 def mesh_of(table: MeshTable, cores: int, interchip: int) -> Mesh:
     """The mesh with room for this many cores: as few chips as hold them, in the rectangle that is nearest to a square."""
-    chips = max(1, -(-cores // table.cores))
+    chips = table.chips_for(cores)
     rows = next(n for n in range(isqrt(chips), 0, -1) if chips % n == 0)
     return Mesh(table.rows, table.columns, table.cores_per_router, rows, chips // rows, interchip)
 
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """Traffic over the links between neighbouring routers.
+    """Packets over the links between neighbouring routers.
 
     east, west: (rows, columns - 1), at [r, c] over the link between columns c and c + 1 of row r.
     south, north: (rows - 1, columns), at [r, c] over the link between rows r and r + 1 of column c.
@@ -96,28 +125,28 @@ class Links:
     north: Counts
 
 
-def links(mesh: Mesh, begin: Counts, end: Counts, spikes: Counts) -> Links:
-    """Traffic of spikes between slots.
+def links(mesh: Mesh, begin: Counts, end: Counts, packets: Counts) -> Links:
+    """Traffic of packets between routers.
 
     Args:
         mesh: the routers.
         begin: (n,), router of one end, as row * columns + column over all chips.
         end: (n,), router of the other.
-        spikes: (n,).
+        packets: (n,), between these two.
     """
     rows, columns = mesh.shape
     (row, column), (to_row, to_column) = np.divmod(begin, columns), np.divmod(end, columns)
-    east, west = _passing(row, column, to_column, spikes, (rows, columns))
-    south, north = _passing(to_column, row, to_row, spikes, (columns, rows))
+    east, west = _passing(row, column, to_column, packets, (rows, columns))
+    south, north = _passing(to_column, row, to_row, packets, (columns, rows))
     return Links(east, west, south.T.copy(), north.T.copy())
 
 
-def _passing(line: Counts, start: Counts, stop: Counts, spikes: Counts, shape: tuple[int, int]) -> tuple[Counts, Counts]:
-    """(lines, positions - 1): spikes that pass from a position to the next one upwards, and downwards."""
+def _passing(line: Counts, start: Counts, stop: Counts, packets: Counts, shape: tuple[int, int]) -> tuple[Counts, Counts]:
+    """(lines, positions - 1): packets that pass from a position to the next one upwards, and downwards."""
     found = []
     for low, high, moving in ((start, stop, stop > start), (stop, start, stop < start)):
         begun = np.zeros(shape, np.int64)
-        np.add.at(begun, (line[moving], low[moving]), spikes[moving])
-        np.add.at(begun, (line[moving], high[moving]), -spikes[moving])
+        np.add.at(begun, (line[moving], low[moving]), packets[moving])
+        np.add.at(begun, (line[moving], high[moving]), -packets[moving])
         found.append(begun.cumsum(axis=1)[:, :-1])
     return found[0], found[1]

@@ -1,4 +1,4 @@
-"""Several parts on one core, where all limits allow: best fit, in the order of the layers.
+"""Several parts on one core, where all limits allow: best fit, in the order of the layers; and the whole way there from needs.
 
 A part goes to the core that it leaves fullest by the limit that is then filled most; where it fits on none, it opens one. What a
 part takes depends on how many neurons lie before it on its core (indices become wider, offsets larger), so it is worked out anew
@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import ChipTable, SynapseTable
-from snn_export.hardware_sims.placement.partition import Cut, fan_out
-from snn_export.hardware_sims.placement.resources import Part, core_amounts, heard_by, part_indices
+from snn_export.hardware_sims.chips.core_resources import MEMORIES
+from snn_export.hardware_sims.placement.partition import Cut, fan_out, partition
+from snn_export.hardware_sims.placement.resources import Part, PopulationNeeds, core_amounts, heard_by, part_indices
+from snn_export.hardware_sims.placement.traffic import host_axons
 
 
 @dataclass
@@ -25,6 +28,41 @@ class _Core:
     axons_out: int = 0
     neurons: int = 0
     synapse_memory: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Partitioned:
+    """A network in parts on cores that lie nowhere yet.
+
+    Attributes:
+        cuts: by population, sources first.
+        cores: parts by core, in the order in which their neurons lie.
+        axons_out: by core.
+    """
+
+    cuts: Mapping[str, Cut]
+    cores: tuple[tuple[Part, ...], ...]
+    axons_out: tuple[int, ...]
+
+
+def partitioned(
+    deployment: Deployment, chip: ChipTable, table: SynapseTable, needs: Mapping[str, PopulationNeeds]
+) -> Partitioned:
+    """Cut a network into parts that fit a core each, and let small parts share one.
+
+    Args:
+        deployment: the network.
+        chip: its limits.
+        table: its memory.
+        needs: of the network's populations, by that memory.
+
+    Raises:
+        UserError: SNX453, SNX454 where a single neuron exceeds a limit.
+    """
+    to_host = host_axons(deployment)
+    cuts = partition(needs, chip, table, to_host)
+    cores = packed(cuts, chip, table, to_host)
+    return Partitioned(cuts, tuple(cores), tuple(axons_out(cores, to_host)))
 
 
 def packed(cuts: Mapping[str, Cut], chip: ChipTable, table: SynapseTable, to_host: Mapping[str, int]) -> list[tuple[Part, ...]]:
@@ -63,8 +101,8 @@ def _best(cores: Sequence[_Core], part: Part, axons: int, chip: ChipTable, table
 
 def _surely_too_much(core: _Core, part: Part, capacities: Mapping[str, int]) -> bool:
     """True where the memory of the part alone does not fit beside the rest: behind other neurons it only takes more."""
-    capacity = capacities.get("synapse_memory", capacities.get("core_memory"))
-    return capacity is not None and core.synapse_memory + part.need.synapse_memory > capacity
+    synapses = core.synapse_memory + part.need.synapse_memory
+    return any(synapses > capacities[name] for name in MEMORIES if name in capacities)
 
 
 def axons_out(cores: Sequence[Sequence[Part]], to_host: Mapping[str, int]) -> list[int]:

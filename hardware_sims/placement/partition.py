@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.hardware_sims.chips.chip_table import ChipTable, SynapseTable
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.hardware_sims.placement.reach import Box, neurons_of, size_of
 from snn_export.hardware_sims.placement.relief import in_words, remedies
 from snn_export.hardware_sims.placement.resources import Part, PopulationNeeds, core_amounts
@@ -134,7 +135,7 @@ class _Search:
         if fewer:
             return min(fewer, key=lambda item: item.ratio)
         filled = (item for box in boxes for item in self.limits.filled(Part(self.population, box)))
-        return max((item for item in filled if not item.resource.endswith("_formats")), key=lambda item: item.ratio)
+        return max((item for item in filled if RESOURCES[item.resource].may_bind), key=lambda item: item.ratio)
 
     def _candidates(self) -> Iterator[tuple[int, ...]]:
         every = product(*(part_counts(size) for size in self.population.shape))

@@ -7,7 +7,7 @@ The steps are modules of their own: needs (``resources``), cuts (``partition``),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import ChipTable
 from snn_export.hardware_sims.placement.journeys import Journeys, Link, journeys_of, links_of
-from snn_export.hardware_sims.placement.mesh import Mesh, mesh_of
-from snn_export.hardware_sims.placement.packing import axons_out, packed
-from snn_export.hardware_sims.placement.partition import Binding, Cut, partition
+from snn_export.hardware_sims.placement.mesh import PORT_TOLD, Mesh, mesh_of
+from snn_export.hardware_sims.placement.packing import partitioned
+from snn_export.hardware_sims.placement.partition import Binding, Cut
 from snn_export.hardware_sims.placement.place import arranged
 from snn_export.hardware_sims.placement.reach import Box
 from snn_export.hardware_sims.placement.relief import in_words, remedies
 from snn_export.hardware_sims.placement.resources import Part, core_amounts, population_needs
-from snn_export.hardware_sims.placement.traffic import Activity, activity_of, host_axons, traffic_of
+from snn_export.hardware_sims.placement.traffic import Activity, activity_of, traffic_of
 from snn_export.models.diagnostics import UserError
 from snn_export.models.weight_grid import WEIGHT_BITS
 
@@ -80,7 +80,7 @@ class PlacedCore:
         chip, slot: the chip, and which of its router's cores.
         row, column: of its router, over all chips.
         pieces: in the order in which their neurons lie.
-        used: by resource (:data:`snn_export.hardware_sims.chips.chip_table.RESOURCES`).
+        used: by resource (:data:`snn_export.hardware_sims.chips.core_resources.RESOURCES`).
     """
 
     chip: int
@@ -150,37 +150,6 @@ class Placement:
         capacity = self.chip.capacities[resource]
         return tuple(core.used[resource] / capacity for core in self.cores)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON and the report."""
-        limits = {
-            name: {"value": value, "unit": self.chip.limits[name].unit, "source": self.chip.limits[name].citation}
-            for name, value in self.chip.capacities.items()
-        }
-        totals = {name: {"mean": float(np.mean(self.utilisation(name))), "most": max(self.utilisation(name))} for name in limits}
-        return {
-            "fingerprint": self.fingerprint,
-            "chip": {"name": self.chip.name, "title": self.chip.title, "limits": limits},
-            "mesh": {**asdict(self.mesh), "chips": self.chips},
-            "utilisation": totals,
-            "cores": [{**asdict(core), "used": dict(core.used)} for core in self.cores],
-            "layers": [_layer_as_dict(layer) for layer in self.layers],
-            "journeys": {name: asdict(item) for name, item in self.journeys.items()},
-            "links": [asdict(link) for link in self.links],
-            "spike_hops": self.spike_hops,
-            "naive_spike_hops": self.naive_spike_hops,
-            "unchecked": dict(self.unchecked),
-            "assumptions": list(self.assumptions),
-        }
-
-
-def _layer_as_dict(layer: PlacedLayer) -> dict[str, Any]:
-    binding = {**asdict(layer.binding), "ratio": layer.binding.ratio}
-    stored = {name: {"encodings": list(found), "weight_bits": layer.weight_bits[name]} for name, found in layer.encodings.items()}
-    return {
-        "name": layer.name, "shape": list(layer.shape), "cores": list(layer.cores), "synapses": stored, "binding": binding,
-        "remedies": list(layer.remedies),
-    }  # fmt: skip
-
 
 def place(
     deployment: Deployment,
@@ -206,26 +175,24 @@ def place(
         raise UserError(
             "SNX452", f"networks are not placed on {chip.title}", where="chip",
             why="its limits are known, but not as cores on a mesh that share out a network",
-            fix="place it on loihi1 or loihi2, or read its limits: snn-export targets",
+            fix=f"place it on loihi1 or loihi2, or read its limits: snn-export targets {chip.name}",
         )  # fmt: skip
     rates = activity_of(deployment, activity)
-    to_host = host_axons(deployment)
-    cuts = partition(population_needs(deployment, chip.synapses, settings.weight_bits), chip, chip.synapses, to_host)
-    cores = packed(cuts, chip, chip.synapses, to_host)
+    parts = partitioned(deployment, chip, chip.synapses, population_needs(deployment, chip.synapses, settings.weight_bits))
+    cores = parts.cores
     mesh = mesh_of(chip.mesh, len(cores), settings.interchip)
     if mesh.chips > settings.chips:
-        raise _too_many_chips(cuts, chip, len(cores), mesh.chips, settings.chips)
+        raise _too_many_chips(parts.cuts, chip, len(cores), mesh.chips, settings.chips)
     traffic = traffic_of(cores, rates, deployment.contract.steps)
     kicks = min(settings.kicks, CORES_TIMES_KICKS // len(cores))
     slots = arranged(traffic.total, traffic.host, mesh, kicks, settings.seed)
     journeys = journeys_of(traffic, mesh, slots)
     naive = journeys_of(traffic, mesh, np.arange(len(cores)))
-    out = axons_out(cores, to_host)
     return Placement(
         deployment.fingerprint, chip, mesh,
-        tuple(_core(mesh, int(slot), parts, core_amounts(parts, axons, chip.synapses))
-              for slot, parts, axons in zip(slots, cores, out, strict=True)),
-        tuple(_layer(cut, cores, chip) for cut in cuts.values()),
+        tuple(_core(mesh, int(slot), held, core_amounts(held, axons, chip.synapses))
+              for slot, held, axons in zip(slots, cores, parts.axons_out, strict=True)),
+        tuple(_layer(cut, cores, chip) for cut in parts.cuts.values()),
         journeys, links_of(traffic, mesh, slots),
         sum(item.spike_hops for item in journeys.values()), sum(item.spike_hops for item in naive.values()),
         dict(chip.not_published), _assumptions(deployment, chip, mesh, rates, settings),
@@ -234,9 +201,8 @@ def place(
 
 def _core(mesh: Mesh, slot: int, parts: Sequence[Part], used: Mapping[str, int]) -> PlacedCore:
     row, column = mesh.routers()
-    per_chip = mesh.rows * mesh.columns * mesh.cores_per_router
     pieces = tuple(Piece(part.population.name, part.box, part.neurons) for part in parts)
-    return PlacedCore(slot // per_chip, int(row[slot]), int(column[slot]), slot % mesh.cores_per_router, pieces, used)
+    return PlacedCore(slot // mesh.cores_per_chip, int(row[slot]), int(column[slot]), slot % mesh.cores_per_router, pieces, used)
 
 
 def _layer(cut: Cut, cores: Sequence[Sequence[Part]], chip: ChipTable) -> PlacedLayer:
@@ -258,7 +224,7 @@ def _assumptions(
     for table in (chip.mesh, chip.synapses):
         said += [table.note] if table is not None and table.note else []
     said.append("a spike is one packet to every core that holds a synapse of its neuron")
-    said.append("the host's port is at the first router of the first chip")
+    said.append(PORT_TOLD)
     if mesh.chips > 1:
         said.append(f"a hop between chips counts as {settings.interchip}: no figure is published")
     if not deployment.quantised:
@@ -273,8 +239,8 @@ def _too_many_chips(cuts: Mapping[str, Cut], chip: ChipTable, cores: int, needed
     binding, name = largest.binding, largest.population.name
     ways = "; or ".join(remedies(binding.resource, binding.needed, chip))
     return UserError(
-        "SNX455", f"the network takes {cores} cores, which is {needed} chips, and {allowed} may be used", where="settings.chips",
+        "SNX455", f"the network takes {cores} cores, which is {needed} chips, and {allowed} may be used", where="placement.chips",
         why=f"most cores, {len(largest.boxes)}, are those of {name}; with {binding.cores} a part of it would take "
         f"{in_words(binding.resource, binding.needed, binding.capacity)}",
-        fix=f"allow more chips: PlacementSettings(chips={needed}); or give {name} {ways}",
+        fix=f"allow more chips: --set placement.chips={needed}, or PlacementSettings(chips={needed}); or give {name} {ways}",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import nir
@@ -20,6 +21,7 @@ from snn_export.export.graph import CONV_TYPES, Shape, weight_array
 from snn_export.export.linear_maps import matrix
 from snn_export.export.wiring import Wire
 from snn_export.hardware_sims.chips.chip_table import SynapseTable
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.hardware_sims.placement.reach import Box, Mask, Matrix, Reach, convolution_of, matrix_of, neurons_of, size_of
 from snn_export.hardware_sims.placement.synapse_memory import Stored, cheapest, narrowest
 from snn_export.models.arithmetic import WEIGHT_MAX
@@ -79,7 +81,8 @@ class PopulationNeeds:
         decays: tuple[int, int] = (0, 0), thresholds: frozenset[float] = frozenset({0.0}),
     ) -> None:  # fmt: skip
         self.name, self.shape, self.layers, self._table = name, shape, tuple(layers), table
-        self.decays, self.thresholds = decays, thresholds
+        self.decays: tuple[int, int] = decays
+        self.thresholds: frozenset[float] = thresholds
         self.sources = tuple(dict.fromkeys(layer.source for layer in layers))
         self._needs: dict[tuple[Box, int], Need] = {}
         self._heard: dict[tuple[Box, str], Mask] = {}
@@ -146,27 +149,49 @@ class Part:
         return size_of(self.box)
 
 
+@dataclass(frozen=True, eq=False)
+class CoreContents:
+    """What lies on one core.
+
+    Attributes:
+        parts: in the order in which their neurons lie; one at least.
+        axons_out: output axons of all of them.
+        table: the chip's memory.
+    """
+
+    parts: tuple[Part, ...]
+    axons_out: int
+    table: SynapseTable
+
+    @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """Of every part."""
+        return tuple(part.need for part in self.parts)
+
+    @cached_property
+    def neurons(self) -> int:
+        """Of all parts."""
+        return sum(need.neurons for need in self.needs)
+
+    @cached_property
+    def synapse_memory(self) -> int:
+        """Bits of all synapses."""
+        return sum(need.synapse_memory for need in self.needs)
+
+    @cached_property
+    def axons_in(self) -> int:
+        """Distinct source neurons that reach it."""
+        return sum(self._reaching(source) for source in sources_of(self.parts))
+
+    def _reaching(self, source: str) -> int:
+        hearing = [part for part in self.parts if source in part.population.sources]
+        return hearing[0].need.axons[source] if len(hearing) == 1 else int(heard_by(hearing, source).sum())
+
+
 def core_amounts(parts: Sequence[Part], axons_out: int, table: SynapseTable) -> dict[str, int]:
-    """What parts take of the core they share, by resource (:data:`snn_export.hardware_sims.chips.chip_table.RESOURCES`)."""
-    needs = [part.need for part in parts]
-    neurons, synapses = sum(need.neurons for need in needs), sum(need.synapse_memory for need in needs)
-    return {
-        "neurons": neurons,
-        "synapse_memory": synapses,
-        "core_memory": synapses + neurons * table.neuron_state,
-        "axons_in": sum(distinct_axons(parts, source) for source in _sources(parts)),
-        "axons_out": axons_out,
-        "delay_slots": neurons * max(need.steps for need in needs),
-        "neuron_formats": len({part.population.decays for part in parts}),
-        "threshold_formats": len(frozenset().union(*(part.population.thresholds for part in parts))),
-        "synapse_formats": len(frozenset().union(*(need.formats for need in needs))),
-    }
-
-
-def distinct_axons(parts: Sequence[Part], source: str) -> int:
-    """Neurons of a source that reach any of these parts."""
-    hearing = [part for part in parts if source in part.population.sources]
-    return hearing[0].need.axons[source] if len(hearing) == 1 else int(heard_by(hearing, source).sum())
+    """What parts take of the core they share, by name of the resource."""
+    core = CoreContents(tuple(parts), axons_out, table)
+    return {name: resource.amount(core) for name, resource in RESOURCES.items()}
 
 
 def heard_by(parts: Iterable[Part], source: str) -> Mask:
@@ -174,7 +199,8 @@ def heard_by(parts: Iterable[Part], source: str) -> Mask:
     return np.asarray(np.logical_or.reduce([part.population.heard(part.box, source) for part in parts]))
 
 
-def _sources(parts: Iterable[Part]) -> tuple[str, ...]:
+def sources_of(parts: Iterable[Part]) -> tuple[str, ...]:
+    """Sources that any of these parts hears, in the order of their layers."""
     return tuple(dict.fromkeys(source for part in parts for source in part.population.sources))
 
 

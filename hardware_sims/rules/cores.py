@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from snn_export.hardware_sims.chips.chip_table import RESOURCES
+from snn_export.hardware_sims.chips.core_resources import MEMORIES, RESOURCES
 from snn_export.hardware_sims.placement.relief import remedies
 from snn_export.hardware_sims.placement.resources import Part, core_amounts
 from snn_export.hardware_sims.rules.fan_in import box_of, busiest, total_synapses
@@ -22,7 +22,7 @@ def fan_in_fits_axons(network: Network) -> Iterator[Diagnostic]:
     deployment, chip = network.on_chip, network.chip
     if deployment is None or chip is None or "axons_in" not in chip.capacities:
         return
-    limit, needs = chip.capacities["axons_in"], network.sized[0]
+    limit, needs = chip.capacities["axons_in"], network.sized.needs
     for name in deployment.layers:
         found = busiest(deployment, name, needs.get(name), limit)
         if found.sources > limit:
@@ -41,15 +41,15 @@ def synapses_fit_one_core(network: Network) -> Iterator[Diagnostic]:
     deployment, chip = network.on_chip, network.chip
     if deployment is None or chip is None or chip.synapses is None:
         return
-    for name, needs in network.sized[0].items():
+    for name, needs in network.sized.needs.items():
         neuron = box_of(needs, int(np.argmax(total_synapses(deployment, name))))
         used = core_amounts((Part(needs, neuron),), 1, chip.synapses)
-        for resource in ("synapse_memory", "core_memory"):
-            limit = chip.capacities.get(resource)
+        for resource in MEMORIES:
+            limit, title = chip.capacities.get(resource), RESOURCES[resource].title
             if limit is not None and used[resource] > limit:
                 yield Diagnostic(
                     "SNX481",
-                    f"a neuron of {name} takes {used[resource]:,} {RESOURCES[resource]}; a core of {chip.title} has {limit:,}",
+                    f"a neuron of {name} takes {used[resource]:,} {title}; a core of {chip.title} has {limit:,}",
                     where=name,
                     why=f"all synapses of a neuron, here {name}{[start for start, _ in neuron]}, lie on one core",
                     fix="; or ".join(remedies(resource, used[resource], chip)),
@@ -58,20 +58,20 @@ def synapses_fit_one_core(network: Network) -> Iterator[Diagnostic]:
 
 def weights_and_delays_have_fields(network: Network) -> tuple[Diagnostic, ...]:
     """The chip has fields of memory that are wide enough for the weights and delays of every layer."""
-    return network.sized[1]
+    return network.sized.findings
 
 
 def parts_fit_cores(network: Network) -> tuple[Diagnostic, ...]:
     """Every population can be cut into parts that fit a core under all its limits at once: memory, axons in and out, tables."""
-    return network.cut[1]
+    return network.cut.findings
 
 
 def cores_suffice(network: Network) -> Iterator[Diagnostic]:
     """The network takes no more cores than the chips that may be used have."""
-    cores, chip = network.cut[0], network.chip
+    cores, chip = network.cut.cores, network.chip
     if cores is None or chip is None or chip.mesh is None:
         return
-    chips = -(-cores.count // chip.mesh.cores)
+    chips = chip.mesh.chips_for(cores.count)
     if chips > network.chips:
         largest, most = max(cores.layers.items(), key=lambda item: item[1])
         yield Diagnostic(
@@ -85,10 +85,10 @@ def cores_suffice(network: Network) -> Iterator[Diagnostic]:
 
 def one_chip_suffices(network: Network) -> Iterator[Diagnostic]:
     """Whether the network fits one chip: a note where it takes several, whose spikes to each other travel further."""
-    cores, chip = network.cut[0], network.chip
+    cores, chip = network.cut.cores, network.chip
     if cores is None or chip is None or chip.mesh is None:
         return
-    chips = -(-cores.count // chip.mesh.cores)
+    chips = chip.mesh.chips_for(cores.count)
     if 1 < chips <= network.chips:
         yield Diagnostic(
             "SNX483",

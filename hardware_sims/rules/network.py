@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from snn_export.export.deployment import Deployment
 from snn_export.export.passes.quantize import Target
 from snn_export.export.readiness import Candidate, CheckTarget
 from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
 from snn_export.hardware_sims.loihi import rules as loihi
-from snn_export.hardware_sims.placement.packing import packed
-from snn_export.hardware_sims.placement.partition import Cut, partition
+from snn_export.hardware_sims.placement.packing import partitioned
 from snn_export.hardware_sims.placement.resources import PopulationNeeds, population_needs
-from snn_export.hardware_sims.placement.traffic import host_axons
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 
 CHIP_TARGETS: tuple[Target, ...] = get_args(Target)
@@ -35,6 +33,20 @@ class Cores:
     count: int
     exact: bool
     layers: Mapping[str, int]
+
+
+class Sized(NamedTuple):
+    """What every population needs of a core, or the findings that say why that cannot be worked out."""
+
+    needs: Mapping[str, PopulationNeeds]
+    findings: tuple[Diagnostic, ...] = ()
+
+
+class Cutting(NamedTuple):
+    """Cores that a network takes, or the findings that say why it cannot be cut."""
+
+    cores: Cores | None
+    findings: tuple[Diagnostic, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,34 +85,31 @@ class Network:
         return self.deployment
 
     @cached_property
-    def sized(self) -> tuple[dict[str, PopulationNeeds], tuple[Diagnostic, ...]]:
+    def sized(self) -> Sized:
         """What every population needs of a core, or why that cannot be worked out."""
         if self.on_chip is None or self.chip is None or self.chip.synapses is None:
-            return {}, ()
+            return Sized({})
         try:
-            return population_needs(self.on_chip, self.chip.synapses), ()
+            return Sized(population_needs(self.on_chip, self.chip.synapses))
         except UserError as error:
-            return {}, error.diagnostics
+            return Sized({}, error.diagnostics)
 
     @cached_property
-    def cut(self) -> tuple[Cores | None, tuple[Diagnostic, ...]]:
+    def cut(self) -> Cutting:
         """Cores that it takes, or why it cannot be cut into parts that fit a core each; neither where needs are not known."""
-        needs, _ = self.sized
+        needs = self.sized.needs
         if self.on_chip is None or self.chip is None or self.chip.synapses is None or not needs:
-            return None, ()
+            return Cutting(None)
         neurons = {name: need.neurons for name, need in needs.items()}
         if sum(neurons.values()) > NEURONS_TO_CUT:
             capacity = self.chip.capacities["neurons"]
-            return Cores(
-                -(-sum(neurons.values()) // capacity), False, {name: -(-n // capacity) for name, n in neurons.items()}
-            ), ()
-        to_host = host_axons(self.on_chip)
+            by_layer = {name: -(-n // capacity) for name, n in neurons.items()}
+            return Cutting(Cores(-(-sum(neurons.values()) // capacity), False, by_layer))
         try:
-            cuts: dict[str, Cut] = partition(needs, self.chip, self.chip.synapses, to_host)
+            parts = partitioned(self.on_chip, self.chip, self.chip.synapses, needs)
         except UserError as error:
-            return None, error.diagnostics
-        cores = packed(cuts, self.chip, self.chip.synapses, to_host)
-        return Cores(len(cores), True, {name: len(cut.boxes) for name, cut in cuts.items()}), ()
+            return Cutting(None, error.diagnostics)
+        return Cutting(Cores(len(parts.cores), True, {name: len(cut.boxes) for name, cut in parts.cuts.items()}))
 
 
 def network(deployment: Deployment, target: CheckTarget, chips: int = CHIPS) -> Network:

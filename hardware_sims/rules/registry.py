@@ -8,7 +8,7 @@ from typing import get_args
 from snn_export.export import readiness
 from snn_export.export.deployment import Deployment
 from snn_export.export.readiness import CheckTarget
-from snn_export.hardware_sims.chips.chip_table import RESOURCES
+from snn_export.hardware_sims.chips.core_resources import MEMORIES, RESOURCES
 from snn_export.hardware_sims.lava import expressible as lava
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.netx import expressible as netx
@@ -94,7 +94,7 @@ INTEGERS = (
 
 CORES = (
     _chips(cores.fan_in_fits_axons, {"SNX480": limits.of_core("axons_in")}),
-    _chips(cores.synapses_fit_one_core, {"SNX481": limits.of_any_core("synapse_memory", "core_memory")}),
+    _chips(cores.synapses_fit_one_core, {"SNX481": limits.of_any_core(*MEMORIES)}),
     _chips(cores.weights_and_delays_have_fields, {"SNX458": limits.of_any_fact("weight_bits", "delay")}, unless=NO_FIELD),
     _chips(
         cores.parts_fit_cores,

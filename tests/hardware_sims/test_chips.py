@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from snn_export.export.chips import CHIPS
-from snn_export.hardware_sims.chips.chip_table import RESOURCES, ChipTable, chip_names, load_chip, read_chip
+from snn_export.hardware_sims.chips.chip_table import ChipTable, chip_names, load_chip, read_chip
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.models.diagnostics import UserError
 
 TINY = """
@@ -135,6 +136,7 @@ def test_an_unknown_chip_is_refused_with_a_suggestion() -> None:
         ('encodings = ["sparse"]', 'encodings = ["dense"]', "sparse"),
         ("rows = 2", "rows = 2\ncolour = 3", "colour"),
         ("[mesh]", "[mesh", "TOML|Expected"),
+        ('name = "tiny"', 'name = "akida"', '"akida" is not the name of its file, "tiny"'),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -155,3 +157,21 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_chip(tmp_path / "none.toml")
     assert caught.value.code == "SNX451"
+
+
+def test_the_page_shows_the_limits_of_the_tables() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "placement.md").read_text("utf-8")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    rows = {cells[0]: cells[1:] for cells in lines if len(cells) == 5}
+    for chip, column in ((load_chip("loihi1"), 0), (load_chip("loihi2"), 2)):
+        for name, resource in RESOURCES.items():
+            value, origin = rows[resource.title][column : column + 2]
+            if name in chip.capacities:
+                assert value == f"{chip.capacities[name]:,}" and origin.startswith(chip.limits[name].certainty)
+            else:
+                assert not origin and (value == "not published") == (name in chip.not_published)
+        mesh = chip.mesh
+        assert mesh is not None
+        (value, origin), plural = rows["mesh"][column : column + 2], "s" if mesh.cores_per_router > 1 else ""
+        assert value == f"{mesh.rows} x {mesh.columns} routers, {mesh.cores_per_router} core{plural} each"
+        assert origin.startswith(mesh.certainty)

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from snn_export.energy.placed import placement_report
 from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims.chips.chip_table import RESOURCES, load_chip
+from snn_export.hardware_sims.chips import chip_table
+from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
+from snn_export.hardware_sims.chips.core_resources import RESOURCES, Resource
+from snn_export.hardware_sims.placement import partition, relief, resources
 from snn_export.hardware_sims.placement.mesh import Mesh, links, mesh_of
 from snn_export.hardware_sims.placement.partition import boxes_of, part_counts
 from snn_export.hardware_sims.placement.place import arranged, spike_hops
 from snn_export.hardware_sims.placement.placement import PlacementSettings, place
-from snn_export.hardware_sims.placement.relief import REMEDIES
+from snn_export.hardware_sims.placement.relief import in_words, remedies
 from snn_export.hardware_sims.placement.resources import bits_of
 from snn_export.hardware_sims.placement.starts import hilbert, starts
 from snn_export.models.diagnostics import UserError
@@ -164,7 +168,7 @@ def test_output_axons_cut_the_layer_in_front() -> None:
     placement = place(deployment, chip, settings=MANY)
     a, b = placement.layers
     assert len(b.cores) == 6 and len(a.cores) == 2
-    assert a.binding.resource == "axons_out" and a.remedies[: len(REMEDIES["axons_out"])] == REMEDIES["axons_out"]
+    assert a.binding.resource == "axons_out" and set(RESOURCES["axons_out"].remedies) <= set(a.remedies)
     assert b.binding.resource == "synapse_memory" and b.binding.cores < 6
     assert_within_limits(deployment, placement)
 
@@ -183,8 +187,32 @@ def test_a_population_that_fits_says_what_it_fills_most() -> None:
     assert any("Loihi 2" in remedy for remedy in layer.remedies), "a core of Loihi 2 holds more neurons"
 
 
-def test_every_resource_has_remedies() -> None:
-    assert set(REMEDIES) == set(RESOURCES)
+@pytest.mark.parametrize("chip", (LOIHI1, LOIHI2), ids=lambda chip: chip.name)
+def test_a_core_is_counted_by_every_resource_that_there_is(chip: ChipTable) -> None:
+    """A limit needs nothing but its entry, with words and remedies, and a line in the tables of the chips."""
+    (core,) = place(dense(20, 50, 50), chip).cores
+    assert list(core.used) == list(RESOURCES) and min(core.used.values()) > 0
+    assert {*chip.capacities, *chip.not_published, *chip.covered} == set(RESOURCES)
+    for name, resource in RESOURCES.items():
+        assert resource.title and resource.remedies and ":" not in resource.title
+        assert set(resource.remedies) <= set(remedies(name, 1 << 40, chip)), "no core holds that much, so they are all there is"
+        assert in_words(name, 9, 8) == f"9 {resource.title}, where a core holds 8"
+
+
+def test_a_new_limit_is_an_entry_and_a_line_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources of a core, say: nobody but the entry knows them, and layers are cut, packed and refused by them."""
+    entry = Resource(
+        "sources", lambda core: len({source for part in core.parts for source in part.population.sources}), ("none",)
+    )
+    more = {**RESOURCES, "sources": entry}
+    for module in (chip_table, partition, relief, resources):
+        monkeypatch.setattr(module, "RESOURCES", more)
+    deployment, limited = dense(20, 30, 30), tiny_chip(neurons=200, axons_in=0, axons_out=0, synapse_memory=1 << 20, sources=1)
+    placement = place(deployment, limited)
+    assert [core.used["sources"] for core in placement.cores] == [1, 1], "the layers may not share a core"
+    loop = LayerPlan("a", np.full((6, 4), 2), more=(SynapsePlan(np.full((6, 6), 2), "a"),))
+    with pytest.raises(UserError, match="2 sources, where a core holds 1"):
+        place(deployment_from(Plan((4,), (loop,), 5, events=True)), limited)
 
 
 # --- refusals ---
@@ -227,7 +255,7 @@ def test_more_chips_than_allowed_are_refused() -> None:
     with pytest.raises(UserError) as error:
         place(deployment, tiny_chip(neurons=4), settings=PlacementSettings(chips=2))
     said = error.value.diagnostics[0]
-    assert said.code == "SNX455" and "50 cores" in said.what and "chips=3" in said.fix
+    assert said.code == "SNX455" and "50 cores" in said.what and "--set placement.chips=3" in said.fix
     assert place(deployment, tiny_chip(neurons=4), settings=PlacementSettings(chips=3)).chips == 3
 
 
@@ -282,6 +310,26 @@ def test_distances_on_two_chips() -> None:
     assert hops[4, 12] == 5, "from the last column of the first chip to the first column of the second"
     assert hops[0, 23] == 1 + 2 + 5 + 2 and np.array_equal(hops, hops.T)
     assert np.array_equal(mesh.from_port(), hops[0])
+    assert (mesh.cores_per_chip, mesh.router_of()[23], mesh.router_of()[mesh.port]) == (12, 11, 0)
+
+
+def test_hops_are_counted_where_a_packet_passes() -> None:
+    """Every pair of routers on 2 x 3 chips of 2 x 3 routers, walked router by router."""
+    mesh = Mesh(2, 3, 2, chip_rows=2, chip_columns=3, interchip=7)
+    routers = np.arange(mesh.shape[0] * mesh.shape[1])
+    walked = np.zeros((3, len(routers), len(routers)), int)
+    for begin in routers:
+        for end in routers:
+            (row, column), (to_row, to_column) = divmod(int(begin), mesh.shape[1]), divmod(int(end), mesh.shape[1])
+            for c in range(min(column, to_column), max(column, to_column)):
+                walked[2 if c % 3 == 2 else 0, begin, end] += 1
+            for r in range(min(row, to_row), max(row, to_row)):
+                walked[2 if r % 2 == 1 else 1, begin, end] += 1
+    found = mesh.hops(routers[:, None], routers)
+    assert all(np.array_equal(got, expected) for got, expected in zip(found, walked, strict=True))
+    hops, of_slot = walked[0] + walked[1] + 7 * walked[2], mesh.router_of()
+    assert np.array_equal(mesh.distances(), hops[of_slot][:, of_slot])
+    assert np.array_equal(mesh.from_port(), hops[mesh.port][of_slot])
 
 
 @pytest.mark.parametrize(
@@ -403,7 +451,7 @@ def test_a_loop_stays_on_its_core() -> None:
     loop = LayerPlan("a", np.full((6, 4), 2), more=(SynapsePlan(np.full((6, 6), 2), "a"),))
     placement = place(deployment_from(Plan((4,), (loop,), 5, events=True)), LOIHI1)
     assert placement.cores[0].used["axons_in"] == 4 + 6 and placement.cores[0].used["axons_out"] == 6
-    assert placement.journeys["a"].within_router == 6 * 5
+    assert (placement.journeys["a"].packets, placement.journeys["a"].spike_hops) == (6 * 5, 0)
 
 
 def test_delays_widen_synapses_and_take_slots() -> None:
@@ -441,18 +489,17 @@ def test_vgg9_on_loihi2_says_what_was_not_checked(network: Deployment) -> None:
 
 
 def test_the_same_bytes_twice(network: Deployment) -> None:
-    found = [json.dumps(place(network, LOIHI1, settings=PlacementSettings(kicks=5)).as_dict(), allow_nan=False) for _ in range(2)]
+    found = [placement_report(place(network, LOIHI1, settings=PlacementSettings(kicks=5))).model_dump_json() for _ in range(2)]
     assert found[0] == found[1]
-    data = json.loads(found[0])
-    assert data["chip"]["limits"]["axons_in"]["source"].startswith("Davies")
-    assert {"cores", "layers", "links", "journeys", "utilisation", "unchecked", "assumptions"} <= set(data)
+    limits = {limit["resource"]: limit for limit in json.loads(found[0])["limits"]}
+    assert limits["input axons"]["source"].startswith("Davies") and "distinct" in limits["input axons"]["explained"]
 
 
 def test_a_network_on_two_chips_counts_what_crosses() -> None:
     chip = tiny_chip(neurons=30, axons_out=4096, synapse_memory=1 << 20)
     placement = place(dense(20, 300, 300, 10), chip, settings=PlacementSettings(interchip=7))
     assert placement.chips > 1 and {core.chip for core in placement.cores} == set(range(placement.chips))
-    crossing = sum(link.spikes for link in placement.links if link.between_chips)
+    crossing = sum(link.packets for link in placement.links if link.between_chips)
     assert crossing == pytest.approx(sum(item.between_chips for item in placement.journeys.values()))
     item = placement.journeys["a"]
     assert item.spike_hops == pytest.approx(item.east_west + item.north_south + 7 * item.between_chips)

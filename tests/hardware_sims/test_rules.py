@@ -189,7 +189,7 @@ def test_layers_from_one_source_share_its_axons(seed: int) -> None:
             SynapsePlan(sparse(5, 75), "maps"), SynapsePlan(sparse(5, 84)))),
     )  # fmt: skip
     deployment = deployment_from(Plan((2, 7, 6), layers))
-    needs = network(deployment, "loihi1").sized[0]
+    needs = network(deployment, "loihi1").sized.needs
     for name in deployment.layers:
         exact = brute_force(deployment, name)
         found = busiest(deployment, name, needs[name], 0)

@@ -12,8 +12,9 @@ import nir
 import numpy as np
 import pytest
 
-from snn_export import cli
+from snn_export import cli, library
 from snn_export.commands.check import TARGETS
+from snn_export.config_schema import PlacementConfig
 from snn_export.export import nir_io, readiness
 from tests.networks import dense_net, quantised, read
 
@@ -144,3 +145,15 @@ def test_a_check_needs_neither_torch_nor_snntorch(files: dict[str, Path]) -> Non
     command = [sys.executable, "-P", "-c", program, str(files["float"]), str(files["integers"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_as_many_chips_as_the_settings_allow_unless_told_otherwise(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(library, "check", lambda deployment, target, chips: asked.append(chips) or [])
+    monkeypatch.chdir(tmp_path)
+    assert check(files["float"]) == 0
+    (tmp_path / "snn-export.toml").write_text("[placement]\nchips = 7\n", encoding="utf-8")
+    assert check(files["float"]) == 0 and check(files["float"], "--chips", 9) == 0
+    assert asked == [PlacementConfig().chips, 7, 9]

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snn_export.config_schema import Config, EnergyConfig, to_toml
+from snn_export.config_schema import Config, EnergyConfig, PlacementConfig, to_toml
 from snn_export.data.dataset import Dataset
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.observer import Counted, EnergyObserver
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.registry import simulator
 from snn_export.models.diagnostics import UserError
-from snn_export.pipeline import energy_run, steps
+from snn_export.pipeline import energy_run, steps, verification
+from snn_export.pipeline.placing import Placements
 from tests.builders import LayerPlan, Plan, deployment_from
 
 SILENT = lambda line: None
@@ -83,13 +84,14 @@ def test_the_report_is_placed_with_the_activity_that_was_measured(tmp_path: Path
     assert sum(report.early_exit.exits) == 40
 
 
-def test_what_cannot_be_placed_is_said_and_estimated_all_the_same(tmp_path: Path) -> None:
+def test_what_cannot_be_placed_is_said_and_estimated_all_the_same() -> None:
     wide = deployment_from(Plan((1, 70, 70), (LayerPlan("out", np.full((2, 4900), 2)),), high=1))
     table = load_table("loihi1")
-    placement, why = energy_run.placed(wide, table, {})
+    placements = Placements(wide, {}, PlacementConfig())
+    placement, why = energy_run.placed(placements, table)
     assert placement is None
     assert why.startswith("SNX45")
-    nameless, reason = energy_run.placed(wide, table.model_copy(update={"chip": ""}), {})
+    nameless, reason = energy_run.placed(placements, table.model_copy(update={"chip": ""}))
     assert (nameless, reason) == (None, "the table loihi1 names no chip")
 
 
@@ -107,3 +109,18 @@ def test_a_table_of_ones_own_is_found_beside_the_settings_and_makes_the_verifica
     with pytest.raises(UserError, match="SNX323"):
         energy_run.energy_report(network(), found, config, tmp_path / "elsewhere", None, None)
     assert 'table = "mine.toml"' in to_toml(config)
+
+
+def test_a_misspelt_chip_in_a_table_of_ones_own_is_refused(tmp_path: Path) -> None:
+    published = (Path(energy_run.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
+    (tmp_path / "mine.toml").write_text(published.replace('chip = "loihi1"', 'chip = "lohi1"'), encoding="utf-8")
+    config = Config(energy=EnergyConfig(table="mine.toml", exit_margin=1e9))
+    with pytest.raises(UserError, match="no chip called 'lohi1'") as error:
+        energy_run.energy_report(network(), counted(config, network(), dataset().x_val), config, tmp_path, None, None)
+    assert error.value.code == "SNX323" and "did you mean 'loihi1'" in error.value.diagnostics[0].fix
+
+
+def test_a_table_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    config = Config.model_validate({"energy": {"table": "none.toml"}, "data": {"source": "npz:none.npz"}})
+    with pytest.raises(UserError, match="SNX323"):
+        verification.verify_forms(verification.Forms(network(), None, None), config, tmp_path, SILENT, tmp_path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from snn_export import cli
 from snn_export.export.chips import CHIPS
 from snn_export.export.readiness import findings
 from snn_export.hardware_sims import registry
+from snn_export.hardware_sims.chips.chip_table import chip_names, load_chip
 from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
 from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec, NeuronSpec
+from tests.hardware_sims.test_chips import TINY
 from tests.networks import dense_net, read
 
 SDKS = ("torch", "snntorch", "norse", "onnx", "onnxruntime", "nirtorch", "lava")
@@ -111,3 +114,43 @@ def test_missing_and_broken_backends_are_told(monkeypatch: pytest.MonkeyPatch, c
     out = capsys.readouterr().out
     assert "no bias (2 checks)" in out and "\x1b" not in out
     assert "red (reset.none)" in out
+
+
+def test_every_chip_of_the_program_is_listed_with_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [table["name"] for table in shown(capsys)["limits"]] == list(chip_names())
+    assert cli.main(["targets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (loihi1,) = (line for line in lines if line.startswith("loihi1") and "Intel Loihi" in line)
+    assert "128 cores per chip" in loihi1 and "4,096 input axons" in loihi1 and "1,048,576 bits of synapses" in loihi1
+    (speck,) = (line for line in lines if line.startswith("speck"))
+    assert "kernel_memory 16,384 to 65,536" in speck and "strides 1, 2, 4, 8" in speck and "cores per chip" not in speck
+
+
+@pytest.mark.parametrize("name", chip_names())
+def test_a_chip_shows_every_limit_with_its_source(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    chip = load_chip(name)
+    assert cli.main(["targets", name]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in out.partition("\nNotes:")[0].splitlines()[3:] if line}
+    assert set(rows) == {*chip.limits, *(("mesh", "synapses") if chip.mesh else ())}
+    for limit, row in ((each, rows[key]) for key, each in chip.limits.items()):
+        values = limit.value if isinstance(limit.value, tuple) else (limit.value,)
+        told = (", ".join(f"{value:,}" for value in values), limit.unit, limit.certainty, str(limit.year), limit.source)
+        assert all(text in row for text in told)
+    for sentence in (*chip.not_published.values(), *chip.covered.values(), *(each.note for each in chip.limits.values())):
+        assert sentence in out
+    assert cli.main(["targets", name, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == chip.model_dump(mode="json")
+
+
+def test_a_chip_of_ones_own_is_shown_from_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(TINY.replace('name = "tiny"', 'name = "mine"'), encoding="utf-8")
+    assert cli.main(["targets", str(tmp_path / "mine.toml")]) == 0
+    assert "a lab note" in capsys.readouterr().out
+    assert cli.main(["targets", str(tmp_path / "none.toml")]) == 2
+    assert "SNX451" in capsys.readouterr().err
+
+
+def test_an_unknown_chip_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["targets", "lohi1"]) != 0
+    assert "did you mean 'loihi1'" in capsys.readouterr().err

@@ -27,7 +27,7 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
     "--target", type=click.Choice(TARGETS), default="loihi2", show_default=True, help="Chip, or backend that runs integers."
 )
 @click.option(
-    "--chips", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Chips that the network may take."
+    "--chips", type=click.IntRange(min=1), metavar="N", help="Chips that the network may take [default: placement.chips]."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps per inference, for a NIR file of another program.")
 @click.option("--dt", type=float, help="Time per step in the unit of the file's time constants, for such a file.")
@@ -52,7 +52,7 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
 def command(
     paths: tuple[Path, ...],
     target: CheckTarget,
-    chips: int,
+    chips: int | None,
     steps: int | None,
     dt: float | None,
     reset: Any,
@@ -79,7 +79,8 @@ def command(
     if output is not None:
         raise click.UsageError("--output goes with --list; findings are written to standard output")
     foreign = {"steps": steps, "dt": dt, "reset": reset, "encoder": encoder, "round_decays": round_decays}
-    checked = {str(path): _findings(path, target, chips, foreign) for path in paths}
+    allowed = chips or _chips_of_settings()
+    checked = {str(path): _findings(path, target, allowed, foreign) for path in paths}
     raise SystemExit(_told(checked, target, output_format))
 
 
@@ -101,6 +102,13 @@ def _told(checked: dict[str, list[Diagnostic]], target: CheckTarget, output_form
         for path, found in checked.items():
             _show(path, found, target)
     return code
+
+
+def _chips_of_settings() -> int:
+    """What the settings of the current folder, or the environment, let a placement take: what a run here is held to."""
+    from snn_export.config import load_config
+
+    return load_config(None, allow_missing=True).config.placement.chips
 
 
 def _findings(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> list[Diagnostic]:

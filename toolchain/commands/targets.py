@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from snn_export.export.chips import Chip
+    from snn_export.hardware_sims.chips.chip_table import ChipTable
     from snn_export.hardware_sims.simulator import Simulator
 
 FIGURES = (
@@ -20,9 +21,13 @@ FIGURES = (
 
 
 @click.command("targets")
+@click.argument("chip", required=False, metavar="[CHIP|FILE.toml]")
 @format_option
-def command(output_format: Format) -> None:
+def command(chip: str | None, output_format: Format) -> None:
     """Show what each chip and each backend can do.
+
+    With a chip: its limits alone, each with unit, source, year and certainty, and what nobody publishes. FILE.toml is a table
+    of your own.
 
     Nothing that a backend runs on is imported: whether it is installed is read from package metadata, or from the stamp of an
     environment of its own. What a backend cannot do is what it declares to the conformance kit, check by check in JSON;
@@ -30,13 +35,21 @@ def command(output_format: Format) -> None:
     """
     from snn_export.commands.output import print_json
     from snn_export.export.chips import CHIPS
+    from snn_export.hardware_sims.chips.chip_table import chip_names, load_chip
     from snn_export.hardware_sims.registry import locations, simulator_or_broken
 
+    if chip is not None:
+        from snn_export.commands import chip_limits
+
+        chip_limits.show(chip, output_format)
+        return
+    tables = [load_chip(name) for name in chip_names()]
     backends = [_backend(simulator_or_broken(name), where) for name, where in sorted(locations().items())]
     if output_format == "json":
-        print_json({"chips": [chip.as_dict() for chip in CHIPS], "backends": backends})
+        limits = [table.model_dump(mode="json") for table in tables]
+        print_json({"chips": [each.as_dict() for each in CHIPS], "limits": limits, "backends": backends})
     else:
-        _print(CHIPS, backends)
+        _print(CHIPS, tables, backends)
 
 
 def _backend(simulator: Simulator, location: str) -> dict[str, Any]:
@@ -84,13 +97,16 @@ def _grouped(failures: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"reason": reason, "checks": checks} for reason, checks in found.items()]
 
 
-def _print(chips: tuple[Chip, ...], backends: list[dict[str, Any]]) -> None:
+def _print(chips: tuple[Chip, ...], tables: list[ChipTable], backends: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
+    from snn_export.commands import chip_limits
     from snn_export.commands.output import print_table
 
     print_table(("Chip", *(chip.name for chip in chips)), zip(*(_column(chip) for chip in (None, *chips)), strict=True))
     click.echo()
+    print_table(chip_limits.SHORT, map(chip_limits.short, tables))
+    click.echo("`snn-export targets CHIP` shows each limit with its source\n")
     colours = {"installed": "green", "missing": "yellow", "broken": "red"}
     print_table(
         ("Backend", "State", "On floats", "On integers", "Runs in", "What it is"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from snn_export.hardware_sims.chips.chip_table import chip_names
 from snn_export.models import toml_text, validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -192,7 +193,8 @@ def find_table(table: str, base: Path) -> CostTable:
     """The chip's table that a setting names: one that comes with the program, or a file, relative to ``base``.
 
     Raises:
-        UserError: SNX322, SNX323 as :func:`load_table` and :func:`read_table`; SNX470 for a table of another kind.
+        UserError: SNX322, SNX323 as :func:`load_table` and :func:`read_table`; SNX323 for a chip that is not known; SNX470 for a
+            table of another kind.
     """
     found = read_table(base / Path(table).expanduser()) if is_file(table) else load_table(table)
     if found.kind != "chip":
@@ -201,6 +203,12 @@ def find_table(table: str, base: Path) -> CostTable:
             why={"process": "it holds the arithmetic of an ordinary accelerator: the baselines are charged with it",
                  "comparison": "it holds one figure for each of several chips, for a comparison only"}[found.kind],
             fix=f"choose one of {', '.join(table_names('chip'))}, or a file of your own with kind = \"chip\"",
+        )  # fmt: skip
+    if found.chip and found.chip not in chip_names():
+        raise UserError(
+            "SNX323", f"the cost table cannot be used: there is no chip called '{found.chip}'", where=f"{found.name}: chip",
+            why="hops and times of a table belong to a chip that networks are placed on",
+            fix=f"{suggestion(found.chip, chip_names())}; or leave chip out where the table prices neither hops nor times",
         )  # fmt: skip
     return found
 

@@ -108,7 +108,7 @@ def _placed(placement: Placement | None) -> dict[str, Any]:
         return {}
     journeys = tuple(
         PacketJourney(
-            source=name, packets=item.packets, within_router=item.within_router, east_west=item.east_west,
+            source=name, packets=item.packets, east_west=item.east_west,
             north_south=item.north_south, between_chips=item.between_chips,
         )
         for name, item in placement.journeys.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,12 @@ from snn_export.energy.estimate import estimate
 from snn_export.energy.latency import busiest_core
 from snn_export.energy.observer import Counted
 from snn_export.energy.operations import Beside
-from snn_export.energy.placed import placement_report
 from snn_export.energy.step_counts import Answers, answers_of
 from snn_export.export.deployment import Deployment
-from snn_export.hardware_sims.chips.chip_table import load_chip
-from snn_export.hardware_sims.placement.placement import Placement, place
+from snn_export.hardware_sims.placement.placement import Placement
 from snn_export.hardware_sims.registry import simulator
-from snn_export.models.diagnostics import UserError
+from snn_export.pipeline.placing import Placements
 from snn_export.reporting.energy_records import AnnOperations, EnergyReport, ExitOperations
-from snn_export.reporting.placement_records import PlacementReport
-from snn_export.reporting.report import CoverageItem
 from snn_export.verification.ladder import Progress, Rung, samples_per_chunk
 
 VALIDATION_SAMPLES = 512
@@ -86,6 +81,7 @@ def energy_report(
     base: Path,
     chosen: Chosen | None,
     teacher: AnnOperations | None,
+    placements: Placements | None = None,
 ) -> EnergyReport | None:
     """The report's energy; None where nothing was counted.
 
@@ -96,6 +92,7 @@ def energy_report(
         base: folder that a table's path is relative to.
         chosen: what the threshold does to the validation samples.
         teacher: what the teacher multiplies.
+        placements: of this deployment with this activity, where there are some already.
 
     Raises:
         UserError: SNX322, SNX323, SNX470 for a table that cannot be used.
@@ -103,7 +100,7 @@ def energy_report(
     if counted is None:
         return None
     table = find_table(config.energy.table, base)
-    placement, why = placed(deployment, table, counted.activity)
+    placement, why = placed(placements or Placements(deployment, counted.activity, config.placement), table)
     beside = Beside(
         by_step=() if counted.steps is None else counted.steps.records(),
         early_exit=_exit(counted, config, chosen),
@@ -115,31 +112,12 @@ def energy_report(
     return estimate(deployment, counted.counts, table, beside)
 
 
-def on_the_target(deployment: Deployment, counted: Counted | None) -> tuple[PlacementReport | None, tuple[CoverageItem, ...]]:
-    """The network on the cores of the chip it was quantised for, by measured activity; or the item that says why it is not."""
-    quantisation = deployment.contract.quantisation
-    if quantisation is None or counted is None:
-        return None, (_unplaced("no operations of a quantised network were counted", "see the failed gates, then run again"),)
-    try:
-        return placement_report(place(deployment, load_chip(quantisation.target), counted.activity)), ()
-    except UserError as error:
-        found = error.diagnostics[0]
-        return None, (_unplaced(f"{found.code} {found.what}: {found.why}", found.fix),)
-
-
-def _unplaced(why: str, fix: str) -> CoverageItem:
-    return CoverageItem(what="placement on cores, spike hops, chip memory limits", status="NOT_MODELLED", why=why, fix=fix)
-
-
-def placed(deployment: Deployment, table: CostTable, activity: Mapping[str, NDArray[Any]]) -> tuple[Placement | None, str]:
+def placed(placements: Placements, table: CostTable) -> tuple[Placement | None, str]:
     """The network on the chip that a table prices, or why it is not placed there."""
     if not table.chip:
         return None, f"the table {table.name} names no chip"
-    try:
-        return place(deployment, load_chip(table.chip), activity), ""
-    except UserError as error:
-        found = error.diagnostics[0]
-        return None, f"{found.code} {found.what}"
+    found = placements.on(table.chip)
+    return (found, "") if isinstance(found, Placement) else (None, f"{found.code} {found.what}")
 
 
 def _exit(counted: Counted, config: Config, chosen: Chosen | None) -> ExitOperations | None:

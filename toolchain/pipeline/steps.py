@@ -141,6 +141,7 @@ def _verify(config: Config, base: Path) -> dict[str, Any]:
         "verify": config.verify.model_dump(exclude={"workers", "scheduler"}),  # the result does not depend on where it ran
         "gates": config.gates.model_dump(),
         "energy": {**config.energy.model_dump(), "content": _table_digest(config, base)},
+        "placement": config.placement.model_dump(),
         "available": {name: _presence(name) for name in config.verify.backends},
     }
 
@@ -172,7 +173,16 @@ def _nothing(config: Config, base: Path) -> dict[str, Any]:
 _TRAINING = ("models", "data", "training", "pipeline.training", "pipeline.choices")
 _EXPORTING = (*_TRAINING, "export", "library", "pipeline.deploying")
 _RUNNING = (*_EXPORTING, "hardware_sims", "calibration", "pipeline.quantising")
-_JUDGING = (*_RUNNING, "verification", "energy", "reporting", "pipeline.verification", "pipeline.energy_run", "pipeline.scaling")
+_JUDGING = (
+    *_RUNNING,
+    "verification",
+    "energy",
+    "reporting",
+    "pipeline.verification",
+    "pipeline.energy_run",
+    "pipeline.placing",
+    "pipeline.scaling",
+)
 
 STEPS: tuple[Step, ...] = (
     Step("teacher", (), "train the ANN teacher", "snn_export.pipeline.training:train_teacher", _teacher, _TRAINING),

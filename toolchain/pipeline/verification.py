@@ -23,7 +23,7 @@ from snn_export.hardware_sims.simulator import Simulator
 from snn_export.models.diagnostics import UserError
 from snn_export.models.quantised.student import QuantisedStudent
 from snn_export.models.students.student import SpikingStudent
-from snn_export.pipeline import energy_run
+from snn_export.pipeline import energy_run, placing
 from snn_export.pipeline.attributing import attributed
 from snn_export.pipeline.data_source import dataset, told
 from snn_export.pipeline.deploying import load_student
@@ -140,10 +140,11 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         scratch: folder for temporary files of worker processes, where some are started.
 
     Raises:
-        UserError: SNX501 for no samples, and those of the data layer.
+        UserError: SNX501 for no samples, those of a cost table that cannot be used, and those of the data layer.
     """
     from snn_export.pipeline import scaling
 
+    cost_table.find_table(config.energy.table, base)  # what cannot be used is refused before the ladder runs, not after
     use_threads(config.training.threads)
     data = dataset(config.data.source, base, config.project.seed, config.data.validation)
     test = _chosen(data.test, config.verify.samples)
@@ -164,7 +165,9 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         floats if integer is not None and integer.status is None else None, forms.quantised, inputs, test.y,
         samples=config.verify.attribution_samples, structure={} if counts is None else counts.structure, progress=progress,
     )  # fmt: skip
-    placement, unplaced = energy_run.on_the_target(forms.quantised, watchers.energy.counted)
+    counted = watchers.energy.counted
+    placements = None if counted is None else placing.Placements(forms.quantised, counted.activity, config.placement)
+    placement, unplaced = placing.on_the_target(forms.quantised, placements)
     around = assemble.Surroundings(
         network=config.project.name,
         dataset=data.name,
@@ -178,7 +181,7 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         rasters=watchers.raster.rasters,
         attribution=attribution.found,
         placement=placement,
-        energy=energy_run.energy_report(forms.quantised, watchers.energy.counted, tuned, base, chosen, macs),
+        energy=energy_run.energy_report(forms.quantised, counted, tuned, base, chosen, macs, placements),
         training=forms.training,
         fingerprints={"data": data.fingerprint},
         settings=to_toml(settings),

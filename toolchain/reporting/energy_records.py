@@ -212,7 +212,6 @@ class PacketJourney(Record):
 
     source: str
     packets: float
-    within_router: float
     east_west: float
     north_south: float
     between_chips: float

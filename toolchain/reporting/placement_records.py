@@ -11,6 +11,7 @@ class PlacedLimit(Record):
     """One limit of a core, and how much of it is used, as a share: 0..1."""
 
     resource: str = Field(description="in words")
+    explained: str = Field(default="", description="what one of them is, where the words do not say it")
     capacity: int
     unit: str
     source: str
@@ -25,7 +26,7 @@ class PlacedPart(Record):
     neurons: int
 
 
-class PlacedCore(Record):
+class ReportedCore(Record):
     """One core: its router's place over all chips, and what is on it. fullest: share of the limit that is used most."""
 
     chip: int
@@ -37,7 +38,7 @@ class PlacedCore(Record):
     fullest_by: str
 
 
-class PlacedLayer(Record):
+class ReportedLayer(Record):
     """One population: its cores, and the limit that keeps it from fewer."""
 
     layer: str
@@ -74,8 +75,8 @@ class PlacementReport(Record):
     chip_rows: int = Field(description="rows of routers of one chip")
     chip_columns: int
     limits: tuple[PlacedLimit, ...]
-    layers: tuple[PlacedLayer, ...]
-    placed: tuple[PlacedCore, ...]
+    layers: tuple[ReportedLayer, ...]
+    placed: tuple[ReportedCore, ...]
     links: tuple[MeshLink, ...]
     spike_hops: float = Field(description="hops of all packets")
     naive_spike_hops: float = Field(description="with the same cores row by row in the order of the layers")
