@@ -25,6 +25,7 @@ class Resource:
         explained: what one of them is, where the title does not say it.
         may_bind: False where a population by itself hardly fills it, so that it says nothing about why that takes its core.
         holds_synapses: it is memory in bits, and all bits of synapses count in it.
+        adds_up: two parts on one core take at least the sum of what each takes on its own.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Resource:
     explained: str = ""
     may_bind: bool = True
     holds_synapses: bool = False
+    adds_up: bool = False
 
 
 _LESS_MEMORY = ("fewer weight bits", "fewer channels in the layer or in front of it", "more zero weights (pruning)")
@@ -40,14 +42,15 @@ _LESS_MEMORY = ("fewer weight bits", "fewer channels in the layer or in front of
 RESOURCES: Mapping[str, Resource] = MappingProxyType(
     {
         "neurons": Resource(
-            "neurons", lambda core: core.neurons, ("fewer channels in the layer", "a larger stride, or pooling in front of it")
+            "neurons", lambda core: core.neurons, ("fewer channels in the layer", "a larger stride, or pooling in front of it"),
+            adds_up=True,
         ),
         "synapse_memory": Resource(
-            "bits of synapses", lambda core: core.synapse_memory, _LESS_MEMORY, holds_synapses=True
+            "bits of synapses", lambda core: core.synapse_memory, _LESS_MEMORY, holds_synapses=True, adds_up=True
         ),
         "core_memory": Resource(
             "bits of synapses and neuron state", lambda core: core.synapse_memory + core.neurons * core.table.neuron_state,
-            _LESS_MEMORY, holds_synapses=True,
+            _LESS_MEMORY, holds_synapses=True, adds_up=True,
         ),
         "axons_in": Resource(
             "input axons", lambda core: core.axons_in,
@@ -64,12 +67,12 @@ RESOURCES: Mapping[str, Resource] = MappingProxyType(
                 "fewer cores in the layers it feeds: fewer channels there, or fewer weight bits",
                 "a layer of relay neurons that splits its targets",
             ),
-            "one per neuron and core it sends to",
+            "one per neuron and core it sends to", adds_up=True,
         ),
         "delay_slots": Resource(
             "neurons times the steps that their longest synapse takes",
             lambda core: core.neurons * max(need.steps for need in core.needs),
-            ("shorter delays", "a relay population in place of a long delay"),
+            ("shorter delays", "a relay population in place of a long delay"), adds_up=True,
         ),
         "neuron_formats": Resource(
             "distinct pairs of decays (du, dv)", lambda core: len({part.population.decays for part in core.parts}),

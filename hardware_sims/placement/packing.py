@@ -8,26 +8,17 @@ for every core it is tried on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import ChipTable, SynapseTable
-from snn_export.hardware_sims.chips.core_resources import MEMORIES
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
 from snn_export.hardware_sims.placement.partition import Cut, fan_out, partition
 from snn_export.hardware_sims.placement.resources import Part, PopulationNeeds, core_amounts, heard_by, part_indices
 from snn_export.hardware_sims.placement.traffic import host_axons
-
-
-@dataclass
-class _Core:
-    """A core that is being filled. axons_out: an upper bound, as if every part still had a core of its own."""
-
-    parts: list[Part] = field(default_factory=list)
-    axons_out: int = 0
-    neurons: int = 0
-    synapse_memory: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,42 +58,59 @@ def partitioned(
 
 def packed(cuts: Mapping[str, Cut], chip: ChipTable, table: SynapseTable, to_host: Mapping[str, int]) -> list[tuple[Part, ...]]:
     """Parts by core. A core that holds one part holds it as the cut has it, so packing never makes more cores."""
-    fans = fan_out(cuts, to_host)
-    cores: list[_Core] = []
+    fans, filling = fan_out(cuts, to_host), _Filling(chip.capacities, table)
     for name, cut in cuts.items():
         for part in cut.parts:
-            axons = int(fans[name][part_indices(part)].sum())
-            place = _best(cores, part, axons, chip, table)
-            if place is None:
-                cores.append(_Core())
-                place = len(cores) - 1
-            core = cores[place]
-            added = Part(part.population, part.box, core.neurons)
-            core.parts.append(added)
-            core.axons_out += axons
-            core.neurons += added.neurons
-            core.synapse_memory += added.need.synapse_memory
-    return [tuple(core.parts) for core in cores]
+            filling.add(part, int(fans[name][part_indices(part)].sum()))
+    return [tuple(parts) for parts in filling.cores]
 
 
-def _best(cores: Sequence[_Core], part: Part, axons: int, chip: ChipTable, table: SynapseTable) -> int | None:
-    """The open core that takes the part and is then fullest; None where none takes it."""
-    capacities, found = chip.capacities, None
-    for place, core in enumerate(cores):
-        if core.neurons + part.neurons > capacities["neurons"] or _surely_too_much(core, part, capacities):
-            continue
-        parts = (*core.parts, Part(part.population, part.box, core.neurons))
-        amounts = core_amounts(parts, core.axons_out + axons, table)
-        fullest = max(amounts[name] / capacity for name, capacity in capacities.items())
-        if fullest <= 1 and (found is None or fullest > found[0]):
-            found = fullest, place
-    return None if found is None else found[1]
+class _Filling:
+    """Cores that are being filled, and how much each holds of what at least adds up.
+
+    The output axons of a core are an upper bound, as if every part still had a core of its own.
+    """
+
+    def __init__(self, capacities: Mapping[str, int], table: SynapseTable) -> None:
+        self.cores: list[list[Part]] = []
+        self._capacities, self._table = capacities, table
+        self._adding = tuple(name for name in capacities if RESOURCES[name].adds_up)
+        self._room = np.array([capacities[name] for name in self._adding], np.int64)
+        self._held = np.zeros((0, len(self._adding)), np.int64)
+        self._axons: list[int] = []
+
+    def add(self, part: Part, axons: int) -> None:
+        """Put a part with so many output axons on the core that it fits best, or on a new one."""
+        place = self._best(part, axons)
+        if place is None:
+            place = len(self.cores)
+            self.cores.append([])
+            self._axons.append(0)
+            self._held = np.vstack([self._held, np.zeros_like(self._room)])
+        parts = self.cores[place]
+        parts.append(_behind(parts, part))
+        self._axons[place] += axons
+        self._held[place] = self._row(core_amounts(tuple(parts), self._axons[place], self._table))
+
+    def _best(self, part: Part, axons: int) -> int | None:
+        """The core that takes the part and is then fullest; None where none takes it."""
+        found = None
+        alone = self._row(core_amounts((part,), axons, self._table))
+        for place in np.flatnonzero((self._held + alone <= self._room).all(axis=1)).tolist():
+            parts = (*self.cores[place], _behind(self.cores[place], part))
+            amounts = core_amounts(parts, self._axons[place] + axons, self._table)
+            fullest = max(amounts[name] / capacity for name, capacity in self._capacities.items())
+            if fullest <= 1 and (found is None or fullest > found[0]):
+                found = fullest, place
+        return None if found is None else found[1]
+
+    def _row(self, amounts: Mapping[str, int]) -> NDArray[np.int64]:
+        return np.array([amounts[name] for name in self._adding], np.int64)
 
 
-def _surely_too_much(core: _Core, part: Part, capacities: Mapping[str, int]) -> bool:
-    """True where the memory of the part alone does not fit beside the rest: behind other neurons it only takes more."""
-    synapses = core.synapse_memory + part.need.synapse_memory
-    return any(synapses > capacities[name] for name in MEMORIES if name in capacities)
+def _behind(parts: Sequence[Part], part: Part) -> Part:
+    """The part with its neurons behind those of others."""
+    return Part(part.population, part.box, sum(other.neurons for other in parts))
 
 
 def axons_out(cores: Sequence[Sequence[Part]], to_host: Mapping[str, int]) -> list[int]:

@@ -22,13 +22,10 @@ CHIP_TARGETS: tuple[Target, ...] = get_args(Target)
 CHIPS = 32
 """Chips that a network may take, where nobody says another number: what a placement takes by default."""
 
-NEURONS_TO_CUT = 200_000
-"""Neurons up to which a network is cut into parts, which takes seconds; of a larger one cores are counted by neurons alone."""
-
 
 @dataclass(frozen=True)
 class Cores:
-    """Cores that a network takes. exact: False where they are counted by neurons alone, and it may take more."""
+    """Cores that a network takes. exact: False where its neurons alone take more than may be used, and it was not cut."""
 
     count: int
     exact: bool
@@ -100,11 +97,10 @@ class Network:
         needs = self.sized.needs
         if self.on_chip is None or self.chip is None or self.chip.synapses is None or not needs:
             return Cutting(None)
-        neurons = {name: need.neurons for name, need in needs.items()}
-        if sum(neurons.values()) > NEURONS_TO_CUT:
-            capacity = self.chip.capacities["neurons"]
-            by_layer = {name: -(-n // capacity) for name, n in neurons.items()}
-            return Cutting(Cores(-(-sum(neurons.values()) // capacity), False, by_layer))
+        capacity = self.chip.capacities["neurons"]
+        least = -(-sum(need.neurons for need in needs.values()) // capacity)
+        if self.chip.mesh is not None and self.chip.mesh.chips_for(least) > self.chips:  # no cut makes them fewer
+            return Cutting(Cores(least, False, {name: -(-need.neurons // capacity) for name, need in needs.items()}))
         try:
             parts = partitioned(self.on_chip, self.chip, self.chip.synapses, needs)
         except UserError as error:

@@ -17,7 +17,7 @@ from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips import chip_table
 from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
 from snn_export.hardware_sims.chips.core_resources import RESOURCES, Resource
-from snn_export.hardware_sims.placement import partition, relief, resources
+from snn_export.hardware_sims.placement import packing, partition, relief, resources
 from snn_export.hardware_sims.placement.mesh import Mesh, links, mesh_of
 from snn_export.hardware_sims.placement.partition import boxes_of, part_counts
 from snn_export.hardware_sims.placement.place import arranged, spike_hops
@@ -205,7 +205,7 @@ def test_a_new_limit_is_an_entry_and_a_line_in_a_table(monkeypatch: pytest.Monke
         "sources", lambda core: len({source for part in core.parts for source in part.population.sources}), ("none",)
     )
     more = {**RESOURCES, "sources": entry}
-    for module in (chip_table, partition, relief, resources):
+    for module in (chip_table, packing, partition, relief, resources):
         monkeypatch.setattr(module, "RESOURCES", more)
     deployment, limited = dense(20, 30, 30), tiny_chip(neurons=200, axons_in=0, axons_out=0, synapse_memory=1 << 20, sources=1)
     placement = place(deployment, limited)

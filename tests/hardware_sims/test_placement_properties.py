@@ -7,6 +7,7 @@ spike at a time through the weight node.
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 from snn_export.export.deployment import Deployment
 from snn_export.export.linear import apply
 from snn_export.hardware_sims.chips.chip_table import ChipTable, SynapseTable, load_chip
+from snn_export.hardware_sims.chips.core_resources import RESOURCES
+from snn_export.hardware_sims.placement.packing import partitioned
 from snn_export.hardware_sims.placement.placement import Placement, PlacementSettings, place
+from snn_export.hardware_sims.placement.resources import Part, core_amounts, population_needs
 from snn_export.models.arithmetic import WEIGHT_MAX
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import ReadoutSpec
@@ -240,6 +244,23 @@ def test_no_limit_is_ever_exceeded(network: Any, seed: int, chip_seed: int) -> N
     weighted = sum(link.packets * (placement.mesh.interchip if link.between_chips else 1) for link in placement.links)
     assert weighted == pytest.approx(placement.spike_hops, rel=1e-12)
     assert sum(item.spike_hops for item in placement.journeys.values()) == pytest.approx(placement.spike_hops, rel=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(NETWORKS), st.integers(0, 1000))
+def test_what_adds_up_takes_at_least_the_sum_on_a_shared_core(network: Any, seed: int) -> None:
+    """Packing skips cores by this sum without looking closer."""
+    deployment = network(np.random.default_rng(seed))
+    chip = tiny_chip(LOIHI1 if seed % 2 else load_chip("loihi2"), neurons=12)
+    assert chip.synapses is not None
+    cut = partitioned(deployment, chip, chip.synapses, population_needs(deployment, chip.synapses))
+    parts = [part for found in cut.cuts.values() for part in found.parts]
+    for one, other in pairwise([*parts, parts[0]]):
+        behind = Part(other.population, other.box, one.neurons)
+        together = core_amounts((one, behind), 7, chip.synapses)
+        alone = [core_amounts((part,), axons, chip.synapses) for part, axons in ((one, 3), (other, 4))]
+        for name, resource in RESOURCES.items():
+            assert not resource.adds_up or together[name] >= sum(amounts[name] for amounts in alone), name
 
 
 def assert_impossible(deployment: Deployment, chip: ChipTable, error: UserError) -> None:

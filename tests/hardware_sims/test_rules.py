@@ -20,7 +20,8 @@ from snn_export.export.graph import weight_array
 from snn_export.export.linear import apply
 from snn_export.export.passes.quantize import Quantize
 from snn_export.export.passes.rounding import InputRange
-from snn_export.hardware_sims.placement.placement import PlacementSettings
+from snn_export.hardware_sims.chips.chip_table import load_chip
+from snn_export.hardware_sims.placement.placement import PlacementSettings, place
 from snn_export.hardware_sims.rules.fan_in import busiest, fan_in
 from snn_export.hardware_sims.rules.network import CHIP_TARGETS, CHIPS, Network, network
 from snn_export.hardware_sims.rules.registry import EVERY, RULES, check
@@ -124,11 +125,22 @@ def test_chips_are_counted_as_a_placement_counts_them() -> None:
     assert check(many, "loihi2") == []
 
 
-def test_cores_of_a_very_large_network_are_counted_by_its_neurons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snn_export.hardware_sims.rules.network.NEURONS_TO_CUT", 1024 * 128)
+def test_cores_are_counted_by_neurons_where_these_alone_are_too_many() -> None:
     many = deployment_from(Plan((4,), (LayerPlan("layer", np.full((1024 * 128 + 1, 4), 2), threshold=1),)))
-    (note,) = check(many, "loihi1")
-    assert "at least 129 cores" in note.what
+    (finding,) = check(many, "loihi1", chips=1)
+    assert "at least 129 cores" in finding.what
+
+
+def test_cores_are_counted_by_every_limit_as_a_placement_takes_them() -> None:
+    """Delays of 62 steps leave room for 130 neurons on a core in place of 1,024."""
+    weight = np.full((8, 1, 1, 1), 2)
+    slow = LayerPlan("slow", np.eye(8, dtype=int)[:, :, None, None] * 2, "first", threshold=1, before=62)
+    plan = Plan((1, 60, 60), (LayerPlan("first", weight, threshold=1), slow), 4)
+    deployment = deployment_from(plan)
+    taken = len(place(deployment, load_chip("loihi1"), settings=PlacementSettings(kicks=0)).cores)
+    assert taken > 128 > 2 * 8 * 60 * 60 / 1024
+    (finding,) = (item for item in check(deployment, "loihi1", chips=1) if item.code == "SNX482")
+    assert f"takes {taken:,} cores, which is 2 chips" in finding.what
 
 
 # --- fan-in against brute force --------------------------------------------------------------------------------------
