@@ -21,7 +21,14 @@ def test_the_markdown_has_a_row_per_comparison_and_per_step() -> None:
     comparisons, steps = text.split("| steps |")
     rows = [line for line in comparisons.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == len(found.comparisons) > 0
-    ends = (" spiking |", " ANN |", " memory is reused alike |", " sums are equally wide |", " the ranges overlap |")
+    ends = (
+        " spiking |",
+        " ANN |",
+        " memory is reused alike |",
+        " sums are equally wide |",
+        " with none |",
+        " the ranges overlap |",
+    )
     assert sum(line.endswith(ends) for line in rows) == len(rows)
     early = [item for item in found.comparisons if item.subject == "early_exit"]
     assert early

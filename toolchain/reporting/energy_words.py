@@ -18,7 +18,14 @@ def takes_less(item: EnergyComparison, own: str = "this network", ann: str = "th
         return "the ranges overlap"
     if (item.own_low, item.own_value, item.own_high) == (item.low, item.value, item.high):
         return "both the same"
-    alike = "memory is reused alike" if item.memory else "sums are equally wide"
     if item.at_every_end == "undecided":
-        return f"it depends, even if {alike}"
+        most, least = ("perfect reuse", "none") if item.memory else ("narrow sums", "wide ones")
+        at_low, at_high = (
+            own if mine < theirs else ann if theirs < mine else ""
+            for mine, theirs in ((item.own_low, item.low), (item.own_high, item.high))
+        )
+        if at_low and at_high and at_low != at_high:
+            return f"{at_low} with {most}, {at_high} with {least}"
+        return f"depends on {'the reuse of memory' if item.memory else 'the width of sums'}"
+    alike = "memory is reused alike" if item.memory else "sums are equally wide"
     return f"{called[item.at_every_end]}, if {alike}"
