@@ -243,6 +243,19 @@ def test_every_group_of_figures_is_found_by_its_name_and_titled_with_its_process
     ]  # fmt: skip
 
 
+def test_a_time_that_rests_on_a_source_of_its_own_cites_it_in_every_form(tmp_path: Path) -> None:
+    """In the published table times and energies have the same source, so nothing would be missed there."""
+    latency = energy().latency.model_copy(update={"sources": ("Stopwatch, 2026",)})
+    timed = report().model_copy(update={"energy": energy().model_copy(update={"latency": latency})})
+    number = timed.energy.sources()["Stopwatch, 2026"]
+    assert number == len(timed.energy.sources())
+    assert f'href="#source-{number}"' in html.render_energy(timed)
+    write_report(timed, tmp_path / "report.json")
+    shown = invoke("--report", tmp_path / "report.json").output
+    assert f"no input and output [{number}]" in shown
+    assert f"[{number}] Stopwatch, 2026" in shown
+
+
 def test_a_bar_knows_a_part_by_its_operation_and_not_by_its_title() -> None:
     layer = max(energy().layers, key=lambda item: item.value)
     renamed = layer.model_copy(update={"parts": tuple(part.model_copy(update={"component": "?"}) for part in layer.parts)})

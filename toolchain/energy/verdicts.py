@@ -147,7 +147,8 @@ def _sentence(mine: _Side, theirs: _Side, terms: Terms) -> str:
         less, more = (mine, theirs) if at_every_end == "snn" else (theirs, mine)
         claim = f"{less.name} takes less energy{_factors(less.amount, more.amount, low, high)}"
         if not overlap:
-            return f"{claim}. {figures} The ranges do not overlap."
+            ranged = any(side.amount.low < side.amount.high for side in (mine, theirs))
+            return f"{claim}. {figures}{' The ranges do not overlap.' if ranged else ''}"
         turned = "better reuse" if terms.memory else "narrower sums"
         return (
             f"if both networks {shared}, {claim}. {figures} The ranges as such overlap: {turned} in {more.name} alone could "
