@@ -33,6 +33,7 @@ from snn_export.models.students.student import SpikingStudent
 from snn_export.pipeline import energy_run
 from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting.energy_words import takes_less
 from snn_export.reporting.json_file import read_report
 from snn_export.training.checkpoint import load_model
 from snn_export.training.mac_counts import count_macs
@@ -52,16 +53,15 @@ CHUNK = 32
 
 def lines(energy: EnergyReport) -> Iterator[str]:
     """The comparison as Markdown: who wins on which terms, then rates, fewer steps, time."""
-    yield "| terms | this network | against | it takes | this over the other | takes less | at either end |"
-    yield "| --- | ---: | --- | ---: | ---: | --- | --- |"
-    names = {"snn": "spiking", "ann": "ANN", "undecided": "cannot be told"}
+    yield "| terms | this network | against | it takes | this over the other | takes less |"
+    yield "| --- | ---: | --- | ---: | ---: | --- |"
     for item in energy.comparisons:
         own = formatting.energy_range(item.own_value, item.own_low, item.own_high)
         other = formatting.energy_range(item.value, item.low, item.high)
         terms = item.terms if item.like_for_like else f"{energy.table}, against {item.terms}"
-        terms += ", early exit" if item.own.endswith("early exit") else ""
-        ends = names[item.at_every_end] if item.at_every_end != "undecided" else "-"
-        yield f"| {terms} | {own} | {item.other} | {other} | {item.ratio:.2f} | {names[item.winner]} | {ends} |"
+        terms += ", early exit" if item.subject == "early_exit" else ""
+        ratio = "-" if item.ratio is None else f"{item.ratio:.2f}"
+        yield f"| {terms} | {own} | {item.other} | {other} | {ratio} | {takes_less(item, 'spiking', 'ANN')} |"
     yield ""
     yield from (f"- {sentence}" for sentence in (*energy.verdict, *energy.break_even))
     found = energy.operations
@@ -71,18 +71,22 @@ def lines(energy: EnergyReport) -> Iterator[str]:
     yield "| steps | accuracy | energy |"
     yield "| ---: | ---: | ---: |"
     for point in energy.curve:
-        accuracy = "-" if point.accuracy is None else f"{point.accuracy:.1f} %"
         mark = " (knee)" if point.steps == energy.knee else ""
-        yield f"| {point.steps}{mark} | {accuracy} | {formatting.energy_range(point.value, point.low, point.high)} |"
+        taken = formatting.energy_range(point.value, point.low, point.high)
+        yield f"| {point.steps}{mark} | {_percent(point.accuracy)} | {taken} |"
     early = energy.early_exit
     if early is not None:
         taken = formatting.energy_range(early.value, early.low, early.high)
-        yield f"| {early.mean_steps:.2f} (early exit) | {early.accuracy:.1f} % | {taken} |"
+        yield f"| {early.mean_steps:.2f} (early exit) | {_percent(early.accuracy)} | {taken} |"
     yield ""
     if energy.latency is not None:
         whole = energy.latency.inference
         told = "" if whole is None else f"{formatting.time_range(whole.value, whole.low, whole.high)} per inference; "
         yield f"- Time: {told}{energy.latency.reason}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} %"
 
 
 def cifar(options: argparse.Namespace) -> tuple[str, EnergyReport]:

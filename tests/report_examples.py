@@ -548,29 +548,35 @@ def _energy() -> EnergyReport:
     )  # fmt: skip
     figures = (
         EnergyFigure(
-            component="synaptic operations", count=179_415.4, value=4_234_203.4, low=3_760_000.0, high=5_300_000.0,
+            component="synaptic operations", operation="synaptic_operation",
+            count=179_415.4, value=4_234_203.4, low=3_760_000.0, high=5_300_000.0,
             coefficient="23.6 pJ", source=source,
         ),
         EnergyFigure(
-            component="active neuron updates", count=1_758.3, value=142_422.3, low=126_000.0, high=178_000.0,
+            component="active neuron updates", operation="neuron_update_active",
+            count=1_758.3, value=142_422.3, low=126_000.0, high=178_000.0,
             coefficient="81 pJ", source=source,
         ),
         EnergyFigure(
-            component="inactive neuron updates", count=11_121.7, value=578_328.4, low=512_000.0, high=722_000.0,
+            component="inactive neuron updates", operation="neuron_update_inactive",
+            count=11_121.7, value=578_328.4, low=512_000.0, high=722_000.0,
             coefficient="52 pJ", source=source,
         ),
         EnergyFigure(
-            component="graded operations", count=60_416.0, value=None, low=None, high=None, coefficient="none",
+            component="graded operations", operation="graded_operation",
+            count=60_416.0, value=None, low=None, high=None, coefficient="none",
             source="no figure is published for a graded synaptic operation",
         ),
     )  # fmt: skip
     baselines = (
         EnergyFigure(
-            component="ANN, FP32", count=221_184.0, value=1_017_446.4, low=813_957.0, high=1_220_935.0,
+            component="ANN, FP32", operation="fp32",
+            count=221_184.0, value=1_017_446.4, low=813_957.0, high=1_220_935.0,
             coefficient="4.6 pJ per MAC", source=horowitz,
         ),
         EnergyFigure(
-            component="ANN, INT8", count=221_184.0, value=50_872.3, low=40_698.0, high=61_046.0,
+            component="ANN, INT8", operation="int8",
+            count=221_184.0, value=50_872.3, low=40_698.0, high=61_046.0,
             coefficient="0.23 pJ per MAC", source=horowitz,
         ),
     )  # fmt: skip

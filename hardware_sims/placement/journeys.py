@@ -23,12 +23,14 @@ class Journeys:
 
     Attributes:
         packets: all, those to their own core included.
+        within_router: packets that stay at their router: to their own core, or to one that shares it.
         east_west, north_south: hops along rows and columns of a chip.
         between_chips: hops from a chip to the next.
         spike_hops: all hops, those between chips weighted.
     """
 
     packets: float
+    within_router: float
     east_west: float
     north_south: float
     between_chips: float
@@ -78,7 +80,8 @@ def _journeys(mesh: Mesh, begin: Counts, end: Counts, packets: Counts) -> Journe
     def total(hops: Counts) -> float:
         return int((packets * hops).sum()) / UNIT
 
-    return Journeys(total(np.ones_like(packets)), total(east_west), total(north_south), total(between), total(weighted))
+    near = (begin == end).astype(np.int64)
+    return Journeys(*map(total, (np.ones_like(packets), near, east_west, north_south, between, weighted)))
 
 
 def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:

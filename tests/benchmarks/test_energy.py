@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from snn_export.energy import verdicts
 from snn_export.reporting.json_file import write_report
 from tests.benchmark_modules import benchmark
 from tests.report_examples import example_report
@@ -22,8 +21,16 @@ def test_the_markdown_has_a_row_per_comparison_and_per_step() -> None:
     comparisons, steps = text.split("| steps |")
     rows = [line for line in comparisons.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == len(found.comparisons) > 0
-    assert sum(line.endswith((" spiking |", " ANN |", " - |")) for line in rows) == len(rows)
-    early = [item for item in found.comparisons if item.own == verdicts.EARLY]
+    ends = (
+        " spiking |",
+        " ANN |",
+        " memory is reused alike |",
+        " sums are equally wide |",
+        " with none |",
+        " the ranges overlap |",
+    )
+    assert sum(line.endswith(ends) for line in rows) == len(rows)
+    early = [item for item in found.comparisons if item.subject == "early_exit"]
     assert early
     assert text.count("early exit |") == len(early)
     assert all(f"- {sentence}" in text for sentence in (*found.verdict, *found.break_even))
@@ -39,6 +46,20 @@ def test_a_table_has_as_many_cells_in_every_row() -> None:
         cells = line.count("|")
         assert not (width and cells) or cells == width, line
         width = cells
+
+
+def test_what_a_report_may_lack_is_written_as_a_dash() -> None:
+    """A ratio to nothing, and accuracies without labels."""
+    found = energy()
+    without = found.model_copy(
+        update={
+            "comparisons": tuple(item.model_copy(update={"ratio": None}) for item in found.comparisons),
+            "curve": tuple(point.model_copy(update={"accuracy": None}) for point in found.curve),
+            "early_exit": found.early_exit.model_copy(update={"accuracy": None}),
+        }
+    )
+    text = "\n".join(bench.lines(without))
+    assert text.count(" | - | ") == len(found.comparisons) + len(found.curve) + 1
 
 
 def test_a_student_that_was_not_trained_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

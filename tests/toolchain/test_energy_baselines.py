@@ -8,11 +8,14 @@ import pytest
 from snn_export.energy import baselines, verdicts
 from snn_export.energy.charging import Amount
 from snn_export.energy.cost_table import load_table
-from snn_export.energy.counts import count
+from snn_export.energy.counts import Counts, count
 from snn_export.energy.estimate import estimate
 from snn_export.energy.operations import Beside, operations_of
+from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.trace import LayerTrace, Trace
+from snn_export.reporting import energy_words
 from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyReport, ExitOperations, StepOperations
 from tests.builders import LayerPlan, Plan, deployment_from
 
@@ -26,12 +29,15 @@ def network(high: int = 15, du: int = 4095) -> Deployment:
     return deployment_from(Plan((3,), (hidden, out), steps=4, high=high))
 
 
-def report(high: int = 15, teacher: AnnOperations | None = None) -> EnergyReport:
-    deployment = network(high)
+def counted(deployment: Deployment) -> Counts:
     fired = {"hidden": LayerTrace(np.array([[3, 1], [0, 2]])), "out": LayerTrace(np.array([[1, 0], [0, 0]]))}
     trace = Trace("test", fired, np.zeros((2, 2)), np.zeros(2, np.int64), 0)
-    counts = count(deployment, trace, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
-    return estimate(deployment, counts, load_table("loihi1"), Beside(teacher=teacher))
+    return count(deployment, trace, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+
+
+def report(high: int = 15, teacher: AnnOperations | None = None) -> EnergyReport:
+    deployment = network(high)
+    return estimate(deployment, counted(deployment), load_table("loihi1"), Beside(teacher=teacher))
 
 
 def figures(found: tuple[EnergyFigure, ...]) -> dict[str, EnergyFigure]:
@@ -54,6 +60,20 @@ def test_this_network_on_the_terms_of_an_ordinary_chip_by_hand() -> None:
     assert memory.high == pytest.approx(int8.high + operands + 2 * 32 * (acs + macs) * bit)
     skipped = own["this network, INT8, arithmetic, zeros skipped"]
     assert skipped.count == 4.5 + 4 * (2 + 2 + 1) / 2
+
+
+def test_state_and_biases_are_as_wide_as_the_chip_holds_them_and_in_a_float_network_32_bits() -> None:
+    deployment = network()
+    quantised = operations_of(deployment, counted(deployment))
+    chip = next(chip for chip in CHIPS if chip.name == quantised.target)
+    assert (quantised.state_bits, quantised.bias_bits) == (chip.state_bits, 13 + 3)
+    assert load_chip("loihi2").synapses.neuron_state == 2 * quantised.state_bits + quantised.bias_bits, "current, membrane, bias"
+    floats = deployment.replace(contract=deployment.contract.model_copy(update={"quantisation": None}))
+    found = operations_of(floats, counted(floats))
+    assert (found.state_bits, found.bias_bits, found.weight_bits) == (32, 32, 32)
+    memory = baselines.Terms("INT8", memory=True)
+    narrow, wide = (baselines.figures("", baselines.own_work(item), CMOS)[memory].value for item in (quantised, found))
+    assert wide - narrow == pytest.approx(16 * 2 * (32 - 24) * 10 / 64), "16 updates, read and written"
 
 
 def test_memory_is_counted_as_it_is_told() -> None:
@@ -83,8 +103,9 @@ def test_the_teacher_is_charged_with_its_own_multiplications() -> None:
     assert {item.other for item in report().comparisons} == {"ANN twin"}
 
 
-def amounts(low: float, value: float, high: float) -> dict[str, float]:
-    return {"low": low, "value": value, "high": high}
+def on_all_terms(low: float, value: float, high: float) -> dict[baselines.Terms, EnergyFigure]:
+    figure = EnergyFigure(component="", operation="", count=1.0, value=value, low=low, high=high, coefficient="", source="")
+    return dict.fromkeys(verdicts.TERMS, figure)
 
 
 def compared(
@@ -92,61 +113,145 @@ def compared(
 ) -> tuple:
     """The comparisons of networks whose figures are these: in 8 bits with memory, and as papers charge."""
 
-    def figure(name: str, ends: dict[str, float]) -> EnergyFigure:
-        return EnergyFigure(component=name, count=1.0, coefficient="", source="", **ends)
+    def figures_of(fairest: tuple[float, float, float], flat: float) -> dict[baselines.Terms, EnergyFigure]:
+        return on_all_terms(flat, flat, flat) | {verdicts.FAIREST: on_all_terms(*fairest)[verdicts.FAIREST]}
 
-    made = {"this network": own, "ANN twin": other}
-    flat = {"this network": papers[0], "ANN twin": papers[1]}
-    rows = [
-        figure(f"{name}, {terms}", amounts(*made[name]) if terms == verdicts.FAIREST else amounts(*(flat[name],) * 3))
-        for terms in verdicts.TERMS
-        for name in made
-    ]
-    return verdicts.compare(rows[::2], rows[1::2], ("a chip", None))
+    return verdicts.compare(figures_of(own, papers[0]), {}, {"twin": figures_of(other, papers[1])}, UNPLACED)
 
 
-def test_ranges_apart_have_a_winner_and_overlapping_ones_have_none() -> None:
-    lost, won, close = compared((30, 40, 50), (1, 2, 3)), compared((1, 2, 3), (30, 40, 50)), compared((1, 4, 9), (2, 3, 5))
-    assert [found[0].winner for found in (lost, won, close)] == ["ann", "snn", "undecided"]
-    assert "The spiking network loses against its ANN twin." in verdicts.verdict(lost)[0]
-    assert "takes 20 times less" in verdicts.verdict(lost)[0]
-    assert "better choice" in verdicts.verdict(lost)[-1], "a sentence for the case where it loses"
-    assert "wins against its ANN twin" in verdicts.verdict(won)[0]
-    assert not any("better choice" in line for line in verdicts.verdict(won))
-    assert "cannot be told apart, the ranges overlap" in close[0].sentence
+UNPLACED = verdicts.ChipEstimate("a chip", "14 nm", None)
+
+
+def verdict(found: tuple) -> tuple[str, ...]:
+    return verdicts.verdict(found, "45 nm", UNPLACED)
+
+
+def test_ranges_apart_have_a_winner_and_a_factor() -> None:
+    lost, won = compared((30, 40, 50), (1, 2, 3)), compared((1, 2, 3), (30, 40, 50))
+    assert [found[0].winner for found in (lost, won)] == ["ann", "snn"]
+    assert verdict(lost)[0] == (
+        "The spiking network loses against the ANN twin. In 45 nm, with 8-bit weights and memory counted: the ANN twin takes "
+        "less energy, by a factor of 30 (perfect reuse) to 16.7 (no reuse). This network takes 40.0 pJ (30.0 to 50.0), the "
+        "ANN twin 2.00 pJ (1.00 to 3.00). The ranges do not overlap."
+    ).replace("0 pJ", "0\u202fpJ")
+    assert "better choice" in verdict(lost)[-1], "a sentence for the case where it loses"
+    assert verdict(won)[0].startswith("The spiking network wins against the ANN twin. ")
+    assert "this network takes less energy, by a factor of 30 (perfect reuse) to 16.7 (no reuse)" in verdict(won)[0]
+    assert not any("better choice" in line for line in verdict(won))
     assert lost[0].ratio == 20
 
 
-def test_overlapping_ranges_still_tell_who_is_lower_at_both_ends() -> None:
-    higher, crossing = compared((2, 4, 9), (1, 3, 5)), compared((1, 4, 9), (2, 3, 5))
+def test_overlapping_ranges_tell_who_takes_less_if_both_use_memory_alike_and_that_it_could_be_reversed() -> None:
+    higher, lower = compared((2, 4, 9), (1, 3, 5)), compared((1, 3, 5), (2, 4, 9))
     assert (higher[0].winner, higher[0].at_every_end) == ("undecided", "ann")
-    assert "at either end and between, its ANN twin takes less" in higher[0].sentence
-    assert "nothing here speaks for spiking" in verdicts.verdict(higher)[-1], "no winner, so no better choice"
-    assert not any("speaks for" in line or "better choice" in line for line in verdicts.verdict(crossing))
-    assert (crossing[0].winner, crossing[0].at_every_end) == ("undecided", "undecided")
-    assert "either end" not in crossing[0].sentence
+    first = verdict(higher)[0]
+    assert first.startswith("In 45 nm, with 8-bit weights and memory counted: if both networks reuse what they read from memory ")
+    assert "equally well, the ANN twin takes less energy, by a factor of 2 (perfect reuse) to 1.80 (no reuse)." in first
+    assert first.endswith("The ranges as such overlap: better reuse in this network alone could reverse this.")
+    assert "nothing here speaks for spiking" in verdict(higher)[-1], "no winner, so no better choice"
+    assert (lower[0].winner, lower[0].at_every_end) == ("undecided", "snn")
+    assert "this network takes less energy, by a factor of 2 (perfect reuse)" in lower[0].sentence
+    assert "better reuse in the ANN twin alone could reverse this" in lower[0].sentence
+    assert not any("nothing here speaks" in line for line in verdict(lower))
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "told"),
+    [
+        (
+            (2, 4, 5), (1, 3, 9),
+            "with perfect reuse, the ANN twin takes less, by a factor of 2; with no reuse, this network takes less, by a "
+            "factor of 1.80. ",
+        ),
+        (
+            (1, 4, 5), (2, 3, 9),
+            "with perfect reuse, this network takes less, by a factor of 2; with every operand read anew, the ANN twin takes "
+            "less, by a factor of 1.33; with no reuse, this network takes less, by a factor of 1.80. ",
+        ),
+        ((0, 4, 9), (1, 3, 5), "with perfect reuse, this network takes less; with no reuse, the ANN twin takes less, by a"),
+        ((1, 4, 9), (1, 3, 5), "with perfect reuse, both take the same; with no reuse, the ANN twin takes less, by a"),
+    ],
+)  # fmt: skip
+def test_where_the_ends_disagree_it_is_told_who_takes_less_at_which(
+    own: tuple[float, float, float], other: tuple[float, float, float], told: str
+) -> None:
+    found = compared(own, other)
+    assert (found[0].winner, found[0].at_every_end) == ("undecided", "undecided")
+    assert f"who takes less energy depends on how well: {told}" in found[0].sentence
+    assert not any("speaks for" in line or "better choice" in line for line in verdict(found))
+
+
+def test_nothing_is_divided_by_nothing_and_the_same_is_called_the_same() -> None:
+    free, same = compared((0, 0, 1), (0.5, 2, 3)), compared((1, 2, 3), (1, 2, 3))
+    assert "this network takes less energy. This" in free[0].sentence
+    assert same[0].sentence.startswith("both networks take the same energy. ")
+    assert [energy_words.takes_less(item[0]) for item in (free, same)] == [
+        "this network, if memory is reused alike", "both the same",
+    ]  # fmt: skip
+
+
+def test_a_cell_says_in_short_what_the_sentence_says() -> None:
+    cells = {
+        "the ANN": compared((30, 40, 50), (1, 2, 3)),
+        "the ANN, if memory is reused alike": compared((2, 4, 9), (1, 3, 5)),
+        "this network with perfect reuse, the ANN with none": compared((1, 4, 9), (2, 3, 5)),
+        "depends on the reuse of memory": compared((1, 4, 5), (2, 3, 9)),
+    }
+    assert [energy_words.takes_less(found[0]) for found in cells.values()] == list(cells)
+    (chip,) = [item for item in report().comparisons if item.subject == "chip"]
+    overlapping = chip.model_copy(update={"winner": "undecided"})
+    assert (energy_words.takes_less(chip, ann="ANN"), energy_words.takes_less(overlapping)) == ("ANN", "the ranges overlap")
+
+
+def test_sums_as_wide_on_both_sides_are_what_8_bit_arithmetic_alone_leaves_open() -> None:
+    (item,) = [item for item in report().comparisons if (item.subject, item.precision, item.memory) == ("network", "INT8", False)]
+    assert item.winner == "ann"
+    near = verdicts.compare(on_all_terms(2, 2, 4), {}, {"twin": on_all_terms(1, 1, 3)}, UNPLACED)[1]
+    assert near.sentence.startswith(
+        "if both networks add into sums of the same width, the ANN twin takes less energy, by a factor of 2 (narrow sums) to "
+        "1.33 (wide sums). "
+    )
+    assert near.sentence.endswith("narrower sums in this network alone could reverse this.")
 
 
 def test_the_flattering_comparison_is_named_where_it_alone_wins() -> None:
-    lost = verdicts.verdict(compared((30, 40, 50), (1, 2, 3), papers=(1.0, 5.0)))
-    assert any("as most papers do" in line and "5 times less" in line for line in lost)
-    assert not any("most papers" in line for line in verdicts.verdict(compared((30, 40, 50), (1, 2, 3), papers=(5.0, 1.0))))
+    lost = verdict(compared((30, 40, 50), (1, 2, 3), papers=(1.0, 5.0)))
+    (told,) = [line for line in lost if "as most papers do" in line]
+    assert "this network takes less energy, by a factor of 5." in told
+    assert "range" not in told, "FP32 arithmetic has none"
+    assert not any("most papers" in line for line in verdict(compared((30, 40, 50), (1, 2, 3), papers=(5.0, 1.0))))
 
 
 def test_another_chip_is_no_like_for_like_comparison() -> None:
     (chip,) = [item for item in report().comparisons if not item.like_for_like]
     assert chip.own == "this network by Loihi 1's published coefficients"
     assert chip.own_value == report().total
-    assert any(line.startswith("Another chip, another process") for line in report().verdict)
+    (line,) = [line for line in report().verdict if line.startswith("Another chip")]
+    assert line.startswith(
+        "Another chip and another process (14 nm against 45 nm), so no like-for-like comparison: this network by "
+    )
+    assert "The ranges do not overlap: the ANN twin takes less energy, by a factor of" in line
     assert all(item.own == "this network" for item in report().comparisons if item.like_for_like)
+    near = compared((1, 2, 3), (2, 3, 4))[0].model_copy(update={"subject": "chip", "like_for_like": False})
+    same = verdicts.verdict((near,), "45 nm", verdicts.ChipEstimate("mine", "45 nm", Amount(2, 1, 3)))
+    assert same[0].startswith("Another chip, so no like-for-like comparison: "), "a chip of one's own in the same process"
+
+
+def test_of_another_chip_only_the_ranges_as_such_are_compared() -> None:
+    own = on_all_terms(2, 3, 4)
+    for total, told in (
+        (Amount(20, 10, 40), "The ranges do not overlap: the ANN twin takes less energy, by a factor of 2.50 to 20."),
+        (Amount(0.5, 0, 1), "The ranges do not overlap: this network by mine takes less energy, by a factor of 2 to 8."),
+        (Amount(5, 3, 7), "The ranges overlap, so the figures do not say which takes less."),
+    ):
+        found = verdicts.compare(own, {}, {"twin": own}, verdicts.ChipEstimate("mine", "7 nm", total))
+        assert found[-1].sentence.endswith(told)
 
 
 def test_stopping_early_is_compared_on_the_fairest_terms() -> None:
     """Half of everything, in half of the steps."""
     deployment = network()
-    fired = {"hidden": LayerTrace(np.array([[3, 1], [0, 2]])), "out": LayerTrace(np.array([[1, 0], [0, 0]]))}
-    trace = Trace("test", fired, np.zeros((2, 2)), np.zeros(2, np.int64), 0)
-    counts = count(deployment, trace, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+    counts = counted(deployment)
     done = StepOperations(
         spike_operations=6, effective_spike_operations=4, input_operations=12, effective_input_operations=10, spikes=4,
         messages=3, updates=16,
@@ -158,7 +263,9 @@ def test_stopping_early_is_compared_on_the_fairest_terms() -> None:
     stopped = figures(found.cmos)["this network with early exit, INT8, with memory"]
     bit = 10 / 64
     assert stopped.value == pytest.approx(3 * 0.03 + 6 * 0.23 + 8 * 3.2 + (8 * 3 + 16 * 6 + 48 * 8) * bit)
-    (compared_with,) = [item for item in found.comparisons if item.own == "this network with early exit"]
+    (compared_with,) = [item for item in found.comparisons if item.subject == "early_exit"]
+    assert stopped.operation == "int8_memory_early_exit"
+    assert compared_with.own == "this network with early exit"
     assert (compared_with.other, compared_with.own_value, compared_with.like_for_like) == ("ANN twin", stopped.value, True)
     assert any(line.startswith("Stopping early: ") for line in found.verdict)
     assert not any(line.startswith("Stopping early: ") for line in report().verdict)

@@ -88,8 +88,7 @@ def test_the_ann_twin_multiplies_once_per_synapse_not_once_per_step() -> None:
     assert skipped.count == (2 + 2 + 1) / 2 + 3, "nonzero inputs times nonzero weights, then the nonzero weights behind"
     memory = baselines["ANN twin, INT8, with memory"]
     assert memory.value == pytest.approx(10 * (0.23 + 2 * 8 * 10 / 64))
-    moved = 10 + 3 + 2 * (2 + 2)
-    assert moved == 21, "weights, inputs, and every activation written and read"
+    moved = 10 + 3 + 2 * (2 + 2)  # weights, inputs, and every activation written and read
     assert memory.low == pytest.approx(10 * 0.23 + min(moved, 20) * 8 * 10 / 64), "no more than the operands"
     assert memory.high == pytest.approx(10 * (0.3 + (2 * 8 + 2 * 32) * 10 / 64))
     other = network(steps=9)

@@ -17,7 +17,7 @@ from snn_export.cli import command_line
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.curve import Chosen
 from snn_export.energy.estimate import estimate
-from snn_export.energy.latency import busiest_core
+from snn_export.energy.latency import core_loads, may_be_busiest
 from snn_export.energy.observer import EnergyObserver
 from snn_export.energy.operations import Beside
 from snn_export.energy.placed import placement_report
@@ -25,7 +25,7 @@ from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.placement.placement import place
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.reporting import energy_csv, html, plots_energy
-from snn_export.reporting.energy_records import AnnOperations, EnergyReport, ExitOperations
+from snn_export.reporting.energy_records import FIGURE_GROUPS, AnnOperations, EnergyFigure, EnergyReport, ExitOperations
 from snn_export.reporting.formatting import text_of, value_at
 from snn_export.reporting.json_file import read_report, write_report
 from snn_export.reporting.report import Report
@@ -64,7 +64,7 @@ def report() -> Report:
     )  # fmt: skip
     beside = Beside(
         by_step=counted.steps.records(), early_exit=early, teacher=teacher, placement=placement,
-        busiest=busiest_core(deployment, placement, counted.activity),
+        cores=may_be_busiest(core_loads(deployment, placement, counted.activity, counted.counts.binary_input)),
     )  # fmt: skip
     energy = estimate(deployment, counted.counts, load_table("loihi1"), beside)
     return example_report().model_copy(update={"energy": energy, "placement": placement_report(placement)})
@@ -121,7 +121,8 @@ def test_the_page_says_who_wins_and_what_it_was_charged_with() -> None:
         assert " ".join(sentence.split()) in text
     sources = [e for e in page.elements if e.attributes.get("id", "").startswith("source-")]
     cited = {f.source for f in (*energy().figures, *energy().cmos, *energy().baselines, *energy().teacher, *energy().other_chips)}
-    assert len(sources) == len(cited | set(energy().latency.sources))
+    assert cited | set(energy().latency.sources) == set(energy().sources())
+    assert [e.text.strip() for e in sources] == [" ".join(source.split()) for source in energy().sources()]
     assert not any(element.tag == "script" for element in page.elements)
 
 
@@ -196,7 +197,71 @@ def test_csv_holds_every_figure_and_no_formula() -> None:
     assert len([row for row in rows if row["group"] == "curve"]) == 4
     assert any(row["layer"].startswith("'=1") for row in rows), "a name is no formula of a spreadsheet"
     graded = next(row for row in rows if row["component"] == "graded operations")
-    assert (graded["value_pJ"], graded["coefficient"]) == ("", "no figure")
+    assert (graded["value_pJ"], graded["coefficient"], graded["operation"]) == ("", "no figure", "graded_operation")
+
+
+def test_csv_holds_comparisons_times_metrics_and_memory_too() -> None:
+    rows = list(csv.DictReader(io.StringIO(energy_csv.render(energy()))))
+    by_group = {name: [row for row in rows if row["group"] == name] for name in {row["group"] for row in rows}}
+    assert set(by_group) == {
+        "layer",
+        "total",
+        "comparisons",
+        "curve",
+        "early_exit",
+        "rate",
+        "latency",
+        "neurobench",
+        "memory",
+        *FIGURE_GROUPS,
+    }
+    first, expected = by_group["comparisons"][0], energy().comparisons[0]
+    assert len(by_group["comparisons"]) == len(energy().comparisons)
+    assert (float(first["value_pJ"]), float(first["other_value_pJ"])) == (expected.own_value, expected.value)
+    assert (first["other"], first["winner"], first["at_every_end"]) == ("ANN twin", expected.winner, expected.at_every_end)
+    times = {row["component"]: row for row in by_group["latency"]}
+    assert (float(times["step"]["low"]), times["step"]["unit"]) == (energy().latency.step.low, "ns")
+    assert (float(times["throughput"]["high"]), times["throughput"]["unit"]) == (energy().latency.throughput_high, "1/s")
+    assert all(source in times["inference"]["source"] for source in energy().latency.sources)
+    metrics = {row["component"]: (float(row["value"]), row["unit"]) for row in by_group["neurobench"]}
+    assert metrics["footprint"] == (energy().neurobench.footprint, "byte")
+    assert metrics["effective_macs"] == (energy().neurobench.effective_macs, "1/inference")
+    assert {row["component"] for row in by_group["memory"]} == {"weight_reads", "state_reads", "state_writes", "sum_accesses"}
+    assert float(by_group["rate"][0]["value"]) == energy().spikes_per_synapse
+
+
+def test_every_group_of_figures_is_found_by_its_name_and_titled_with_its_process() -> None:
+    groups = energy().groups()
+    assert [group.name for group in groups] == list(FIGURE_GROUPS)
+    assert [figure for group in groups for figure in group.figures] == [
+        figure for name, field in EnergyReport.model_fields.items() if field.annotation == tuple[EnergyFigure, ...]
+        for figure in getattr(energy(), name)
+    ], "a field with figures that is in no group would be shown nowhere"  # fmt: skip
+    assert [group.title for group in groups if "(45 nm)" in group.title] == [group.title for group in groups[1:4]]
+    assert [group.name for group in energy().model_copy(update={"teacher": ()}).groups()] == [
+        "figures", "cmos", "baselines", "other_chips",
+    ]  # fmt: skip
+
+
+def test_a_time_that_rests_on_a_source_of_its_own_cites_it_in_every_form(tmp_path: Path) -> None:
+    """In the published table times and energies have the same source, so nothing would be missed there."""
+    latency = energy().latency.model_copy(update={"sources": ("Stopwatch, 2026",)})
+    timed = report().model_copy(update={"energy": energy().model_copy(update={"latency": latency})})
+    number = timed.energy.sources()["Stopwatch, 2026"]
+    assert number == len(timed.energy.sources())
+    assert f'href="#source-{number}"' in html.render_energy(timed)
+    write_report(timed, tmp_path / "report.json")
+    shown = invoke("--report", tmp_path / "report.json").output
+    assert f"no input and output [{number}]" in shown
+    assert f"[{number}] Stopwatch, 2026" in shown
+
+
+def test_a_bar_knows_a_part_by_its_operation_and_not_by_its_title() -> None:
+    layer = max(energy().layers, key=lambda item: item.value)
+    renamed = layer.model_copy(update={"parts": tuple(part.model_copy(update={"component": "?"}) for part in layer.parts)})
+    assert plots_energy.parts_of(renamed) == plots_energy.parts_of(layer)
+    assert {"synaptic", "active", "inactive", "messages", "hops"} <= set(plots_energy.parts_shown(energy()))
+    assert "other" not in plots_energy.parts_shown(energy())
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -213,8 +278,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_shows_writes_and_charges_again(file: Path, tmp_path: Path) -> None:
     shown = invoke("--report", file)
     assert shown.exit_code == 0
-    for text in ("its ANN twin", "knee", "Early exit", "NeuroBench", "Horowitz", "lif1", "SENECA", energy().table_digest[:12]):
+    for text in ("the ANN twin", "knee", "Early exit", "NeuroBench", "Horowitz", "lif1", "SENECA", energy().table_digest[:12]):
         assert text in shown.output, text
+    (time,) = [line for line in shown.output.splitlines() if line.startswith("Time: a lower estimate")]
+    assert [time.endswith(" " + " ".join(f"[{energy().sources()[source]}]" for source in energy().latency.sources))] == [True]
     assert json.loads(invoke("--report", file, "--format", "json").output) == energy().model_dump(mode="json")
     assert invoke("--report", file, "--format", "csv").output == energy_csv.render(energy())
     written = invoke("--report", file, "--format", "html", "-o", tmp_path / "energy.html")

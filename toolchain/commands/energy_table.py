@@ -17,10 +17,11 @@ def print_energy(energy: EnergyReport) -> None:
     click.echo(f"total {total}, without what has no figure\n")
     _listed("", energy.verdict)
     _layers(energy)
-    sources = _components(energy)
+    sources = energy.sources()
+    _components(energy, sources)
     _steps(energy)
     _listed("Published break-even rates", energy.break_even)
-    _measures(energy)
+    _measures(energy, sources)
     _listed("What the estimate leaves out", energy.limits)
     click.echo("Sources")
     for source, number in sources.items():
@@ -54,23 +55,20 @@ def _layers(energy: EnergyReport) -> None:
     click.echo()
 
 
-def _components(energy: EnergyReport) -> dict[str, int]:
-    """Prints every figure; returns the sources by number."""
-    figures = (*energy.figures, *energy.cmos, *energy.baselines, *energy.teacher, *energy.other_chips)
-    sources = {source: number for number, source in enumerate(dict.fromkeys(item.source for item in figures), 1)}
+def _components(energy: EnergyReport, sources: dict[str, int]) -> None:
+    """Every figure."""
+    groups = energy.groups()
     print_table(
         ("component", "count", "energy", "coefficient", "source"),
-        [_row(item, sources) for item in (*energy.figures, *energy.cmos, *energy.baselines, *energy.teacher)],
+        [_row(item, sources) for group in groups if not group.orientation for item in group.figures],
     )
     click.echo()
-    if energy.other_chips:
-        click.echo("This network's synaptic operations at the figures of other chips, for orientation only")
-        print_table(
-            ("chip", "energy", "one operation", "source"),
-            [(row[0], row[2], row[3], row[4]) for row in (_row(item, sources) for item in energy.other_chips)],
-        )
-        click.echo()
-    return sources
+    for group in groups:
+        if group.orientation:
+            click.echo(group.title)
+            rows = (_row(item, sources) for item in group.figures)
+            print_table(("chip", "energy", "one operation", "source"), [(row[0], row[2], row[3], row[4]) for row in rows])
+            click.echo()
 
 
 def _row(item: EnergyFigure, sources: dict[str, int]) -> tuple[str, str, str, str, str]:
@@ -107,7 +105,7 @@ def _steps(energy: EnergyReport) -> None:
         )
 
 
-def _measures(energy: EnergyReport) -> None:
+def _measures(energy: EnergyReport, sources: dict[str, int]) -> None:
     """Time, NeuroBench's metrics, memory accesses."""
     if energy.latency is not None:
         step, whole = energy.latency.step, energy.latency.inference
@@ -116,7 +114,8 @@ def _measures(energy: EnergyReport) -> None:
                 f"Time: {formatting.time_range(whole.value, whole.low, whole.high)} per inference of {energy.latency.steps} "
                 f"steps of {formatting.time_range(step.value, step.low, step.high)}, waiting for {energy.latency.busiest_core}"
             )
-        click.echo(f"Time: {energy.latency.reason}\n")
+        cited = "".join(f" [{sources[source]}]" for source in energy.latency.sources)
+        click.echo(f"Time: {energy.latency.reason}{cited}\n")
     found = energy.neurobench
     if found is not None:
         updates = formatting.ABSENT if found.membrane_updates is None else formatting.amount(found.membrane_updates)

@@ -1,6 +1,7 @@
 """Ordinary ANNs on the same samples, and this network on the same terms: what its spikes have to beat.
 
-Three networks, all charged with Horowitz's figures for 45 nm, at FP32 and INT8, arithmetic alone and with memory:
+Three networks, all charged with one table of an ordinary process (Horowitz's figures), at FP32 and INT8, arithmetic alone and
+with memory:
 
 the twin      the same layers, run once per inference: every synapse is one multiply-accumulate (MAC), not one per step
 the teacher   its own MACs, counted on its activations
@@ -12,31 +13,55 @@ because papers compare with it.
 
 Memory is a model, the same for all three: 64 bits from a cache of 8 kB cost what Horowitz gives, whatever holds them.
 
-value   operands are read for every operation: weight and input of a MAC, the weight of an AC; state is read and written in
-        every update; sums stay in a register
+value   operands are read for every operation: weight and input of a MAC, the weight of an AC; state, as wide as the chip holds
+        it, is read and written in every update; sums stay in a register
 low     perfect reuse: every weight and every activation is moved once per inference, state never leaves its register
 high    no reuse: the 32-bit sum is read and written for every operation as well
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from snn_export.energy.charging import Amount, coefficient
 from snn_export.energy.cost_table import CostTable
-from snn_export.energy.operations import graded, synops
 from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyOperations, MemoryAccesses, StepOperations
 
 CACHE_LINE_BITS = 64
 SUM_BITS = 32
-STATE_BITS = 24
-"""Of a state variable on Loihi; a float network's state has 32."""
-PRECISIONS = (("FP32", 32), ("INT8", 8))
+Precision = Literal["FP32", "INT8"]
+PRECISIONS: Final[tuple[tuple[Precision, int], ...]] = (("FP32", 32), ("INT8", 8))
 MEMORY_MODEL = (
     "Figures with memory are a model, not a measurement: 64 bits from a cache of 8 kB per access, the operands of every "
     "operation read from there. Low: every weight and activation moves once per inference. High: the 32-bit sum is read and "
     "written for every operation too."
 )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a network is charged.
+
+    Attributes:
+        precision: of weights and operands.
+        memory: accesses to memory are charged, not arithmetic alone.
+        zeros_skipped: what is multiplied by zero is left out.
+    """
+
+    precision: Precision
+    memory: bool = False
+    zeros_skipped: bool = False
+
+    @property
+    def key(self) -> str:
+        """For programs, e.g. ``int8_memory``."""
+        return self.precision.lower() + "_memory" * self.memory + "_zeros_skipped" * self.zeros_skipped
+
+    @property
+    def title(self) -> str:
+        """For readers, e.g. ``INT8, with memory``."""
+        return f"{self.precision}, {'with memory' if self.memory else 'arithmetic'}{', zeros skipped' * self.zeros_skipped}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +72,7 @@ class Work:
         macs, fewest_macs: multiplications with a value, and those left if zeros are skipped.
         acs, fewest_acs: additions of a weight that a spike selects.
         updates: of state variables.
+        state_bits: of one of them; at a wider precision it is as wide as that.
         moved_bits: weights and activations, each once, by precision.
     """
 
@@ -55,6 +81,7 @@ class Work:
     acs: float = 0.0
     fewest_acs: float = 0.0
     updates: float = 0.0
+    state_bits: int = 0
     moved_bits: tuple[float, float] = (0.0, 0.0)
 
 
@@ -101,11 +128,12 @@ def teacher_work(teacher: AnnOperations) -> Work:
 def own_work(found: EnergyOperations) -> Work:
     """This network, with all its steps."""
     return Work(
-        macs=sum(graded(found, layer) for layer in found.layers) / found.samples,
-        fewest_macs=sum(graded(found, layer, effective=True) for layer in found.layers) / found.samples,
-        acs=sum(synops(found, layer) for layer in found.layers) / found.samples,
-        fewest_acs=sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples,
+        macs=found.graded() / found.samples,
+        fewest_macs=found.graded(effective=True) / found.samples,
+        acs=found.synops() / found.samples,
+        fewest_acs=found.synops(effective=True) / found.samples,
         updates=sum(layer.updates * layer.state_variables for layer in found.layers) / found.samples,
+        state_bits=found.state_bits,
         moved_bits=_moved(sum(layer.weights for layer in found.layers), 0.0),
     )
 
@@ -114,13 +142,13 @@ def early_work(found: EnergyOperations, done: StepOperations) -> Work:
     """This network, where only some of the steps were carried out."""
     whole, samples, binary = own_work(found), found.samples, found.binary_input
     share = done.updates / sum(layer.updates for layer in found.layers)  # of the steps: every neuron is updated in each
-    return Work(
-        macs=0.0 if binary else done.input_operations / samples,
-        fewest_macs=0.0 if binary else done.effective_input_operations / samples,
-        acs=(done.spike_operations + (done.input_operations if binary else 0)) / samples,
-        fewest_acs=(done.effective_spike_operations + (done.effective_input_operations if binary else 0)) / samples,
+    return replace(
+        whole,
+        macs=done.graded(binary) / samples,
+        fewest_macs=done.graded(binary, effective=True) / samples,
+        acs=done.synops(binary) / samples,
+        fewest_acs=done.synops(binary, effective=True) / samples,
         updates=whole.updates * share,
-        moved_bits=whole.moved_bits,
     )
 
 
@@ -129,27 +157,19 @@ def _moved(weights: float, activations: float) -> tuple[float, float]:
     return fp32, int8
 
 
-def figures(name: str, work: Work, table: CostTable) -> tuple[EnergyFigure, ...]:
+def figures(name: str, work: Work, table: CostTable) -> dict[Terms, EnergyFigure]:
     """Energy per inference of one network: each precision, arithmetic alone, with zeros skipped, and with memory."""
-    made = []
-    for index, (precision, bits) in enumerate(PRECISIONS):
-        arithmetic, skipping = _arithmetic(work, table, precision), _skipping(work, table, precision)
-        told = _told(work, table, precision)
-        made.append(_figure(f"{name}, {precision}, arithmetic", work.macs + work.acs, arithmetic, told, table))
+    made: dict[Terms, EnergyFigure] = {}
+    for (precision, bits), moved in zip(PRECISIONS, work.moved_bits, strict=True):
+        arithmetic, told = _arithmetic(work, table, precision), _told(work, table, precision)
+        all_, fewest = work.macs + work.acs, work.fewest_macs + work.fewest_acs
+        charged = [(Terms(precision), all_, arithmetic, told)]
         if (work.fewest_macs, work.fewest_acs) != (work.macs, work.acs):
-            fewest = work.fewest_macs + work.fewest_acs
-            made.append(_figure(f"{name}, {precision}, arithmetic, zeros skipped", fewest, skipping, told, table))
-        memory = _memory(work, table, bits, work.moved_bits[index])
-        made.append(
-            _figure(
-                f"{name}, {precision}, with memory",
-                work.macs + work.acs,
-                arithmetic + memory,
-                f"{told}; and memory, by a model",
-                table,
-            )
-        )
-    return tuple(made)
+            charged.append((Terms(precision, zeros_skipped=True), fewest, _skipping(work, table, precision), told))
+        memory = arithmetic + _memory(work, table, bits, moved)
+        charged.append((Terms(precision, memory=True), all_, memory, f"{told}; and memory, by a model"))
+        made |= {terms: _figure(name, terms, count, amount, text, table) for terms, count, amount, text in charged}
+    return made
 
 
 def _arithmetic(work: Work, table: CostTable, precision: str) -> Amount:
@@ -168,7 +188,7 @@ def _skipping(work: Work, table: CostTable, precision: str) -> Amount:
 def _memory(work: Work, table: CostTable, bits: int, moved: float) -> Amount:
     """Cache traffic of an inference, see the module's model."""
     bit = coefficient(table, "cache_8_kib_64_bit") * (1 / CACHE_LINE_BITS)
-    state = 2 * max(bits, STATE_BITS) * work.updates
+    state = 2 * max(bits, work.state_bits) * work.updates
     operands = 2 * bits * work.macs + bits * work.acs + state
     sums = 2 * SUM_BITS * (work.macs + work.acs)
     return Amount(bit.value * operands, bit.low * min(moved, operands), bit.high * (operands + sums))
@@ -185,10 +205,10 @@ def _told(work: Work, table: CostTable, precision: str) -> str:
     return ", ".join(f"{amount.value:g} pJ per {what}" for times, amount, what in parts if times) + wide
 
 
-def _figure(component: str, count: float, amount: Amount, told: str, table: CostTable) -> EnergyFigure:
+def _figure(name: str, terms: Terms, count: float, amount: Amount, told: str, table: CostTable) -> EnergyFigure:
     return EnergyFigure(
-        component=component, count=count, value=amount.value, low=amount.low, high=amount.high, coefficient=told,
-        source=table.coefficients["fp32_add"].citation,
+        component=f"{name}, {terms.title}", operation=terms.key, count=count, value=amount.value, low=amount.low,
+        high=amount.high, coefficient=told, source=table.coefficients["fp32_add"].citation,
     )  # fmt: skip
 
 

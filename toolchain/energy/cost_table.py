@@ -54,6 +54,7 @@ class Coefficient(BaseModel):
         certainty: how far the figure can be trusted.
         range: what low and high stand for, or "no published range".
         range_source: publication of the range, "" where there is no range.
+        title: what is named by it where the key is no operation but a chip; "": the key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -71,6 +72,7 @@ class Coefficient(BaseModel):
     certainty: str = Field(min_length=1)
     range: str = Field(min_length=1)
     range_source: str
+    title: str = ""
 
     @model_validator(mode="after")
     def _ordered(self) -> Coefficient:
@@ -135,6 +137,11 @@ class CostTable(BaseModel):
             if wrong:
                 raise ValueError(f"{wrong[0]} is given in {table[wrong[0]].unit}; it must be in {unit}")
         return self
+
+    @property
+    def process(self) -> str:
+        """Process node of the energies, all of them where there are several."""
+        return ", ".join(dict.fromkeys(item.node for item in self.coefficients.values()))
 
     def reason(self, operation: str) -> str:
         """Why an operation has no figure."""

@@ -70,16 +70,6 @@ class LayerCounts:
         names = [item.name for item in fields(self) if item.name != "membrane_changes"]
         return LayerCounts(**{name: getattr(self, name) + getattr(other, name) for name in names}, membrane_changes=changes)
 
-    @property
-    def active_updates(self) -> int:
-        """Updates of neurons that spike in that step."""
-        return self.spikes
-
-    @property
-    def inactive_updates(self) -> int:
-        """Updates of neurons that do not spike in that step."""
-        return self.updates - self.spikes
-
 
 @dataclass(frozen=True)
 class LayerStructure:
@@ -88,7 +78,7 @@ class LayerStructure:
     Attributes:
         neurons: neurons of the population.
         synapses, nonzero_synapses: of the connections from other populations.
-        input_synapses, input_nonzero_synapses: of the connections from the network's input.
+        input_synapses: of the connections from the network's input.
         weights, nonzero_weights: stored parameters; a convolution's kernel counts once.
         biases: stored parameters too; those of weight nodes that have any.
     """
@@ -97,7 +87,6 @@ class LayerStructure:
     synapses: int
     nonzero_synapses: int
     input_synapses: int
-    input_nonzero_synapses: int
     weights: int
     nonzero_weights: int
     biases: int = 0
@@ -126,49 +115,6 @@ class Counts:
     layers: Mapping[str, LayerCounts]
     encoded_values: int = 0
     host_macs: int = 0
-
-    def synops(self, layer: str, effective: bool = False) -> int:
-        """Binary synaptic events that arrive in a layer (NeuroBench, where effective: effective ACs)."""
-        spikes, inputs = self._operations(layer, effective)
-        return spikes + inputs if self.binary_input else spikes
-
-    def graded(self, layer: str, effective: bool = False) -> int:
-        """Graded inputs times synapses of a layer (NeuroBench, where effective: effective MACs)."""
-        return 0 if self.binary_input else self._operations(layer, effective)[1]
-
-    def _operations(self, layer: str, effective: bool) -> tuple[int, int]:
-        counts = self.layers[layer]
-        if effective:
-            return counts.effective_spike_operations, counts.effective_input_operations
-        return counts.spike_operations, counts.input_operations
-
-    @property
-    def synapses(self) -> int:
-        """Synapses of the network; an ANN of the same geometry multiplies once for each (times steps: NeuroBench's dense)."""
-        return sum(layer.synapses + layer.input_synapses for layer in self.structure.values())
-
-    @property
-    def spiking_synapses(self) -> int:
-        """Synapses that carry binary spikes: all, or all but those behind a graded input."""
-        return sum(layer.synapses + (layer.input_synapses if self.binary_input else 0) for layer in self.structure.values())
-
-    @property
-    def spikes_per_synapse(self) -> float:
-        """Spikes a synapse carries per inference, on average; 0 where no synapse carries spikes."""
-        places = self.spiking_synapses * self.samples
-        return sum(self.synops(layer) for layer in self.layers) / places if places else 0.0
-
-    @property
-    def activation_sparsity(self) -> float:
-        """Share of neuron updates without a spike, 0..1 (NeuroBench: activation sparsity)."""
-        updates = sum(layer.updates for layer in self.layers.values())
-        return sum(layer.inactive_updates for layer in self.layers.values()) / updates
-
-    @property
-    def connection_sparsity(self) -> float:
-        """Share of stored weights that are zero, 0..1 (NeuroBench: connection sparsity)."""
-        weights = sum(layer.weights for layer in self.structure.values())
-        return 1.0 - sum(layer.nonzero_weights for layer in self.structure.values()) / weights
 
     def merge(self, other: Counts) -> Counts:
         """Counts of two runs of one deployment on different samples.
@@ -228,11 +174,11 @@ class Counter:
                 :func:`snn_export.export.encoding.signal`.
         """
         deployment, steps = self._deployment, self._deployment.contract.steps
-        sent = self._sent(inputs)
+        sent = self.sent(inputs)
         samples = sent.shape[1]
         self._check(trace, samples)
         any_step = sent.any(axis=0).sum(axis=0, dtype=np.int64)
-        sources = self._fired(trace, sent)
+        sources = self.fired(trace, sent)
         input_events = next(int(sources[name].sum()) for name in self._inputs)
         layers = {name: self._layer(name, sources, any_step, trace.layers[name]) for name in deployment.layers}
         encoded = {"direct": len(sent), "rate": steps, "events": 0, "bias": 0}[deployment.contract.encoder.kind]
@@ -246,11 +192,13 @@ class Counter:
         """The network whose runs are counted."""
         return self._deployment
 
-    def fired(self, trace: Trace, inputs: NDArray[Any]) -> dict[str, NDArray[np.int64]]:
-        """By population and input node, spikes or nonzero inputs of each neuron over all samples and steps, (*features)."""
-        return self._fired(trace, self._sent(inputs))
+    def fired(self, trace: Trace, sent: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """By population and input node, spikes or nonzero inputs of each neuron over all samples and steps, (*features).
 
-    def _fired(self, trace: Trace, sent: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        Args:
+            trace: what ran.
+            sent: where it was sent an input message, from :meth:`sent`.
+        """
         found = {name: trace.layers[name].counts.sum(axis=0, dtype=np.int64) for name in self._deployment.layers}
         incoming = sent.sum(axis=(0, 1), dtype=np.int64) * (self._deployment.contract.steps // len(sent))
         return found | dict.fromkeys(self._inputs, incoming)
@@ -276,7 +224,9 @@ class Counter:
 
     def sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
         """Where an input message is sent, (S, B, *shape): S = T steps, or 1 where every step is the same."""
-        return self._sent(inputs)
+        if self._deployment.contract.encoder.gain is None:
+            return encoding.signal(self._deployment, inputs).astype(np.bool_)
+        return encoding.levels(self._deployment, inputs).astype(np.bool_)
 
     def _layer(
         self, name: str, sources: Mapping[str, NDArray[np.int64]], any_step: NDArray[np.int64], trace: LayerTrace
@@ -304,12 +254,6 @@ class Counter:
             twin_input_macs=twin,
             membrane_changes=_membrane_changes(trace),
         )
-
-    def _sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where an input message is sent, (S, B, *shape): S = T steps, or 1 where every step is the same."""
-        if self._deployment.contract.encoder.gain is None:
-            return encoding.signal(self._deployment, inputs).astype(np.bool_)
-        return encoding.levels(self._deployment, inputs).astype(np.bool_)
 
     def _binary(self, inputs: NDArray[Any]) -> bool:
         """Whether inputs are spikes. A quantised encoder's declared range decides; a float one's only where it takes events."""
@@ -341,7 +285,6 @@ class Counter:
             synapses=sum(fan.synapses for fan in spiking),
             nonzero_synapses=sum(fan.nonzero_synapses for fan in spiking),
             input_synapses=sum(fan.synapses for fan in graded),
-            input_nonzero_synapses=sum(fan.nonzero_synapses for fan in graded),
             weights=sum(weight.size for weight in stored),
             nonzero_weights=sum(int(np.count_nonzero(weight)) for weight in stored),
             biases=sum(_biases(self._deployment, node) for node in weight_nodes),

@@ -22,12 +22,11 @@ from snn_export.energy.operations import (
     Beside,
     Component,
     components,
-    graded,
     operations_of,
     spikes_per_synapse,
-    synops,
 )
 from snn_export.export.deployment import Deployment
+from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyFigure, EnergyOperations, EnergyReport, LayerEnergy, LayerPart
 
 _OF_THE_HOST = ("encoded_value", "host_mac")
@@ -56,14 +55,10 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
     parts = components(found)
     charges = [charge(table, item.operation, item.total, item.least) for item in parts]
     whole = total(charges)
-    own = baselines.figures(verdicts.OWN, baselines.own_work(found), cmos)
-    if found.early_exit is not None:
-        stopped = baselines.figures(verdicts.EARLY, baselines.early_work(found, found.early_exit.total), cmos)
-        own += tuple(figure for figure in stopped if figure.component == f"{verdicts.EARLY}, {verdicts.FAIREST}")
-    twin = baselines.figures(verdicts.TWIN, baselines.twin_work(found), cmos)
-    taught = found.teacher
-    teacher = () if taught is None else baselines.figures(verdicts.TEACHER, baselines.teacher_work(taught), cmos)
-    compared = verdicts.compare(own, (*twin, *teacher), (table.title, whole))
+    own, early = _own(found, cmos)
+    others = _others(found, cmos)
+    chip = verdicts.ChipEstimate(table.title, table.process, whole)
+    compared = verdicts.compare(own, early, others, chip)
     points = curve.points(found, table)
     return EnergyReport(
         label=_label(found, table),
@@ -75,11 +70,12 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
         total=None if whole is None else whole.value,
         total_low=None if whole is None else whole.low,
         total_high=None if whole is None else whole.high,
-        cmos=own,
-        baselines=twin,
-        teacher=teacher,
+        process=cmos.process,
+        cmos=(*own.values(), *early.values()),
+        baselines=tuple(others["twin"].values()),
+        teacher=tuple(others["teacher"].values()) if "teacher" in others else (),
         comparisons=compared,
-        verdict=verdicts.verdict(compared),
+        verdict=verdicts.verdict(compared, cmos.process, chip),
         spikes_per_synapse=spikes_per_synapse(found),
         break_even=break_even.sentences(found),
         curve=points,
@@ -94,26 +90,48 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
     )
 
 
+def _own(found: EnergyOperations, cmos: CostTable) -> tuple[verdicts.Figures, verdicts.Figures]:
+    """This network on the terms of the ANNs; and with early exit, on the fairest of them alone, where it has one."""
+    own = baselines.figures(verdicts.OWN, baselines.own_work(found), cmos)
+    if found.early_exit is None:
+        return own, {}
+    stopped = baselines.figures(verdicts.EARLY, baselines.early_work(found, found.early_exit.total), cmos)[verdicts.FAIREST]
+    return own, {verdicts.FAIREST: stopped.model_copy(update={"operation": f"{stopped.operation}_early_exit"})}
+
+
+def _others(found: EnergyOperations, cmos: CostTable) -> dict[verdicts.Opponent, verdicts.Figures]:
+    """The ANNs: the twin, and the teacher where it was counted."""
+    work: dict[verdicts.Opponent, baselines.Work] = {"twin": baselines.twin_work(found)}
+    if found.teacher is not None:
+        work["teacher"] = baselines.teacher_work(found.teacher)
+    return {name: baselines.figures(verdicts.OPPONENTS[name], each, cmos) for name, each in work.items()}
+
+
 def _figures(
     found: EnergyOperations, parts: Sequence[Component], charges: Sequence[Amount | None], table: CostTable
 ) -> tuple[EnergyFigure, ...]:
     made = []
     for item, amount in zip(parts, charges, strict=True):
         if amount is None:
-            made.append(_without_figure(item.title, item.total, _reason(item.operation, table)))
+            made.append(
+                EnergyFigure(
+                    component=item.title, operation=item.operation, count=item.total, value=None, low=None, high=None,
+                    coefficient="no figure", source=_reason(item.operation, table),
+                )
+            )  # fmt: skip
             continue
         coefficient = table.coefficients[item.operation]
         made.append(
             EnergyFigure(
-                component=item.title, count=item.total, value=amount.value, low=amount.low, high=amount.high,
-                coefficient=coefficient.told, source=coefficient.citation,
+                component=item.title, operation=item.operation, count=item.total, value=amount.value, low=amount.low,
+                high=amount.high, coefficient=coefficient.told, source=coefficient.citation,
             )
         )  # fmt: skip
         if item.operation == "spike_message" and not found.journeys:
             made.append(
                 EnergyFigure(
-                    component="hops between tiles", count=None, value=None, low=None, high=None, coefficient=_UNPLACED,
-                    source=f"{_UNPLACED}: how far a spike travels is not known",
+                    component="hops between tiles", operation="hop", count=None, value=None, low=None, high=None,
+                    coefficient=_UNPLACED, source=f"{_UNPLACED}: how far a spike travels is not known",
                 )
             )  # fmt: skip
     return tuple(made)
@@ -123,19 +141,16 @@ def _reason(operation: str, table: CostTable) -> str:
     return "work of the host, which no table of a chip prices" if operation in _OF_THE_HOST else table.reason(operation)
 
 
-def _without_figure(component: str, count: float, reason: str) -> EnergyFigure:
-    return EnergyFigure(component=component, count=count, value=None, low=None, high=None, coefficient="no figure", source=reason)
-
-
 def _graded_equivalent(found: EnergyOperations, cmos: CostTable) -> tuple[EnergyFigure, ...]:
     """Graded operations as what they are arithmetically, 8-bit MACs: for orientation, not in the total."""
-    many = sum(graded(found, layer) for layer in found.layers) / found.samples
+    many, few = found.graded() / found.samples, found.graded(effective=True) / found.samples
     if not many:
         return ()
-    few, mac = sum(graded(found, layer, effective=True) for layer in found.layers) / found.samples, baselines.mac(cmos, "INT8")
+    mac = baselines.mac(cmos, "INT8")
     return (
         EnergyFigure(
-            component="graded operations as 8-bit MACs in 45 nm, for comparison only, not in the total",
+            component=f"graded operations as 8-bit MACs in {cmos.process}, for comparison only, not in the total",
+            operation="graded_operation_int8",
             count=many,
             value=mac.value * many,
             low=mac.low * few,
@@ -165,8 +180,8 @@ def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table
     samples = found.samples
     return LayerEnergy(
         layer=name,
-        synops=0.0 if layer is None else synops(found, layer) / samples,
-        graded_operations=0.0 if layer is None else graded(found, layer) / samples,
+        synops=0.0 if layer is None else layer.synops(found.binary_input) / samples,
+        graded_operations=0.0 if layer is None else layer.graded(found.binary_input) / samples,
         active_updates=0.0 if layer is None else layer.spikes / samples,
         inactive_updates=0.0 if layer is None else (layer.updates - layer.spikes) / samples,
         value=None if whole is None else whole.value,
@@ -174,7 +189,8 @@ def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table
         high=None if whole is None else whole.high,
         parts=tuple(
             LayerPart(
-                component=item.title, count=item.counts[name], value=amount.value, low=amount.low, high=amount.high
+                component=item.title, operation=item.operation, count=item.counts[name], value=amount.value, low=amount.low,
+                high=amount.high,
             )
             for item, amount in rows if amount is not None
         ),
@@ -183,25 +199,18 @@ def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table
 
 def _other_chips(found: EnergyOperations) -> tuple[EnergyFigure, ...]:
     """This network's synaptic operations at the figures of other chips: for orientation, none of them is a target."""
-    many = sum(synops(found, layer) for layer in found.layers) / found.samples
-    few = sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples
+    many, few = found.synops() / found.samples, found.synops(effective=True) / found.samples
     made = []
     for name in table_names("comparison"):
         for chip, item in load_table(name).coefficients.items():
             amount = Amount(item.value * many, item.low * few, item.high * many)
             made.append(
                 EnergyFigure(
-                    component=_CHIP_TITLES.get(chip, chip), count=many, value=amount.value, low=amount.low, high=amount.high,
-                    coefficient=item.told, source=item.citation,
+                    component=item.title or chip, operation=chip, count=many, value=amount.value, low=amount.low,
+                    high=amount.high, coefficient=item.told, source=item.citation,
                 )
             )  # fmt: skip
     return tuple(made)
-
-
-_CHIP_TITLES = {
-    "odin": "ODIN", "reckon": "ReckOn", "mubrain": "µBrain", "truenorth": "TrueNorth", "tianjic": "Tianjic",
-    "neuronflow": "NeuronFlow", "loihi": "Loihi", "spinnaker": "SpiNNaker", "spinnaker2": "SpiNNaker2", "seneca": "SENECA",
-}  # fmt: skip
 
 
 def _label(found: EnergyOperations, table: CostTable) -> str:
@@ -230,6 +239,8 @@ def _limits(found: EnergyOperations, table: CostTable, cmos: CostTable) -> tuple
         )
     if found.target == "loihi2" and table.chip == "loihi1":
         notes.insert(0, "No energy per operation is published for Loihi 2: these are Loihi 1's figures, for orientation.")
+    if table.process != cmos.process:
+        notes.append(f"Two processes: {table.title} are figures for {table.process}, the ANNs are charged in {cmos.title}.")
     others = (limit for name in table_names("comparison") for limit in load_table(name).limits)
     return (*notes, *table.limits, *cmos.limits, baselines.MEMORY_MODEL, *others)
 
@@ -242,4 +253,10 @@ def _transport_note(found: EnergyOperations, table: CostTable) -> str:
             "neuron that reaches several cores sends one to each."
         )
     other = "" if found.placed_on == table.chip else f", whose figures {table.name} does not hold"
-    return f"Packets and hops are those of a placement on {found.placed_on}{other}, made with this run's activity."
+    packets, near = (sum(getattr(item, name) for item in found.journeys) for name in ("packets", "within_router"))
+    return (
+        f"Packets and hops are those of a placement on {found.placed_on}{other}, made with this run's activity. Every packet is "
+        "charged as one spike within a tile, whether it leaves its tile or not, and its hops besides, since the source of the "
+        f"figures does not say whether a hop includes it; {formatting.amount(near)} of {formatting.amount(packets)} packets per "
+        "inference stay at their tile."
+    )

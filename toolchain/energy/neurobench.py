@@ -7,11 +7,8 @@ deployed. Sparsities are not rounded here, there to four decimals.
 
 from __future__ import annotations
 
-from snn_export.energy.operations import graded, synops
 from snn_export.reporting.energy_records import EnergyOperations, NeurobenchMetrics
 
-BIAS_BITS = 16
-"""Of a bias on Loihi: 13 bits of mantissa and 3 of exponent. A float network's has as many as its weights."""
 _BYTE = 8
 
 
@@ -19,7 +16,7 @@ def metrics(found: EnergyOperations) -> NeurobenchMetrics:
     """Counts per inference, sparsities over all samples."""
     weights = sum(layer.weights for layer in found.layers)
     biases = sum(layer.biases for layer in found.layers)
-    bits = found.weight_bits * weights + (found.weight_bits if found.target is None else BIAS_BITS) * biases
+    bits = found.weight_bits * weights + found.bias_bits * biases
     updates = sum(layer.updates for layer in found.layers)
     changes = [layer.membrane_changes for layer in found.layers]
     synapses = sum(layer.synapses + layer.input_synapses for layer in found.layers)
@@ -27,8 +24,8 @@ def metrics(found: EnergyOperations) -> NeurobenchMetrics:
         footprint=-(-bits // _BYTE),
         connection_sparsity=1.0 - sum(layer.nonzero_weights for layer in found.layers) / weights if weights else 0.0,
         activation_sparsity=1.0 - sum(layer.spikes for layer in found.layers) / updates,
-        effective_macs=sum(graded(found, layer, effective=True) for layer in found.layers) / found.samples,
-        effective_acs=sum(synops(found, layer, effective=True) for layer in found.layers) / found.samples,
+        effective_macs=found.graded(effective=True) / found.samples,
+        effective_acs=found.synops(effective=True) / found.samples,
         dense=float(synapses * found.steps),
         membrane_updates=None if None in changes else sum(item or 0 for item in changes) / found.samples,
     )

@@ -71,7 +71,8 @@ class EnergyObserver:
             axis = np.ndim(inputs) - self._sample_axes - 1
             given = np.take(inputs, range(len(trace.predictions)), axis=axis)
             counts, own = self._counter.count(trace, given), None if labels is None else labels[: len(trace.predictions)]
-            self.merge(Counted(counts, self._steps.count(trace, given, own), self._counter.fired(trace, given)))
+            fired = self._counter.fired(trace, self._counter.sent(given))
+            self.merge(Counted(counts, self._steps.count(trace, given, own), fired))
 
     def forget(self, rung: str) -> None:
         """See :class:`snn_export.verification.ladder.Observer`."""

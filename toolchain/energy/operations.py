@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,12 @@ import nir
 import numpy as np
 
 from snn_export.energy.counts import Counts, wrong_deployment
+from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.placement.placement import Placement
 from snn_export.reporting.energy_records import (
     AnnOperations,
+    Arrivals,
     CoreLoad,
     EnergyOperations,
     ExitOperations,
@@ -23,7 +25,7 @@ from snn_export.reporting.energy_records import (
 )
 
 FLOAT_BITS = 32
-"""Of a weight of a network that is not quantised."""
+"""Of a weight, a bias and a state variable of a network that is not quantised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Beside:
         teacher: what the teacher multiplies on the same samples.
         placement: where the network lies on a chip, placed with the activity of this run.
         unplaced: why there is no placement, where one was tried.
-        busiest: what the busiest core of that placement does in a step.
+        cores: what the cores of that placement of which one is the busiest do in a step.
     """
 
     by_step: tuple[StepOperations, ...] = ()
@@ -44,7 +46,7 @@ class Beside:
     teacher: AnnOperations | None = None
     placement: Placement | None = None
     unplaced: str = ""
-    busiest: CoreLoad | None = None
+    cores: tuple[CoreLoad, ...] = ()
 
 
 NOTHING = Beside()
@@ -60,10 +62,14 @@ def operations_of(deployment: Deployment, counts: Counts, beside: Beside = NOTHI
         if fingerprint != deployment.fingerprint:
             raise wrong_deployment(fingerprint, deployment.fingerprint)
     quantisation, readout = deployment.contract.quantisation, deployment.contract.readout
+    target = None if quantisation is None else quantisation.target
+    state_bits, bias_bits = _widths(target)
     return EnergyOperations(
         fingerprint=counts.fingerprint,
-        target=None if quantisation is None else quantisation.target,
+        target=target,
         weight_bits=FLOAT_BITS if quantisation is None else quantisation.weight_bits,
+        state_bits=state_bits,
+        bias_bits=bias_bits,
         steps=counts.steps,
         travel=max(deployment.contract.latency.values(), default=0),
         samples=counts.samples,
@@ -79,10 +85,18 @@ def operations_of(deployment: Deployment, counts: Counts, beside: Beside = NOTHI
         by_step=beside.by_step,
         early_exit=beside.early_exit,
         teacher=beside.teacher,
-        busiest=beside.busiest,
+        cores=beside.cores,
         unplaced=beside.unplaced,
         **_placed(beside.placement),
     )
+
+
+def _widths(target: str | None) -> tuple[int, int]:
+    """Bits of a state variable and of a bias (mantissa and exponent) on a chip; of a float network where there is none."""
+    if target is None:
+        return FLOAT_BITS, FLOAT_BITS
+    chip = next(chip for chip in CHIPS if chip.name == target)
+    return chip.state_bits, sum((high - low).bit_length() for low, high in (chip.bias_mantissa, chip.bias_exponents))
 
 
 def _readout_values(deployment: Deployment) -> int:
@@ -108,13 +122,12 @@ def _placed(placement: Placement | None) -> dict[str, Any]:
         return {}
     journeys = tuple(
         PacketJourney(
-            source=name, packets=item.packets, east_west=item.east_west,
+            source=name, packets=item.packets, within_router=item.within_router, east_west=item.east_west,
             north_south=item.north_south, between_chips=item.between_chips,
         )
         for name, item in placement.journeys.items()
     )  # fmt: skip
-    routers = {(core.row, core.column) for core in placement.cores}
-    return {"placed_on": placement.chip.name, "journeys": journeys, "tiles": len(routers)}
+    return {"placed_on": placement.chip.name, "journeys": journeys}
 
 
 @dataclass(frozen=True)
@@ -163,16 +176,18 @@ def components(found: EnergyOperations) -> tuple[Component, ...]:
     def by_layer(name: str) -> dict[str, float]:
         return {layer.layer: getattr(layer, name) / found.samples for layer in found.layers}
 
-    own, effective = by_layer("spike_operations"), by_layer("effective_spike_operations")
-    incoming, incoming_effective = by_layer("input_operations"), by_layer("effective_input_operations")
+    binary = found.binary_input
+
+    def arrived(kind: Callable[[Arrivals, bool, bool], int], effective: bool) -> dict[str, float]:
+        return {layer.layer: kind(layer, binary, effective) / found.samples for layer in found.layers}
+
     silent = {layer.layer: (layer.updates - layer.spikes) / found.samples for layer in found.layers}
-    binary, zero = found.binary_input, dict.fromkeys(own, 0.0)
-    synaptic = Component(
-        "synaptic_operation", "synaptic operations", _plus(own, incoming) if binary else own,
-        _plus(effective, incoming_effective) if binary else effective, "synops",
-    )  # fmt: skip
-    graded = Component(
-        "graded_operation", "graded operations", zero if binary else incoming, zero if binary else incoming_effective, "graded"
+    synaptic, graded = (
+        Component(operation, title, arrived(kind, False), arrived(kind, True), scales)
+        for operation, title, kind, scales in (
+            ("synaptic_operation", "synaptic operations", Arrivals.synops, "synops"),
+            ("graded_operation", "graded operations", Arrivals.graded, "graded"),
+        )
     )
     return (
         synaptic,
@@ -200,17 +215,13 @@ def _transport(found: EnergyOperations, messages: Mapping[str, float]) -> tuple[
         return {names[item.source]: getattr(item, name) for item in found.journeys}
 
     fields = (
-        ("spike_message", "packets within a tile", "packets"),
+        ("spike_message", "packets, each charged as a spike within a tile", "packets"),
         ("hop_east_west", "hops east or west", "east_west"),
         ("hop_north_south", "hops north or south", "north_south"),
         ("hop_between_chips", "hops between chips", "between_chips"),
     )
     made = (Component(operation, title, hops(name), scales="messages") for operation, title, name in fields)
     return tuple(item for item in made if item.total or item.operation != "hop_between_chips")
-
-
-def _plus(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: value + other[name] for name, value in one.items()}
 
 
 def amounts(found: EnergyOperations) -> dict[str, tuple[float, float]]:
@@ -228,11 +239,8 @@ def amounts_until(found: EnergyOperations, done: StepOperations, samples: int) -
     steps = done.updates / samples / max(1, sum(layer.neurons for layer in found.layers))
     binary = found.binary_input
     counted = {
-        "synops": (
-            done.spike_operations + (done.input_operations if binary else 0),
-            done.effective_spike_operations + (done.effective_input_operations if binary else 0),
-        ),
-        "graded": (0, 0) if binary else (done.input_operations, done.effective_input_operations),
+        "synops": (done.synops(binary), done.synops(binary, effective=True)),
+        "graded": (done.graded(binary), done.graded(binary, effective=True)),
         "active": (done.spikes,) * 2,
         "inactive": (done.updates - done.spikes,) * 2,
     }
@@ -257,24 +265,7 @@ def _share_of_input(found: EnergyOperations, done: StepOperations, samples: int)
     return done.input_operations / samples / whole if whole else 0.0
 
 
-def synops(found: EnergyOperations, layer: LayerOperations, effective: bool = False) -> int:
-    """Binary synaptic events that arrive in a layer, over all samples."""
-    own, incoming = (
-        (layer.effective_spike_operations, layer.effective_input_operations)
-        if effective
-        else (layer.spike_operations, layer.input_operations)
-    )
-    return own + incoming if found.binary_input else own
-
-
-def graded(found: EnergyOperations, layer: LayerOperations, effective: bool = False) -> int:
-    """Graded inputs times synapses of a layer, over all samples."""
-    if found.binary_input:
-        return 0
-    return layer.effective_input_operations if effective else layer.input_operations
-
-
 def spikes_per_synapse(found: EnergyOperations) -> float:
     """Spikes a synapse carries per inference, on average; 0 where no synapse carries spikes."""
     places = sum(layer.synapses + (layer.input_synapses if found.binary_input else 0) for layer in found.layers) * found.samples
-    return sum(synops(found, layer) for layer in found.layers) / places if places else 0.0
+    return found.synops() / places if places else 0.0

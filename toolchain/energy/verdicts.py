@@ -1,74 +1,127 @@
-"""Which takes less energy: this network, or an ANN on the same samples. Where the ranges overlap, nobody can tell.
+"""Which takes less energy: this network, or an ANN on the same samples.
 
-Compared like for like: everything in 45 nm, at the same precision, with the same model of memory on both sides. Beside that the
-chip's own estimate against the 8-bit ANNs with memory: another process and another way to count stand on the two sides, and the
-sentence says so.
+Compared like for like: everything in one process, at the same precision, with the same model of memory on both sides. The range
+of such a figure is mostly one unknown that both networks share: how often memory is read again, or how wide a sum is. So two
+questions are answered apart: who takes less if both are alike in it (low ends, stated values and high ends, each with each), and
+whether the ranges as such overlap, so that an advantage of one network in it could reverse the answer.
+
+Beside that stands the chip's own estimate against the 8-bit ANNs with memory: another chip and another way to count stand on the
+two sides, so only the ranges as such are compared, and the sentence says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, Literal
 
+from snn_export.energy.baselines import Terms
 from snn_export.energy.charging import Amount
 from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyComparison, EnergyFigure
 
 Winner = Literal["snn", "ann", "undecided"]
-OWN, TWIN, TEACHER = "this network", "ANN twin", "teacher"
-EARLY = f"{OWN} with early exit"
-_CALLED = {TWIN: "its ANN twin", TEACHER: "the teacher"}
-FAIREST, AS_PAPERS_DO = "INT8, with memory", "FP32, arithmetic"
-TERMS = (FAIREST, "INT8, arithmetic", "FP32, with memory", AS_PAPERS_DO)
+Subject = Literal["network", "early_exit", "chip"]
+Opponent = Literal["twin", "teacher"]
+Figures = Mapping[Terms, EnergyFigure]
+OWN: Final = "this network"
+EARLY: Final = f"{OWN} with early exit"
+OPPONENTS: Final[dict[Opponent, str]] = {"twin": "ANN twin", "teacher": "teacher"}
+"""What opponents are called, in the order in which they are compared."""
+FAIREST, AS_PAPERS_DO = Terms("INT8", memory=True), Terms("FP32")
+TERMS: Final = (FAIREST, Terms("INT8"), Terms("FP32", memory=True), AS_PAPERS_DO)
 """On which terms networks are compared like for like; the fairest first."""
+_ENDS: Final = ("low", "value", "high")
+_HEADLINES: Final[dict[Winner, str]] = {
+    "snn": "The spiking network wins against the {}. ",
+    "ann": "The spiking network loses against the {}. ",
+    "undecided": "",
+}
 
 
-def compare(
-    cmos: Sequence[EnergyFigure], others: Sequence[EnergyFigure], chip: tuple[str, Amount | None]
-) -> tuple[EnergyComparison, ...]:
+@dataclass(frozen=True)
+class ChipEstimate:
+    """This network by a chip's table.
+
+    Attributes:
+        title: what the table is called.
+        process: process node of its figures.
+        total: None where nothing has a figure.
+    """
+
+    title: str
+    process: str
+    total: Amount | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A network in a comparison: what it is called, and what it takes."""
+
+    name: str
+    amount: Amount
+
+
+def compare(own: Figures, early: Figures, others: Mapping[Opponent, Figures], chip: ChipEstimate) -> tuple[EnergyComparison, ...]:
     """Every comparison that can be made, the fairest first.
 
     Args:
-        cmos: this network in 45 nm.
-        others: ANNs in 45 nm.
-        chip: what the chip's table is called, and this network's total by it.
+        own: this network in the process of the ANNs.
+        early: the same with early exit; empty where there is none.
+        others: the ANNs that there are.
+        chip: this network by the chip's table.
     """
-    by_name = {figure.component: _amount(figure) for figure in (*cmos, *others)}
-    opponents = [name for name in (TWIN, TEACHER) if f"{name}, {FAIREST}" in by_name]
+    opponents = [name for name in OPPONENTS if others.get(name)]
     found = [
-        _comparison(terms, OWN, by_name[f"{OWN}, {terms}"], name, by_name[f"{name}, {terms}"])
-        for terms in TERMS
-        for name in opponents
+        _like_for_like("network", OWN, own[terms], name, others[name][terms], terms) for terms in TERMS for name in opponents
     ]
-    early = by_name.get(f"{EARLY}, {FAIREST}")
-    if early is not None:
-        found += [_comparison(FAIREST, EARLY, early, name, by_name[f"{name}, {FAIREST}"]) for name in opponents]
-    title, total = chip
-    if total is not None:
-        own = f"{OWN} by {title}"
-        found += [_comparison(FAIREST, own, total, name, by_name[f"{name}, {FAIREST}"]) for name in opponents]
+    if early:
+        found += [_like_for_like("early_exit", EARLY, early[FAIREST], name, others[name][FAIREST], FAIREST) for name in opponents]
+    if chip.total is not None:
+        mine = _Side(f"{OWN} by {chip.title}", chip.total)
+        found += [_another_chip(mine, name, _side(name, others[name][FAIREST])) for name in opponents]
     return tuple(found)
 
 
-def _comparison(terms: str, own: str, mine: Amount, other: str, theirs: Amount) -> EnergyComparison:
-    ends = {_less(getattr(mine, end), getattr(theirs, end)) for end in ("low", "value", "high")}
-    at_every_end: Winner = ends.pop() if len(ends) == 1 else "undecided"
-    winner: Winner = "undecided" if mine.overlaps(theirs) else at_every_end
+def _side(opponent: Opponent, figure: EnergyFigure) -> _Side:
+    return _Side(f"the {OPPONENTS[opponent]}", _amount(figure))
+
+
+def _like_for_like(
+    subject: Subject, name: str, own: EnergyFigure, opponent: Opponent, other: EnergyFigure, terms: Terms
+) -> EnergyComparison:
+    mine, theirs = _Side(name, _amount(own)), _side(opponent, other)
+    return _comparison(subject, opponent, terms, mine, theirs, _sentence(mine, theirs, terms))
+
+
+def _another_chip(mine: _Side, opponent: Opponent, theirs: _Side) -> EnergyComparison:
+    return _comparison("chip", opponent, FAIREST, mine, theirs, _sentence_of_chip(mine, theirs))
+
+
+def _comparison(
+    subject: Subject, opponent: Opponent, terms: Terms, mine: _Side, theirs: _Side, sentence: str
+) -> EnergyComparison:
+    at_every_end = _at_every_end(mine.amount, theirs.amount)
     return EnergyComparison(
-        terms=terms,
-        own=own,
-        other=other,
-        own_value=mine.value,
-        own_low=mine.low,
-        own_high=mine.high,
-        value=theirs.value,
-        low=theirs.low,
-        high=theirs.high,
-        ratio=mine.value / theirs.value if theirs.value else None,
-        winner=winner,
+        terms=terms.title,
+        precision=terms.precision,
+        memory=terms.memory,
+        own=mine.name,
+        subject=subject,
+        other=OPPONENTS[opponent],
+        opponent=opponent,
+        own_value=mine.amount.value,
+        own_low=mine.amount.low,
+        own_high=mine.amount.high,
+        value=theirs.amount.value,
+        low=theirs.amount.low,
+        high=theirs.amount.high,
+        ratio=mine.amount.value / theirs.amount.value if theirs.amount.value else None,
+        winner="undecided" if mine.amount.overlaps(theirs.amount) else at_every_end,
         at_every_end=at_every_end,
-        like_for_like=own in (OWN, EARLY),
-        sentence=_sentence(own, mine, other, theirs, winner, at_every_end),
+        like_for_like=subject != "chip",
+        sentence=sentence,
     )
 
 
@@ -76,54 +129,109 @@ def _less(mine: float, theirs: float) -> Winner:
     return "snn" if mine < theirs else "ann" if theirs < mine else "undecided"
 
 
-def _sentence(own: str, mine: Amount, other: str, theirs: Amount, winner: Winner, at_every_end: Winner) -> str:
-    told = f"{own} takes {_told(mine)}, {_CALLED[other]} {_told(theirs)}"
-    if winner == "undecided":
-        side = {"snn": "this network", "ann": _CALLED[other], "undecided": ""}[at_every_end]
-        ends = f"; at either end and between, {side} takes less" if side and own in (OWN, EARLY) else ""
-        return f"{told}: they cannot be told apart, the ranges overlap{ends}."
-    better, worse = (mine, theirs) if winner == "snn" else (theirs, mine)
-    times = f"{worse.value / better.value:.2g} times less" if better.value else "less"
-    return f"{told}: {'this network' if winner == 'snn' else _CALLED[other]} takes {times}."
+def _at_every_end(mine: Amount, theirs: Amount) -> Winner:
+    ends = {_less(getattr(mine, end), getattr(theirs, end)) for end in _ENDS}
+    return ends.pop() if len(ends) == 1 else "undecided"
 
 
-def verdict(found: Sequence[EnergyComparison]) -> tuple[str, ...]:
-    """What the comparisons say, in plain sentences: the fairest one first, then what speaks against trusting it alone."""
-    fair = {(item.terms, item.other): item for item in found if item.own == OWN}
+def _sentence(mine: _Side, theirs: _Side, terms: Terms) -> str:
+    """Who takes less if both are alike in what the range stands for; the figures; what the ranges as such say."""
+    at_every_end, overlap = _at_every_end(mine.amount, theirs.amount), mine.amount.overlaps(theirs.amount)
+    shared, low, middle, high = (
+        ("reuse what they read from memory equally well", "perfect reuse", "every operand read anew", "no reuse")
+        if terms.memory
+        else ("add into sums of the same width", "narrow sums", "sums as stated", "wide sums")
+    )
+    figures = f"{_capital(mine.name)} takes {_told(mine.amount)}, {theirs.name} {_told(theirs.amount)}."
+    if at_every_end != "undecided":
+        less, more = (mine, theirs) if at_every_end == "snn" else (theirs, mine)
+        claim = f"{less.name} takes less energy{_factors(less.amount, more.amount, low, high)}"
+        if not overlap:
+            ranged = any(side.amount.low < side.amount.high for side in (mine, theirs))
+            return f"{claim}. {figures}{' The ranges do not overlap.' if ranged else ''}"
+        turned = "better reuse" if terms.memory else "narrower sums"
+        return (
+            f"if both networks {shared}, {claim}. {figures} The ranges as such overlap: {turned} in {more.name} alone could "
+            "reverse this."
+        )
+    if mine.amount == theirs.amount:
+        return f"both networks take the same energy. {figures}"
+    ends = {"low": low, "value": middle, "high": high}
+    if _less(mine.amount.low, theirs.amount.low) != _less(mine.amount.high, theirs.amount.high):
+        del ends["value"]  # it goes with one of the others
+    told = "; ".join(f"with {name}, {_at(end, mine, theirs)}" for end, name in ends.items())
+    unknown = "how well" if terms.memory else "that width"
+    return f"if both networks {shared}, who takes less energy depends on {unknown}: {told}. {figures} The ranges as such overlap."
+
+
+def _at(end: str, mine: _Side, theirs: _Side) -> str:
+    """Who takes less at one end of both ranges."""
+    own, other = getattr(mine.amount, end), getattr(theirs.amount, end)
+    if own == other:
+        return "both take the same"
+    (less, name), (more, _) = sorted([(own, mine.name), (other, theirs.name)])
+    return f"{name} takes less" + (f", by a factor of {formatting.amount(more / less)}" if less else "")
+
+
+def _factors(less: Amount, more: Amount, low: str, high: str) -> str:
+    """By which factor one takes less, at both ends of the ranges where they are not the same."""
+    if not less.low:
+        return ""
+    at_low, at_high = formatting.amount(more.low / less.low), formatting.amount(more.high / less.high)
+    if at_low == at_high:
+        return f", by a factor of {at_low}"
+    return f", by a factor of {at_low} ({low}) to {at_high} ({high})"
+
+
+def _sentence_of_chip(mine: _Side, theirs: _Side) -> str:
+    """The ranges as such: nothing that they stand for is shared by a chip's table and an ANN in another process."""
+    figures = f"{mine.name} takes {_told(mine.amount)}, {theirs.name} {_told(theirs.amount)}"
+    if mine.amount.overlaps(theirs.amount):
+        return f"{figures}. The ranges overlap, so the figures do not say which takes less."
+    less, more = (mine, theirs) if mine.amount.high < theirs.amount.low else (theirs, mine)
+    factors = sorted(
+        getattr(more.amount, one) / getattr(less.amount, other)
+        for one, other in product(_ENDS, _ENDS)
+        if getattr(less.amount, other)
+    )
+    told = f", by a factor of {formatting.amount(factors[0])} to {formatting.amount(factors[-1])}" if factors else ""
+    return f"{figures}. The ranges do not overlap: {less.name} takes less energy{told}."
+
+
+def verdict(found: Sequence[EnergyComparison], process: str, chip: ChipEstimate) -> tuple[str, ...]:
+    """What the comparisons say, in plain sentences: the fairest one first, then what speaks against trusting it alone.
+
+    Args:
+        found: of :func:`compare`.
+        process: process node of the ANNs.
+        chip: as for :func:`compare`.
+    """
+    fair = {(Terms(item.precision, item.memory), item.opponent): item for item in found if item.subject == "network"}
     lines = [
-        f"{_headline(item)} In 45 nm with 8-bit weights, memory counted: {item.sentence}"
-        for name in (TWIN, TEACHER)
+        f"{_HEADLINES[item.winner].format(OPPONENTS[name])}In {process}, with 8-bit weights and memory counted: {item.sentence}"
+        for name in OPPONENTS
         if (item := fair.get((FAIREST, name))) is not None
     ]
-    lines += [f"Stopping early: {item.sentence}" for item in found if item.own == EARLY and item.other == TWIN]
-    lines += [
-        f"Another chip, another process, so no like-for-like comparison: {item.sentence}"
-        for item in found
-        if not item.like_for_like and item.other == TWIN
-    ]
-    first, flattering = fair.get((FAIREST, TWIN)), fair.get((AS_PAPERS_DO, TWIN))
+    beside = {item.subject: item for item in found if item.opponent == "twin" and item.subject != "network"}
+    if "early_exit" in beside:
+        lines.append(f"Stopping early: {beside['early_exit'].sentence}")
+    if "chip" in beside:
+        other = "" if chip.process == process else f" and another process ({chip.process} against {process})"
+        lines.append(f"Another chip{other}, so no like-for-like comparison: {beside['chip'].sentence}")
+    first, flattering = fair.get((FAIREST, "twin")), fair.get((AS_PAPERS_DO, "twin"))
     if first is not None and flattering is not None and flattering.winner == "snn" != first.winner:
         lines.append(
-            "Charged as most papers do, FP32 additions against FP32 multiplications and no memory, it would win: "
+            "Charged as most papers do, FP32 additions against FP32 multiplications and no memory, spiking would win: "
             f"{flattering.sentence}"
         )
-    if first is not None and (first.winner == "ann" or first.at_every_end == "ann"):
+    if first is not None and first.at_every_end == "ann":
         lines.append(
             "Where energy alone decides and every step is taken, an ordinary 8-bit ANN of the same layers is the better choice. "
             if first.winner == "ann"
             else "Where energy alone decides and every step is taken, nothing here speaks for spiking. "
         )
-        lines[-1] += "Fewer spikes or fewer steps would change that, or a chip on which state costs nearly nothing."
+        lines[-1] += "Fewer spikes or fewer steps could change that, or a chip on which state costs nearly nothing."
     return tuple(lines)
-
-
-def _headline(item: EnergyComparison) -> str:
-    against = _CALLED[item.other]
-    return {
-        "snn": f"The spiking network wins against {against}.",
-        "ann": f"The spiking network loses against {against}.",
-        "undecided": f"Against {against} nobody can tell which takes less.",
-    }[item.winner]
 
 
 def _amount(figure: EnergyFigure) -> Amount:
@@ -134,3 +242,7 @@ def _amount(figure: EnergyFigure) -> Amount:
 
 def _told(amount: Amount) -> str:
     return formatting.energy_range(amount.value, amount.low, amount.high)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

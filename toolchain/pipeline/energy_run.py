@@ -13,7 +13,7 @@ from snn_export.data.dataset import Dataset
 from snn_export.energy.cost_table import CostTable, find_table
 from snn_export.energy.curve import Chosen, chosen_threshold
 from snn_export.energy.estimate import estimate
-from snn_export.energy.latency import busiest_core
+from snn_export.energy.latency import core_loads, may_be_busiest
 from snn_export.energy.observer import Counted
 from snn_export.energy.operations import Beside
 from snn_export.energy.step_counts import Answers, answers_of
@@ -107,7 +107,9 @@ def energy_report(
         teacher=teacher,
         placement=placement,
         unplaced=why,
-        busiest=None if placement is None else busiest_core(deployment, placement, counted.activity),
+        cores=()
+        if placement is None
+        else may_be_busiest(core_loads(deployment, placement, counted.activity, counted.counts.binary_input)),
     )
     return estimate(deployment, counted.counts, table, beside)
 

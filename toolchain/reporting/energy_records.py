@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ class EnergyFigure(Record):
     """An amount in picojoule per inference with its range, and where the coefficient comes from."""
 
     component: str
+    operation: str = Field(
+        description="what the component is, for programs: the operation as a cost table names it, or a network's terms, or a chip"
+    )
     count: float | None = Field(description="operations per inference; None where they could not be counted")
     value: float | None = Field(description="pJ per inference; None where no figure is published")
     low: float | None
@@ -25,6 +28,7 @@ class LayerPart(Record):
     """One kind of operation in one layer per inference; the energy is None where no figure is published."""
 
     component: str
+    operation: str = Field(description="as a cost table names it")
     count: float
     value: float | None
     low: float | None
@@ -76,8 +80,14 @@ class EnergyComparison(Record):
     """The spiking network against one ANN, and which of them takes less energy."""
 
     terms: str = Field(description="precision, and whether memory is counted")
+    precision: Literal["FP32", "INT8"]
+    memory: bool = Field(description="accesses to memory are counted")
     own: str
+    subject: Literal["network", "early_exit", "chip"] = Field(
+        description="what the own figure is: the network in the ANN's process, the same with early exit, the chip's estimate"
+    )
     other: str
+    opponent: Literal["twin", "teacher"]
     own_value: float = Field(description="pJ per inference")
     own_low: float
     own_high: float
@@ -143,11 +153,31 @@ class LatencyEstimate(Record):
     sources: tuple[str, ...] = ()
 
 
-class LayerOperations(Record):
-    """Exact counts of one layer over all samples and steps, and what is fixed before anything runs.
+class Arrivals(Record):
+    """What arrives at synapses, over all samples, by where it comes from; "effective" leaves out synapses of weight zero."""
 
-    Names as in the counts they come from: "effective" leaves out synapses of weight zero.
-    """
+    spike_operations: int
+    effective_spike_operations: int
+    input_operations: int
+    effective_input_operations: int
+
+    def synops(self, binary_input: bool, effective: bool = False) -> int:
+        """Binary synaptic events, those of the input included where it is spikes."""
+        own, incoming = self._counted(effective)
+        return own + incoming if binary_input else own
+
+    def graded(self, binary_input: bool, effective: bool = False) -> int:
+        """Graded inputs times synapses; 0 where the input is spikes."""
+        return 0 if binary_input else self._counted(effective)[1]
+
+    def _counted(self, effective: bool) -> tuple[int, int]:
+        if effective:
+            return self.effective_spike_operations, self.effective_input_operations
+        return self.spike_operations, self.input_operations
+
+
+class LayerOperations(Arrivals):
+    """Exact counts of one layer over all samples and steps, and what is fixed before anything runs."""
 
     layer: str
     spiking: bool
@@ -156,14 +186,9 @@ class LayerOperations(Record):
     synapses: int
     nonzero_synapses: int
     input_synapses: int
-    input_nonzero_synapses: int
     weights: int
     nonzero_weights: int
     biases: int
-    spike_operations: int
-    effective_spike_operations: int
-    input_operations: int
-    effective_input_operations: int
     spikes: int
     messages: int
     updates: int
@@ -171,13 +196,9 @@ class LayerOperations(Record):
     membrane_changes: int | None
 
 
-class StepOperations(Record):
+class StepOperations(Arrivals):
     """Exact counts over all samples, of one step or of the steps that were carried out before an early exit."""
 
-    spike_operations: int
-    effective_spike_operations: int
-    input_operations: int
-    effective_input_operations: int
     spikes: int
     messages: int
     updates: int
@@ -212,13 +233,14 @@ class PacketJourney(Record):
 
     source: str
     packets: float
+    within_router: float = Field(description="packets that stay at their router")
     east_west: float
     north_south: float
     between_chips: float
 
 
 class CoreLoad(Record):
-    """What the busiest core does in one step, on average."""
+    """What a core does in one step, on average."""
 
     core: str
     active_updates: float
@@ -233,6 +255,8 @@ class EnergyOperations(Record):
     fingerprint: str
     target: str | None
     weight_bits: int
+    state_bits: int = Field(description="of a state variable, as the chip holds it; of a float network 32")
+    bias_bits: int = Field(description="of a bias, as the chip stores it; of a float network 32")
     steps: int
     travel: int
     samples: int
@@ -251,8 +275,39 @@ class EnergyOperations(Record):
     placed_on: str = ""
     unplaced: str = Field(default="", description="why there is no placement, where one was tried")
     journeys: tuple[PacketJourney, ...] = ()
-    busiest: CoreLoad | None = None
-    tiles: int = 0
+    cores: tuple[CoreLoad, ...] = Field(
+        default=(), description="the cores of which one is the busiest, whatever the times that a cost table gives"
+    )
+
+    def synops(self, effective: bool = False) -> int:
+        """Binary synaptic events of all layers (NeuroBench, where effective: effective ACs)."""
+        return sum(layer.synops(self.binary_input, effective) for layer in self.layers)
+
+    def graded(self, effective: bool = False) -> int:
+        """Graded inputs times synapses of all layers (NeuroBench, where effective: effective MACs)."""
+        return sum(layer.graded(self.binary_input, effective) for layer in self.layers)
+
+
+class FigureGroup(NamedTuple):
+    """Figures that a report shows together.
+
+    Attributes:
+        name: the report's field that holds them.
+        title: a heading.
+        own: they are this network's, and not an ANN's.
+        orientation: they are no estimate of this network on anything it could run on.
+        figures: none is in two groups.
+    """
+
+    name: str
+    title: str
+    own: bool
+    orientation: bool
+    figures: tuple[EnergyFigure, ...]
+
+
+FIGURE_GROUPS: Final = ("figures", "cmos", "baselines", "teacher", "other_chips")
+"""Fields of :class:`EnergyReport` that hold figures, in the order in which they are shown."""
 
 
 class EnergyReport(Record):
@@ -267,9 +322,10 @@ class EnergyReport(Record):
     total: float | None = Field(description="pJ per inference, without what has no figure")
     total_low: float | None
     total_high: float | None
-    cmos: tuple[EnergyFigure, ...] = Field(default=(), description="this network in 45 nm, on the terms of the baselines")
-    baselines: tuple[EnergyFigure, ...] = Field(description="the same network as an ANN, FP32 and INT8, 45 nm")
-    teacher: tuple[EnergyFigure, ...] = Field(default=(), description="the teacher, its own multiplications, 45 nm")
+    process: str = Field(default="", description="process node that the ANNs are charged in, and this network on their terms")
+    cmos: tuple[EnergyFigure, ...] = Field(default=(), description="this network in that process, on the terms of the baselines")
+    baselines: tuple[EnergyFigure, ...] = Field(description="the same network as an ANN, FP32 and INT8")
+    teacher: tuple[EnergyFigure, ...] = Field(default=(), description="the teacher, its own multiplications")
     comparisons: tuple[EnergyComparison, ...] = ()
     verdict: tuple[str, ...] = Field(default=(), description="which of them takes less energy, in sentences")
     spikes_per_synapse: float = Field(description="measured spikes per synapse and inference")
@@ -283,3 +339,22 @@ class EnergyReport(Record):
     other_chips: tuple[EnergyFigure, ...] = Field(default=(), description="synaptic operations at figures of other chips")
     limits: tuple[str, ...]
     operations: EnergyOperations | None = None
+
+    def groups(self) -> tuple[FigureGroup, ...]:
+        """All figures, in the order in which they are shown; groups that hold any."""
+        where = f" ({self.process})" if self.process else ""
+        told = {
+            "figures": ("This network, spiking", True),
+            "cmos": (f"This network on the terms of an ordinary chip{where}", True),
+            "baselines": (f"The same network as an ANN{where}", False),
+            "teacher": (f"The teacher{where}", False),
+            "other_chips": ("This network's synaptic operations at the figures of other chips, for orientation only", True),
+        }
+        found = (FigureGroup(name, *told[name], name == "other_chips", getattr(self, name)) for name in FIGURE_GROUPS)
+        return tuple(group for group in found if group.figures)
+
+    def sources(self) -> dict[str, int]:
+        """What every figure and every time rests on, numbered from 1 in the order of the groups."""
+        cited = [figure.source for group in self.groups() for figure in group.figures]
+        cited += self.latency.sources if self.latency is not None else ()
+        return {source: number for number, source in enumerate(dict.fromkeys(cited), 1)}

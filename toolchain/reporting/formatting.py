@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from snn_export.reporting.energy_records import FIGURE_GROUPS
 from snn_export.reporting.report import Divergence, Report
 from snn_export.text_safety import printable
 
@@ -190,7 +191,7 @@ _KINDS: Final[dict[str, Callable[[Any], str]]] = {
     "energy.layers.*.graded_operations": amount,
     "energy.layers.*.active_updates": amount,
     "energy.layers.*.inactive_updates": amount,
-    **{f"energy.{group}.*.count": amount for group in ("figures", "cmos", "baselines", "teacher", "other_chips")},
+    **{f"energy.{group}.*.count": amount for group in FIGURE_GROUPS},
     "energy.layers.*.parts.*.count": amount,
     "energy.spikes_per_synapse": real,
     "energy.comparisons.*.ratio": real,
@@ -211,7 +212,7 @@ _KINDS: Final[dict[str, Callable[[Any], str]]] = {
 }
 _ENERGY_PATH: Final = re.compile(
     r"energy\.(total|early_exit\.value|layers\.\*\.parts\.\*\.value|comparisons\.\*\.(own_)?value"
-    r"|(layers|figures|cmos|baselines|teacher|other_chips|curve)\.\*\.value)"
+    rf"|(layers|{'|'.join(FIGURE_GROUPS)}|curve)\.\*\.value)"
 )
 _TIME_PATH: Final = re.compile(r"energy\.latency\.(step|inference)\.value")
 

@@ -15,8 +15,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from snn_export.reporting import guidance, plots, plots_energy, plots_inline, wording
-from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting import energy_words, guidance, plots, plots_energy, plots_inline, wording
 from snn_export.reporting.formatting import text_of
 from snn_export.reporting.json_file import write_text
 from snn_export.reporting.report import CarriedNode, Comparison, Gate, LayerComparison, Raster, Report
@@ -61,6 +60,7 @@ def _environment(report: Report, only: tuple[str, ...] = ()) -> Environment:
         plots=plots,
         inline=plots_inline,
         energy_plots=plots_energy,
+        energy_words=energy_words,
         wording=wording,
         svg=Markup,
         ladder_axis=ladder_axis(report),
@@ -76,7 +76,7 @@ def _environment(report: Report, only: tuple[str, ...] = ()) -> Environment:
         carriers=_carriers(report),
         gates=_gates(report),
         steps=guidance.next_steps(report),
-        sources=_sources(report.energy),
+        sources=report.energy.sources() if report.energy is not None else {},
     )
     return environment
 
@@ -202,15 +202,6 @@ def _is_shown(layers: Iterable[LayerComparison], *names: str) -> bool:
 def _gates(report: Report) -> tuple[tuple[int, Gate], ...]:
     """Gates with their index in the report: failed ones first, then skipped ones, then those that passed."""
     return tuple(sorted(enumerate(report.gates), key=lambda entry: 1 if entry[1].skipped else 2 * entry[1].passed))
-
-
-def _sources(energy: EnergyReport | None) -> dict[str, int]:
-    """Sources of the energy figures, numbered in the order in which the table names them."""
-    if energy is None:
-        return {}
-    entries = (*energy.figures, *energy.cmos, *energy.baselines, *energy.teacher, *energy.other_chips)
-    times = energy.latency.sources if energy.latency is not None else ()
-    return {source: number for number, source in enumerate(dict.fromkeys((*(entry.source for entry in entries), *times)), 1)}
 
 
 def _visible(value: object) -> object:

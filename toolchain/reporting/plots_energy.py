@@ -22,12 +22,11 @@ PARTS: Final = ("synaptic", "active", "inactive", "messages", "hops", "other")
 """Classes of the parts of a bar, in their order."""
 PART_TITLES: Final = {
     "synaptic": "synaptic operations", "active": "updates of neurons that spike", "inactive": "updates of the others",
-    "messages": "messages within a tile", "hops": "hops between tiles", "other": "other",
+    "messages": "packets and messages", "hops": "hops between tiles", "other": "other",
 }  # fmt: skip
-_OF_COMPONENT: Final = {
-    "synaptic operations": "synaptic", "active neuron updates": "active", "inactive neuron updates": "inactive",
-    "spike messages within a tile": "messages", "packets within a tile": "messages", "hops east or west": "hops",
-    "hops north or south": "hops", "hops between chips": "hops",
+_OF_OPERATION: Final = {
+    "synaptic_operation": "synaptic", "neuron_update_active": "active", "neuron_update_inactive": "inactive",
+    "spike_message": "messages", "hop_east_west": "hops", "hop_north_south": "hops", "hop_between_chips": "hops",
 }  # fmt: skip
 FULL: Final = Axis(0.0, 1.0)
 """The axis of shares of a limit."""
@@ -77,7 +76,7 @@ def parts_of(layer: LayerEnergy) -> dict[str, float]:
     """Energy by class of part, in their order; parts without energy are left out."""
     found = dict.fromkeys(PARTS, 0.0)
     for part in layer.parts:
-        found[_OF_COMPONENT.get(part.component, "other")] += part.value or 0.0
+        found[_OF_OPERATION.get(part.operation, "other")] += part.value or 0.0
     return {name: value for name, value in found.items() if value > 0}
 
 

@@ -72,7 +72,7 @@ def signed_axis(values: Sequence[int]) -> Axis:
 
 def energy_axis(report: EnergyReport) -> Axis | None:
     """A logarithmic axis from one power of ten to another that holds all figures of the report and their ranges, pJ."""
-    entries = (*report.figures, *report.cmos, *report.baselines, *report.teacher)
+    entries = [figure for group in report.groups() if not group.orientation for figure in group.figures]
     bounds = [report.total, report.total_low, report.total_high]
     bounds += [number for entry in entries for number in (entry.value, entry.low, entry.high)]
     positive = [number for number in bounds if number is not None and number > 0]

@@ -13,7 +13,7 @@ from snn_export.reporting.energy_records import EnergyReport
 from snn_export.reporting.placement_records import PlacementReport
 from snn_export.reporting.record import Record
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Verdict = Literal["EXACT", "TIE", "WITHIN", "DRIFT", "NOT_COMPARED", "SKIPPED", "UNAVAILABLE", "ERROR"]
 """EXACT    every spike equal, and every membrane (bit for bit where both sides are integers)
@@ -332,7 +332,7 @@ class TrainingSummary(Record):
 class Report(Record):
     """The whole verdict. ``passed`` and ``exit_code`` follow from gates and coverage, see verification/gates.py."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     tool_version: str
     network: str
     dataset: str

@@ -204,11 +204,11 @@ class _Renderer:
         head = Text.assemble(self._text("Energy per inference", "bold"), "  ", self._text(energy.label, "dim"))
         table = self._table(">", "", show_header=False)
         table.add_row(self._cell("energy.total", "bold"), self._text("this network, spiking"))
-        for group in ("figures", "baselines"):
-            for number, figure in enumerate(getattr(energy, group)):
-                if group == "baselines" or figure.value is None:
-                    table.add_row(self._cell(f"energy.{group}.{number}.value"), self._text(figure.component))
-        return Group(head, table)
+        for group in energy.groups():
+            for number, figure in enumerate(group.figures):
+                if group.name == "baselines" or (group.name == "figures" and figure.value is None):
+                    table.add_row(self._cell(f"energy.{group.name}.{number}.value"), self._text(figure.component))
+        return Group(head, table, *(Padding(self._text(sentence), _INDENT) for sentence in energy.verdict[:1]))
 
     def _coverage(self) -> RenderableType:
         if not self._report.coverage:
