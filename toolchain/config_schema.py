@@ -11,6 +11,8 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from snn_export.export.targets import ChipName
+
 Key = tuple[str, ...]
 """A key as its names, e.g. ``("model", "steps")``."""
 
@@ -84,7 +86,7 @@ class TrainingConfig(_Section):
 class QuantizeConfig(_Section):
     """The integer grid."""
 
-    target: Literal["loihi1", "loihi2"] = Field("loihi2", description="chip")
+    target: ChipName = Field("loihi2", description="chip")
     weight_bits: int = Field(8, ge=1, le=8, description="bits per weight, sign included")
     bias_exponent: int | None = Field(None, ge=0, le=7, description="one for all biases; 6 is for lava-dl's netx")
     input_as_bias: bool = Field(False, description="the host computes the first layer, for chips without graded spikes")

@@ -189,10 +189,11 @@ def population_needs(deployment: Deployment, table: SynapseTable, weight_bits: i
     Raises:
         UserError: SNX209 for a connection of several layers, SNX458 for weights or delays wider than the chip's fields.
     """
-    return {name: _population_needs(deployment, name, table, weight_bits) for name in deployment.layers}
+    return {name: needs_of(deployment, name, table, weight_bits) for name in deployment.layers}
 
 
-def _population_needs(deployment: Deployment, name: str, table: SynapseTable, weight_bits: int) -> PopulationNeeds:
+def needs_of(deployment: Deployment, name: str, table: SynapseTable, weight_bits: int = WEIGHT_BITS) -> PopulationNeeds:
+    """Needs of one population; see :func:`population_needs`."""
     wires = deployment.wires[name]
     maps = [deployment.shapes[wire.weight] for wire in wires if isinstance(deployment.graph.nodes[wire.weight], CONV_TYPES)]
     shape = maps[0] if maps else deployment.shapes[name]

@@ -20,7 +20,10 @@ from snn_export.models.diagnostics import Diagnostic
 
 def states_cannot_overflow(network: Network) -> list[Diagnostic]:
     """No input of the declared range takes u or v beyond 24 bits, by bounds over the weights of every neuron."""
-    return [] if network.on_chip is None else overflow_findings(network.on_chip)
+    deployment = network.on_chip
+    if deployment is None:
+        return []
+    return overflow_findings(deployment, [name for name in deployment.layers if network.holds(name)])
 
 
 def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
@@ -29,7 +32,7 @@ def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
     if deployment is None:
         return
     for name in deployment.layers:
-        if not deployment.contract.neurons[name].spiking:
+        if not deployment.contract.neurons[name].spiking or not network.holds(name):
             continue
         reached = _nearest(deployment, name)
         if reached is not None:
@@ -40,7 +43,6 @@ def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
                 why="with every source firing in every step the positive weights do not add up to more; a network that was read "
                 "with another dt than it was written with looks like this",
                 fix=f"lower the threshold of {name} or raise its weights, or state the dt of the file it was read from",
-                severity="warning",
             )
 
 
@@ -79,7 +81,6 @@ def weights_connect(network: Network) -> Iterator[Diagnostic]:
                 where=wire.weight,
                 why=f"nothing that {wire.source} does reaches {wire.target} on this way",
                 fix="take the layer out, or quantise with more weight bits where it was not zero before",
-                severity="warning",
             )
 
 
@@ -111,5 +112,4 @@ def populations_are_heard(network: Network) -> Iterator[Diagnostic]:
                 where=name,
                 why="its cores would work for nothing",
                 fix="take it out of the network, or connect it",
-                severity="warning",
             )

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import get_args
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.passes.quantize import Target
-from snn_export.export.readiness import Candidate, CheckTarget
+from snn_export.export.readiness import Candidate
+from snn_export.export.targets import MOST_CHIPS, CheckTarget, ChipName
 from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.placement.packing import packed
 from snn_export.hardware_sims.placement.partition import Cut, partition
-from snn_export.hardware_sims.placement.resources import PopulationNeeds, population_needs
+from snn_export.hardware_sims.placement.resources import PopulationNeeds, needs_of
 from snn_export.hardware_sims.placement.traffic import host_axons
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 
-CHIP_TARGETS: tuple[Target, ...] = get_args(Target)
+CHIP_TARGETS: tuple[ChipName, ...] = get_args(ChipName)
 """Targets that are chips; the others are backends."""
-
-CHIPS = 32
-"""Chips that a network may take, where nobody says another number: what a placement takes by default."""
 
 NEURONS_TO_CUT = 200_000
 """Neurons up to which a network is cut into parts, which takes seconds; of a larger one cores are counted by neurons alone."""
@@ -51,7 +48,7 @@ class Network:
     deployment: Deployment
     target: CheckTarget
     chip: ChipTable | None = None
-    chips: int = CHIPS
+    chips: int = MOST_CHIPS
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -73,36 +70,61 @@ class Network:
         return self.deployment
 
     @cached_property
-    def sized(self) -> tuple[dict[str, PopulationNeeds], tuple[Diagnostic, ...]]:
-        """What every population needs of a core, or why that cannot be worked out."""
+    def beyond_registers(self) -> frozenset[str]:
+        """Populations and weight layers with integers that no register holds, which :func:`loihi.integers_fit` tells."""
+        deployment = self.on_chip
+        if deployment is None or not deployment.quantised:
+            return frozenset()
+        return frozenset(item.where for item in loihi.integers_fit(deployment))
+
+    def holds(self, population: str) -> bool:
+        """True where the integers of a population and its weights fit their registers: only then do bounds say anything."""
+        wires = () if self.on_chip is None else self.on_chip.wires[population]
+        return self.beyond_registers.isdisjoint((population, *(wire.weight for wire in wires)))
+
+    @cached_property
+    def sized(self) -> dict[str, PopulationNeeds]:
+        """What populations need of a core. Left out are those that no field of memory holds, which other rules tell."""
+        found: dict[str, PopulationNeeds] = {}
         if self.on_chip is None or self.chip is None or self.chip.synapses is None:
-            return {}, ()
-        try:
-            return population_needs(self.on_chip, self.chip.synapses), ()
-        except UserError as error:
-            return {}, error.diagnostics
+            return found
+        for name in self.on_chip.layers:
+            try:
+                found[name] = needs_of(self.on_chip, name, self.chip.synapses)
+            except UserError as error:
+                if error.code != "SNX458":
+                    raise
+        return found
 
     @cached_property
     def cut(self) -> tuple[Cores | None, tuple[Diagnostic, ...]]:
-        """Cores that it takes, or why it cannot be cut into parts that fit a core each; neither where needs are not known."""
-        needs, _ = self.sized
+        """Cores that it takes where all needs are known; and of every population that cannot be cut into parts, why."""
+        needs = self.sized
         if self.on_chip is None or self.chip is None or self.chip.synapses is None or not needs:
             return None, ()
-        neurons = {name: need.neurons for name, need in needs.items()}
+        complete, neurons = len(needs) == len(self.on_chip.layers), {name: need.neurons for name, need in needs.items()}
         if sum(neurons.values()) > NEURONS_TO_CUT:
             capacity = self.chip.capacities["neurons"]
-            return Cores(
-                -(-sum(neurons.values()) // capacity), False, {name: -(-n // capacity) for name, n in neurons.items()}
-            ), ()
+            layers = {name: -(-count // capacity) for name, count in neurons.items()}
+            return Cores(-(-sum(neurons.values()) // capacity), False, layers) if complete else None, ()
         to_host = host_axons(self.on_chip)
         try:
             cuts: dict[str, Cut] = partition(needs, self.chip, self.chip.synapses, to_host)
         except UserError as error:
-            return None, error.diagnostics
+            alone = [item for name, need in needs.items() for item in self._uncut(name, need)]
+            return None, tuple(alone) or error.diagnostics
+        if not complete:
+            return None, ()
         cores = packed(cuts, self.chip, self.chip.synapses, to_host)
         return Cores(len(cores), True, {name: len(cut.boxes) for name, cut in cuts.items()}), ()
 
+    def _uncut(self, name: str, need: PopulationNeeds) -> list[Diagnostic]:
+        """Why one population cannot be cut, whatever stands around it."""
+        if self.chip is None or self.chip.synapses is None:
+            return []
+        return diagnostics_of(partial(partition, {name: need}, self.chip, self.chip.synapses, {}))
 
-def network(deployment: Deployment, target: CheckTarget, chips: int = CHIPS) -> Network:
+
+def network(deployment: Deployment, target: CheckTarget, chips: int = MOST_CHIPS) -> Network:
     """A network and its target, with the limits of the chip where the target is one."""
     return Network(deployment, target, load_chip(target) if target in CHIP_TARGETS else None, chips)
