@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.bounds import highest_membrane, highest_real_membrane, overflow_findings
-from snn_export.export.deployment import Deployment, IntegerSynapse
+from snn_export.export.deployment import Deployment, biases_in, weights_in
 from snn_export.export.gains import threshold_array
-from snn_export.export.graph import is_population, weight_array
+from snn_export.export.graph import is_population
 from snn_export.hardware_sims.rules.network import Network
 from snn_export.models.arithmetic import STATE_SHIFT
 from snn_export.models.diagnostics import Diagnostic
@@ -72,23 +72,15 @@ def weights_connect(network: Network) -> Iterator[Diagnostic]:
     if deployment is None:
         return
     for wire in (wire for incoming in deployment.wires.values() for wire in incoming):
-        node, synapse = deployment.graph.nodes[wire.weight], deployment.synapses.get(wire.weight)
-        held = _held(node, synapse)
-        if not any(np.any(part) for part in held if part is not None):
+        weights = weights_in(deployment, wire.weight)
+        if not any(np.any(part) for part in (weights, *biases_in(deployment, wire.weight))):
             yield Diagnostic(
                 "SNX486",
-                f"0 of the {weight_array(node).size:,} weights of {wire.weight} differ from zero; it takes 1 to connect",
+                f"0 of the {weights.size:,} weights of {wire.weight} differ from zero; it takes 1 to connect",
                 where=wire.weight,
                 why=f"nothing that {wire.source} does reaches {wire.target} on this way",
                 fix="take the layer out, or quantise with more weight bits where it was not zero before",
             )
-
-
-def _held(node: nir.NIRNode, synapse: IntegerSynapse | None) -> tuple[NDArray[Any] | None, ...]:
-    """Weights and biases of a weight layer."""
-    if synapse is None:
-        return weight_array(node), getattr(node, "bias", None)
-    return synapse.weight, synapse.bias_mantissa, synapse.current_bias
 
 
 def populations_are_heard(network: Network) -> Iterator[Diagnostic]:
