@@ -265,7 +265,7 @@ def weights_in(deployment: Deployment, name: str) -> NDArray[Any]:
 def biases_in(deployment: Deployment, name: str) -> tuple[NDArray[Any], ...]:
     """The biases that a node of weights holds: mantissas and what is added to the current, or floats where it has no integers."""
     synapse = deployment.synapses.get(name)
-    held = (getattr(deployment.graph.nodes[name], "bias", None),)
+    held: tuple[Any, ...] = (getattr(deployment.graph.nodes[name], "bias", None),)
     if synapse is not None:
         held = (synapse.bias_mantissa, synapse.current_bias)
     return tuple(np.asarray(bias) for bias in held if bias is not None)
