@@ -231,7 +231,8 @@ def axis_readers(inputs: int, outputs: int, kernel: int, stride: int, dilation: 
     """
     offset = np.arange(inputs)[None] + padding - np.arange(kernel)[:, None] * dilation
     output, rest = np.divmod(offset, stride)
-    return np.asarray(np.where((rest == 0) & (output >= 0) & (output < outputs), output, -1), np.int64)
+    readers: NDArray[np.int64] = np.where((rest == 0) & (output >= 0) & (output < outputs), output, -1).astype(np.int64)
+    return readers
 
 
 def conv_readers(node: nir.Conv1d | nir.Conv2d, given: Shape, made: Shape) -> tuple[NDArray[np.int64], ...]:
