@@ -197,7 +197,7 @@ def synapse_count(window: Window) -> int:
 def _readers_at(window: Window, axis: int, position: int) -> NDArray[np.int64]:
     """(inputs,) along an axis: the output that reads an input through one position of the kernel, which is spread already."""
     before = window.padding[axis][0] - position
-    return axis_readers(window.given[axis], window.made[axis], 1, window.stride[axis], 1, before)[0]
+    return axis_readers(window.given[axis], window.made[axis], 1, window.stride[axis], 1, before).reshape(-1)
 
 
 def _reads(window: Window, offset: tuple[int, ...]) -> sparse.csr_array:

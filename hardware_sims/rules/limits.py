@@ -109,7 +109,7 @@ def _chip(target: CheckTarget) -> ChipTable:
 
 
 EDGES = fixed("every edge joins two nodes, once", NIR)
-TYPES = fixed(f"{', '.join(kind.__name__ for kind in (*LINEAR_TYPES, *POPULATION_TYPES))}", OURS)
+TYPES = fixed(", ".join(kind.__name__ for kind in (*LINEAR_TYPES, *POPULATION_TYPES)), OURS)
 LOOPS = fixed("a population in every loop", OURS)
 ENDS = fixed("one input, one output", OURS)
 SHAPES = fixed("the shapes of nodes that are joined agree", NIR)

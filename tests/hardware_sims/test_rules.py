@@ -142,14 +142,15 @@ def test_a_value_out_of_range_does_not_keep_cores_from_being_counted() -> None:
 
 
 def test_what_one_layer_lacks_says_nothing_about_the_others() -> None:
-    """Weights that no register holds in front; behind them too many axons, and a threshold out of reach."""
-    many = replace(SECOND, weight=np.full((5000, 3), 2))
+    """Weights that no register holds in front; behind them too many formats, too many axons, and a threshold out of reach."""
+    wide = np.tile([2, -4, 6], (5000, 1))
+    many = replace(SECOND, weight=wide, more=in_many_formats(wide, "layer"))
     heard = LayerPlan("heard", np.full((2, 5000), 2), "second", threshold=1)
     behind = (many, heard, LayerPlan("dead", np.full((2, 2), 2), "heard"))
     made = dense(weight=np.array([[2, 3, -2, 2]] * 3), behind=behind)
     dead = made.replace(populations={**made.populations, "dead": replace(made.populations["dead"], threshold=131_071)})
-    assert {(item.code, item.where) for item in check(dead, "loihi1")} == {
-        ("SNX304", "layer.weight"), ("SNX480", "heard"), ("SNX484", "dead"),
+    assert {(item.code, item.where.partition("[")[0]) for item in check(dead, "loihi1")} == {
+        ("SNX304", "layer.weight"), ("SNX453", "second"), ("SNX480", "heard"), ("SNX484", "dead"),
     }  # fmt: skip
 
 
