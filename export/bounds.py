@@ -14,6 +14,7 @@ the inputs they really have. T is the number of steps, or the interval of a peri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import nir
@@ -25,7 +26,7 @@ from snn_export.export.gains import input_gains, membrane_bias
 from snn_export.export.graph import weight_array
 from snn_export.export.linear import apply
 from snn_export.export.wiring import Wire
-from snn_export.models.arithmetic import CURRENT_MAX, DECAY_ONE, STATE_MAX, STATE_SHIFT
+from snn_export.models.arithmetic import CURRENT_MAX, DECAY_MAX, DECAY_ONE, STATE_MAX, STATE_SHIFT
 from snn_export.models.diagnostics import Diagnostic
 from snn_export.models.spec import NeuronSpec
 
@@ -216,9 +217,11 @@ def memory_findings(deployment: Deployment, population: str) -> list[Diagnostic]
     return [
         Diagnostic(
             "SNX328",
-            f"the membrane of {population} can reach {found.membrane:,}, and a neuron without memory forgets less than 4,096",
+            f"the membrane of {population} can reach {found.membrane:,}, and a neuron without memory forgets less than "
+            f"{MEMORYLESS_LIMIT + 1:,}",
             where=population,
-            why="the largest decay a register holds is 4095 of 4096: of a larger membrane a rest is left for the next step",
+            why=f"the largest decay a register holds is {DECAY_MAX} of {DECAY_ONE}: of a larger membrane a rest is left for the "
+            "next step",
             fix="use a smaller scale or fewer inputs, or a LIF neuron that keeps its membrane",
         )
     ]
@@ -229,12 +232,16 @@ def all_bounds(deployment: Deployment) -> dict[str, PopulationBounds]:
     return {name: population_bounds(deployment, name) for name in deployment.layers}
 
 
-def overflow_findings(deployment: Deployment) -> list[Diagnostic]:
+def overflow_findings(deployment: Deployment, populations: Iterable[str] | None = None) -> list[Diagnostic]:
     """What may overflow for some input of the declared range, one warning per population; empty where nothing can.
+
+    populations: all of them where it is None.
 
     Simulators run such a network and count what wraps and saturates.
     """
-    return [_finding(deployment, name, found) for name, found in all_bounds(deployment).items() if not found.safe]
+    names = deployment.layers if populations is None else populations
+    bounded = ((name, population_bounds(deployment, name)) for name in names)
+    return [_finding(deployment, name, found) for name, found in bounded if not found.safe]
 
 
 def _finding(deployment: Deployment, name: str, found: PopulationBounds) -> Diagnostic:

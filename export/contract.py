@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from snn_export.export.targets import ChipName
 from snn_export.models.spec import EncoderSpec, NeuronSpec, ReadoutSpec
 
 
@@ -24,7 +25,7 @@ class Quantisation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: Literal["loihi1", "loihi2"]
+    target: ChipName
     weight_bits: int = Field(ge=1, le=8)
     weight_rounding: Literal["nearest_on_grid"] = "nearest_on_grid"
     decay_rounding: Literal["toward_zero"] = "toward_zero"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.contract import ExecutionContract
-from snn_export.export.graph import Connection, Shape, connections, shapes, stages
+from snn_export.export.graph import Connection, Shape, connections, shapes, stages, weight_array
 from snn_export.export.wiring import Wire, wires
 from snn_export.models.arithmetic import WEIGHT_MIN, shift_mantissa, state_units
 from snn_export.models.diagnostics import UserError
@@ -268,6 +268,21 @@ def integer_parameters(
         return None, None
     weight = shift_mantissa(synapse.weight.astype(np.int64), synapse.weight_exponent)
     return weight, np.zeros(len(weight), np.int64) if bias is None else bias
+
+
+def weights_in(deployment: Deployment, name: str) -> NDArray[Any]:
+    """The weights of a node: its integers, or its floats where it has none."""
+    synapse = deployment.synapses.get(name)
+    return np.asarray(weight_array(deployment.graph.nodes[name]) if synapse is None else synapse.weight)
+
+
+def biases_in(deployment: Deployment, name: str) -> tuple[NDArray[Any], ...]:
+    """The biases that a node of weights holds: mantissas and what is added to the current, or floats where it has no integers."""
+    synapse = deployment.synapses.get(name)
+    held: tuple[Any, ...] = (getattr(deployment.graph.nodes[name], "bias", None),)
+    if synapse is not None:
+        held = (synapse.bias_mantissa, synapse.current_bias)
+    return tuple(np.asarray(bias) for bias in held if bias is not None)
 
 
 def not_quantised(where: str) -> UserError:

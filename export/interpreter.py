@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import encoding
+from snn_export.export.chips import chip_of
 from snn_export.export.deployment import Deployment, Firing, integer_parameters, not_quantised
 from snn_export.export.gains import input_gains, membrane_bias, threshold_array
 from snn_export.export.graph import Connection, delay_steps, weight_array
@@ -428,7 +429,7 @@ def _integer_step(deployment: Deployment, name: str, host: Array | None) -> Step
 def programmable(deployment: Deployment) -> bool:
     """True where the chip a deployment was quantised for has programmable neurons (Loihi 2's microcode)."""
     quantisation = deployment.contract.quantisation
-    return quantisation is not None and quantisation.target == "loihi2"
+    return quantisation is not None and chip_of(quantisation.target).programmable_neurons
 
 
 def error_bound(deployment: Deployment, population: str, signals: Mapping[str, Array], unit_roundoff: float) -> Array:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import nir
@@ -183,12 +184,13 @@ def _window_matrix(window: Window) -> sparse.csr_array:
 def synapse_count(window: Window) -> int:
     """Synapses of a window written out as a matrix: weights that are not zero, at every position where they read the input."""
     kernel, total = _ungrouped(window.kernel, window.groups), 0
+    places = [
+        [int(np.count_nonzero(_readers_at(window, axis, o) >= 0)) for o in range(size)]
+        for axis, size in enumerate(kernel.shape[2:])
+    ]
     for offset in product(*map(range, kernel.shape[2:])):
-        places = 1
-        for axis, o in enumerate(offset):
-            positions = np.arange(window.made[axis]) * window.stride[axis] - window.padding[axis][0] + o
-            places *= int(np.count_nonzero((positions >= 0) & (positions < window.given[axis])))
-        total += places * int(np.count_nonzero(_at(kernel, offset)))
+        read = prod(places[axis][o] for axis, o in enumerate(offset))
+        total += read * int(np.count_nonzero(_at(kernel, offset)))
     return total
 
 
@@ -203,16 +205,55 @@ def multiplications(node: nir.NIRNode, given: Shape, made: Shape) -> int:
     return int(node.weight.size) if isinstance(node, nir.Linear | nir.Affine) else 0
 
 
+def _readers_at(window: Window, axis: int, position: int) -> NDArray[np.int64]:
+    """(inputs,) along an axis: the output that reads an input through one position of the kernel, which is spread already."""
+    before = window.padding[axis][0] - position
+    return axis_readers(window.given[axis], window.made[axis], 1, window.stride[axis], 1, before).reshape(-1)
+
+
 def _reads(window: Window, offset: tuple[int, ...]) -> sparse.csr_array:
     """(output positions, input positions): 1 where the output reads the input with the kernel's weight at ``offset``."""
     result = sparse.csr_array(np.ones((1, 1)))
     for axis, o in enumerate(offset):
-        positions = np.arange(window.made[axis]) * window.stride[axis] - window.padding[axis][0] + o
-        inside = (positions >= 0) & (positions < window.given[axis])
-        rows = np.flatnonzero(inside)
-        one = sparse.csr_array((np.ones(len(rows)), (rows, positions[inside])), shape=(window.made[axis], window.given[axis]))
+        readers = _readers_at(window, axis, o)
+        read = np.flatnonzero(readers >= 0)
+        shape = (window.made[axis], window.given[axis])
+        one = sparse.csr_array((np.ones(len(read)), (readers[read], read)), shape=shape)
         result = sparse.kron(result, one, format="csr")
     return result
+
+
+def axis_readers(inputs: int, outputs: int, kernel: int, stride: int, dilation: int, padding: int) -> NDArray[np.int64]:
+    """Along one axis of a convolution, the output that reads an input through a kernel position.
+
+    Output o reads input ``r = o stride + k dilation - padding`` through position k, so there is at most one for every r and k.
+    What the border cuts off is not there: sums over a row, a column or all of it count synapses exactly.
+
+    Args:
+        inputs: positions of the input.
+        outputs: positions of the output.
+        kernel: positions of the kernel.
+        stride: inputs from one output to the next.
+        dilation: inputs from one kernel position to the next.
+        padding: zeros in front of the first input.
+
+    Returns:
+        (kernel, inputs), -1 where no output reads.
+    """
+    offset = np.arange(inputs)[None] + padding - np.arange(kernel)[:, None] * dilation
+    output, rest = np.divmod(offset, stride)
+    readers: NDArray[np.int64] = np.where((rest == 0) & (output >= 0) & (output < outputs), output, -1).astype(np.int64)
+    return readers
+
+
+def conv_readers(node: nir.Conv1d | nir.Conv2d, given: Shape, made: Shape) -> tuple[NDArray[np.int64], ...]:
+    """Of every spatial axis of a convolution, :func:`axis_readers`. given, made: shapes with channels."""
+    axes, kernel = len(given) - 1, node.weight.shape[2:]
+    stride, dilation, padding = per_axis(node.stride, axes), per_axis(node.dilation, axes), conv_padding(node)
+    return tuple(
+        axis_readers(given[1 + axis], made[1 + axis], kernel[axis], stride[axis], dilation[axis], padding[axis][0])
+        for axis in range(axes)
+    )
 
 
 def _count(shape: Shape) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
 
 import nir
 import numpy as np
 
 from snn_export.export import encoding, grid
 from snn_export.export.chains import chain_of, explicit, rewired, weight_of
+from snn_export.export.chips import chip_of
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import (
     POOL_TYPES,
@@ -36,14 +36,12 @@ from snn_export.export.passes.portable_form import PortableForm
 from snn_export.export.passes.split_populations import SplitPopulations
 from snn_export.export.populations import constant_findings
 from snn_export.export.splitting import split, uneven_readouts
+from snn_export.export.targets import CheckTarget
 from snn_export.models.diagnostics import Diagnostic, diagnostics_of
 from snn_export.models.weight_grid import DELAY_MAX
 
-CheckTarget = Literal["loihi1", "loihi2", "loihi", "lava", "netx"]
-PROGRAMMABLE = ("loihi2", "loihi")
-"""Targets whose neurons may be programs of their own, which reset by subtraction."""
-
-_KNOWN_TYPES = (*SYNAPSE_TYPES, *POOL_TYPES, nir.Flatten, nir.Delay, nir.Input, nir.Output)
+LINEAR_TYPES = (*SYNAPSE_TYPES, *POOL_TYPES, nir.Flatten, nir.Delay)
+"""Nodes between populations that have an exact rule here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +115,13 @@ class Candidate:
         return whole if any(populations_can_be_uniform(self)) else SplitPopulations()(whole)
 
 
-Rule = Callable[[Candidate], Iterable[Diagnostic]]
+CandidateRule = Callable[[Candidate], Iterable[Diagnostic]]
 
 
 def resets_are_possible(network: Candidate) -> Iterator[Diagnostic]:
     """Spiking populations reset to zero in the step of the spike, or by subtraction where neurons are programmable."""
     for name, spec in network.deployment.contract.neurons.items():
-        finding = spec.reset_finding(name, network.target in PROGRAMMABLE)
+        finding = spec.reset_finding(name, chip_of(network.target).programmable_neurons)
         if finding is not None:
             yield finding
 
@@ -147,10 +145,10 @@ def _populations(network: Candidate) -> Iterator[tuple[str, nir.NIRNode]]:
 
 
 def input_can_be_seen(network: Candidate) -> Iterator[Diagnostic]:
-    """The target's first synapses see the input: Loihi 1 has no graded spikes."""
+    """The target's first synapses see the input: only spikes, where a chip has no graded ones."""
     encoder = network.deployment.contract.encoder
     graded = encoder.kind == "direct" if encoder.gain is None else encoder.kind != "bias" and not encoder.binary
-    if network.target == "loihi1" and graded:
+    if graded and not chip_of(network.target).graded_input_bits:
         yield encoding.graded_input_finding(f"{encoder.kind} input")
 
 
@@ -162,7 +160,7 @@ def node_types_are_known(network: Candidate) -> Iterator[Diagnostic]:
 
 
 def _is_known(node: nir.NIRNode) -> bool:
-    return isinstance(node, _KNOWN_TYPES) or is_population(node)
+    return isinstance(node, (*LINEAR_TYPES, nir.Input, nir.Output)) or is_population(node)
 
 
 def delays_are_whole_steps(network: Candidate) -> Iterator[Diagnostic]:
@@ -229,7 +227,7 @@ def waits_fit(network: Candidate) -> Iterator[Diagnostic]:
                 )
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[CandidateRule, ...] = (
     resets_are_possible,
     constants_are_canonical,
     decays_are_the_contracts,

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import grid
-from snn_export.export.deployment import Deployment
+from snn_export.export.deployment import Deployment, biases_in
 from snn_export.export.graph import SYNAPSE_TYPES, latencies, remove_node, replace_nodes, weight_array
 from snn_export.export.populations import with_constants
-
-
-def weights_in(deployment: Deployment, name: str) -> NDArray[Any]:
-    """The weights of a node: its integers, or its floats where it has none."""
-    synapse = deployment.synapses.get(name)
-    return np.asarray(weight_array(deployment.graph.nodes[name]) if synapse is None else synapse.weight)
 
 
 def weight_nodes(deployment: Deployment) -> tuple[str, ...]:
@@ -41,13 +34,12 @@ def biased_nodes(deployment: Deployment) -> tuple[str, ...]:
     """Weight nodes with a bias other than zero, and float populations whose rest adds one (v_leak)."""
     found = []
     for name, node in deployment.graph.nodes.items():
-        synapse = deployment.synapses.get(name)
-        held: tuple[Any, ...] = (getattr(node, "bias", None), getattr(node, "v_leak", None))
-        if synapse is not None:
-            held = (synapse.bias_mantissa, synapse.current_bias)
-        elif deployment.quantised and name not in deployment.host_synapses:
-            continue  # on a grid the integers say it, and v_leak follows from them
-        if any(value is not None and np.any(value) for value in held):
+        held = biases_in(deployment, name)
+        if not deployment.quantised or name in deployment.host_synapses:  # on a grid v_leak follows from the integers
+            held = (*held, getattr(node, "v_leak", np.zeros(())))
+        elif name not in deployment.synapses:
+            continue
+        if any(np.any(value) for value in held):
             found.append(name)
     return tuple(found)
 

@@ -14,8 +14,9 @@ from snn_export.export import graph as graphs
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
 from snn_export.export.populations import with_constants
+from snn_export.export.targets import MOST_CHIPS
 from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
-from snn_export.hardware_sims.rules.rule import Form, Rule
+from snn_export.hardware_sims.rules.rule import DesignRule, Form
 from snn_export.models.spec import EncoderSpec, NeuronSpec
 from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from
 
@@ -125,10 +126,14 @@ def without_memory() -> Deployment:
     return with_spec(made.replace(graph=graph), NeuronSpec(4096))
 
 
+def in_many_formats(weight: Any, source: str = "input") -> tuple[SynapsePlan, ...]:
+    """Weights of both signs in twelve formats of synapses: six widths of delays, both signs and one."""
+    signed = [(held, 1 << bit) for bit in range(6) for held in (weight, np.abs(weight))]
+    return tuple(SynapsePlan(held, source, before=steps) for held, steps in signed)
+
+
 def many_formats() -> Deployment:
-    """A population with twelve formats of synapses: six widths of delays, both signs and one."""
-    signed = [(weight, 1 << bit) for bit in range(6) for weight in (LAYER.weight, np.abs(LAYER.weight))]
-    return dense(more=tuple(SynapsePlan(weight, before=steps) for weight, steps in signed))
+    return dense(more=in_many_formats(LAYER.weight))
 
 
 def pooled() -> Deployment:
@@ -158,7 +163,7 @@ class Broken:
     make: Callable[[], Deployment]
     target: Any = None
     chip: ChipTable | None = None
-    chips: int = 32
+    chips: int = MOST_CHIPS
     patch: tuple[Any, str, int] | None = None
 
 
@@ -206,7 +211,6 @@ INTEGERS = {
 CORES = {
     "SNX480": Broken(lambda: dense(inputs=5000, weight=np.full((2, 5000), 2)), "loihi1"),
     "SNX481": Broken(lambda: dense(inputs=200_000, weight=np.full((1, 200_000), 253)), "loihi2"),
-    "SNX458": Broken(lambda: dense(before=70)),
     "SNX453": Broken(many_formats, "loihi1"),
     "SNX454": Broken(
         lambda: dense(behind=(replace(SECOND, weight=np.full((5, 3), 2)),)), "loihi1", small_chip(neurons=1, axons_out=4)
@@ -265,7 +269,7 @@ CLEAN: tuple[Callable[[], Deployment], ...] = (dense, conv, lambda: dense(behind
 """Networks that break no rule of any target."""
 
 
-def example_of(rule: Rule, code: str, form: Form) -> Broken | None:
+def example_of(rule: DesignRule, code: str, form: Form) -> Broken | None:
     """A network that breaks this rule so that it finds this code; None where nobody made one."""
     keys = (f"{rule.name} {code}", f"{form} {code}", code)
     return next((EXAMPLES[key] for key in keys if key in EXAMPLES), None)

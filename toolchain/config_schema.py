@@ -11,6 +11,8 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from snn_export.export.targets import MOST_CHIPS, ChipName
+
 Key = tuple[str, ...]
 """A key as its names, e.g. ``("model", "steps")``."""
 
@@ -84,7 +86,7 @@ class TrainingConfig(_Section):
 class QuantizeConfig(_Section):
     """The integer grid."""
 
-    target: Literal["loihi1", "loihi2"] = Field("loihi2", description="chip")
+    target: ChipName = Field("loihi2", description="chip")
     weight_bits: int = Field(8, ge=1, le=8, description="bits per weight, sign included")
     bias_exponent: int | None = Field(None, ge=0, le=7, description="one for all biases; 6 is for lava-dl's netx")
     input_as_bias: bool = Field(False, description="the host computes the first layer, for chips without graded spikes")
@@ -187,7 +189,7 @@ class EnergyConfig(_Section):
 class PlacementConfig(_Section):
     """Where the network lies on the cores of its chip: what limits, traffic and time are worked out from."""
 
-    chips: int = Field(32, ge=1, description="most chips that may be used; snn-export check takes it too")
+    chips: int = Field(MOST_CHIPS, ge=1, description="most chips that may be used; snn-export check takes it too")
     interchip: int = Field(4, ge=1, description="hops that a hop between two chips counts; nobody publishes a figure")
     kicks: int = Field(50, ge=0, description="disturbances of the best arrangement; more take longer and save a few hops")
 

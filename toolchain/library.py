@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from snn_export.export import netx_io, nir_io
 from snn_export.export.deployment import Deployment
+from snn_export.export.targets import MOST_CHIPS
 from snn_export.hardware_sims.trace import SPIKES_ONLY
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from snn_export.export.onnx_rules import Precision
-    from snn_export.export.passes.quantize import Target
-    from snn_export.export.readiness import CheckTarget
+    from snn_export.export.targets import CheckTarget, ChipName
     from snn_export.hardware_sims.trace import Record, Trace
     from snn_export.models.diagnostics import Diagnostic
     from snn_export.models.spec import EncoderSpec, ReadoutRule, Reset
@@ -211,7 +211,7 @@ def prepared(deployment: Deployment, calibration_inputs: NDArray[Any]) -> Deploy
     return run_passes(deployment, passes, calibration_inputs)
 
 
-def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = 32) -> list[Diagnostic]:
+def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = MOST_CHIPS) -> list[Diagnostic]:
     """Every design rule of a target that a deployment breaks, all at once; no error among them where it can be run there.
 
     Args:
@@ -238,7 +238,7 @@ def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = 3
 def quantize(
     deployment: Deployment,
     calibration_inputs: NDArray[Any],
-    target: Target = "loihi2",
+    target: ChipName = "loihi2",
     *,
     weight_bits: int = 8,
     input_range: tuple[float, float] | None = None,
@@ -383,7 +383,7 @@ def sweep_bits(
     labels: NDArray[Any] | None = None,
     *,
     bits: Sequence[int] | None = None,
-    target: Target = "loihi2",
+    target: ChipName = "loihi2",
     fine_tune: Callable[[Deployment], Deployment] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     **options: Any,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from snn_export.export.deployment import Deployment
-    from snn_export.export.readiness import CheckTarget
+    from snn_export.export.targets import CheckTarget
     from snn_export.reporting.report import Report
 
 __all__ = ["SnnExport", "SnnExportError"]

@@ -19,25 +19,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
 import numpy as np
 
 from snn_export.export import bounds, encoding, grid
+from snn_export.export.chips import chip_of
 from snn_export.export.contract import Quantisation
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import weight_array
 from snn_export.export.passes.pass_ import Exactness
 from snn_export.export.passes.rounding import NETX_BIAS_EXPONENT, GridRules, InputRange, integers, scale_limits
+from snn_export.export.targets import ChipName
 from snn_export.models import arithmetic
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
 from snn_export.models.weight_grid import WEIGHT_BITS, weight_grid
 
-Target = Literal["loihi1", "loihi2"]
 Score = Callable[[Deployment], float]
-
-MAX_INPUT_BITS = 8
 
 CLIPPING = (1.25, 1.6, 2.0, 2.5)
 """Factors by which a scale may pass what the largest weight allows, which is then clipped."""
@@ -49,15 +48,15 @@ class Quantize:
     """Search scales and input levels, and put the network on the grid.
 
     Attributes:
-        target: chip. Both have the integer neuron described in ``models/arithmetic.py``; only loihi2 takes graded input, and
-            only its programmable neurons reset by subtraction.
+        target: chip. Both have the integer neuron described in ``models/arithmetic.py``; what each takes besides stands in
+            ``export/chips.py``: graded input, and resets by subtraction where neurons are programmable.
         score: how far a quantised candidate is from the float network on calibration data; smaller is better.
         input_range: declared range of real inputs.
         weight_bits: 1..8, sign included where a layer has weights of both signs; one bit then holds -256 and 0.
         bias_exponent: one exponent for all biases; None: one per population. 6 is for lava-dl's netx: no weight exponents either.
     """
 
-    target: Target
+    target: ChipName
     score: Score
     input_range: InputRange
     weight_bits: int = WEIGHT_BITS
@@ -82,7 +81,7 @@ class Quantize:
         _check_ready(deployment, self.target, self.input_range)
         best: tuple[tuple[float, int], Deployment] | None = None
         refusal = ("input", "the declared input range is empty or not finite")
-        for encoder in input_grids(deployment.contract.encoder, self.input_range):
+        for encoder in input_grids(deployment.contract.encoder, self.input_range, chip_of(self.target).graded_input_bits):
             limits = {name: scale_limits(deployment, encoder, name, self.rules) for name in deployment.layers}
             candidate = self._build(deployment, encoder, {name: min(found.values()) for name, found in limits.items()})
             if isinstance(candidate, str):
@@ -179,8 +178,8 @@ def _vanishes(deployment: Deployment, quantised: Deployment, population: str) ->
                for name in synapses)  # fmt: skip
 
 
-def input_grids(encoder: EncoderSpec, seen: InputRange) -> Iterator[EncoderSpec]:
-    """Level grids to try: powers of two first, then grids that end exactly at the largest input, 1 to 8 bits.
+def input_grids(encoder: EncoderSpec, seen: InputRange, most_bits: int) -> Iterator[EncoderSpec]:
+    """Level grids to try: powers of two first, then grids that end exactly at the largest input, up to ``most_bits`` bits.
 
     Spikes are a grid already, and a host computes with real numbers: then there is one.
     """
@@ -196,27 +195,28 @@ def input_grids(encoder: EncoderSpec, seen: InputRange) -> Iterator[EncoderSpec]
     largest = max(abs(seen.low), abs(seen.high))
     if largest == 0:
         return
-    gains = [2.0**e for e in range(-8, 24)] + [((1 << bits) - 1) / largest for bits in range(1, MAX_INPUT_BITS + 1)]
+    gains = [2.0**e for e in range(-8, 24)] + [((1 << bits) - 1) / largest for bits in range(1, most_bits + 1)]
     for gain in gains:
         low, high = min(0, round(seen.low * gain)), max(0, round(seen.high * gain))
-        if 1 <= max(-low, high) < 1 << MAX_INPUT_BITS:
+        if 1 <= max(-low, high) < 1 << most_bits:
             found = replace(encoder, gain=gain, low=low, high=high)
-            if found.bits <= MAX_INPUT_BITS:
+            if found.bits <= most_bits:
                 yield found
 
 
-def _check_ready(deployment: Deployment, target: Target, seen: InputRange) -> None:
+def _check_ready(deployment: Deployment, target: ChipName, seen: InputRange) -> None:
     if deployment.quantised:
         raise _not_ready("deployment", "it is quantised already", "quantise the float deployment it came from")
     grid.check_decays(deployment)
     encoder = deployment.contract.encoder
     graded = encoder.kind == "direct" or (encoder.kind == "events" and (seen.low < 0 or seen.high > 1))
-    if target == "loihi1" and graded:
+    chip = chip_of(target)
+    if graded and not chip.graded_input_bits:
         raise UserError.from_diagnostics((encoding.graded_input_finding(f"{encoder.kind} input in {seen.low:g}..{seen.high:g}"),))
     if filtered := encoding.filtered_host_findings(deployment):
         raise UserError.from_diagnostics(tuple(filtered))
     for name, spec in deployment.contract.neurons.items():
-        finding = spec.reset_finding(name, programmable=target == "loihi2")
+        finding = spec.reset_finding(name, chip.programmable_neurons)
         if finding is not None:
             raise UserError.from_diagnostics((finding,))
         if grid.is_filtered(deployment, name) and np.any(deployment.graph.nodes[name].v_leak):

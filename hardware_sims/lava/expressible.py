@@ -15,7 +15,7 @@ from snn_export.export.bounds import memory_findings
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import CONV_TYPES, Connection, latencies
 from snn_export.export.wiring import Wire, weight_node
-from snn_export.hardware_sims.lava.lowering import stays_convolution
+from snn_export.hardware_sims.lava.lowering import GEOMETRY_MAX, stays_convolution
 from snn_export.models.arithmetic import (
     BIAS_EXPONENT_MAX,
     BIAS_MANTISSA_MAX,
@@ -186,7 +186,7 @@ def _wire(deployment: Deployment, wire: Wire) -> Iterator[Diagnostic]:
                 "SNX226",
                 f"{wire.weight} would have to be written out as a matrix of {size} entries",
                 where,
-                "Lava's Conv has no delay and no weight exponent, pads both sides alike and holds sizes up to 127",
+                f"Lava's Conv has no delay and no weight exponent, pads both sides alike and holds sizes up to {GEOMETRY_MAX}",
                 "use an odd kernel, no weight exponent and no delay on this layer, or split it",
             )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.bounds import memory_findings
+from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment, IntegerSynapse, not_quantised
 from snn_export.export.graph import SYNAPSE_TYPES, latencies
 from snn_export.export.interpreter import programmable
@@ -17,12 +18,14 @@ from snn_export.export.wiring import weight_node
 from snn_export.models import arithmetic
 from snn_export.models.arithmetic import shift_mantissa
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
-from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX, WEIGHT_EXPONENT_MAX, WEIGHT_EXPONENT_MIN
+from snn_export.models.weight_grid import DELAY_MAX, SINGLE_SIGN_MAX, WEIGHT_BITS, WEIGHT_EXPONENT_MAX, WEIGHT_EXPONENT_MIN
+
+PROGRAMMABLE = " or ".join(chip.name for chip in CHIPS if chip.programmable_neurons)
 
 SUM_LIMIT = 1 << 53
 """Up to here float64 adds integers exactly."""
 
-Rule = Callable[[Deployment], Iterator[Diagnostic]]
+DeploymentRule = Callable[[Deployment], Iterator[Diagnostic]]
 
 
 def integers_exist(deployment: Deployment) -> Iterator[Diagnostic]:
@@ -88,7 +91,7 @@ def resets_on(deployment: Deployment, programs: bool) -> Iterator[Diagnostic]:
     for name, spec in deployment.contract.neurons.items():
         finding = spec.reset_finding(name, programs)
         if finding is not None:
-            more = "; or quantise for loihi2, whose neurons can subtract" if spec.microcode else ""
+            more = f"; or quantise for {PROGRAMMABLE}, whose neurons can subtract" if spec.microcode else ""
             yield replace(finding, fix=finding.fix + more)
 
 
@@ -152,7 +155,7 @@ def _mantissas_fit(name: str, what: str, mantissas: NDArray[np.signedinteger]) -
 
 
 def _weights_fit(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
-    """Mixed signs: even, -256..254. One sign: any, up to 255 in size."""
+    """Mixed signs: even integers of one range. One sign: any, up to the largest size."""
     low, high = int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))
     mixed = synapse.sign_mode == "mixed"
     odd = mixed and bool(np.any(synapse.weight & 1))
@@ -162,7 +165,8 @@ def _weights_fit(name: str, synapse: IntegerSynapse) -> Iterator[Diagnostic]:
             "SNX304",
             f"weights of {name} span {low}..{high}" + (" and some are odd" if odd else ""),
             where=name,
-            why="8-bit synapses of both signs hold the even integers -256..254; those of one sign any up to 255",
+            why=f"{WEIGHT_BITS}-bit synapses of both signs hold the even integers "
+            f"{arithmetic.WEIGHT_MIN}..{arithmetic.WEIGHT_MAX}; those of one sign any up to {SINGLE_SIGN_MAX}",
             fix="quantise the network again",
         )
 
@@ -202,7 +206,7 @@ def sums_are_exact(deployment: Deployment) -> Iterator[Diagnostic]:
                 )
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[DeploymentRule, ...] = (
     integers_exist,
     connections_are_single_layers,
     resets_are_known,
@@ -210,7 +214,7 @@ RULES: tuple[Rule, ...] = (
 )
 """Asked of every graph that can be read."""
 
-RULES_OF_WIRES: tuple[Rule, ...] = (delays_fit, bias_sums_fit, thresholds_without_memory_forget, sums_are_exact)
+RULES_OF_WIRES: tuple[DeploymentRule, ...] = (delays_fit, bias_sums_fit, thresholds_without_memory_forget, sums_are_exact)
 """Asked where every connection is one wire and has its integers."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment
+from snn_export.export.targets import MOST_CHIPS
 from snn_export.hardware_sims.chips.chip_table import ChipTable
 from snn_export.hardware_sims.placement.journeys import Journeys, Link, journeys_of, links_of
 from snn_export.hardware_sims.placement.mesh import PORT_TOLD, Mesh, mesh_of
@@ -43,7 +44,7 @@ class PlacementSettings:
         weight_bits: of a float network, whose weights have none yet.
     """
 
-    chips: int = 32
+    chips: int = MOST_CHIPS
     interchip: int = 4
     kicks: int = 50
     seed: int = 0

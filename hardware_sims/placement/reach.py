@@ -1,8 +1,8 @@
 """Which source neurons a part of a population hears, and through how many synapses each.
 
 A part is a box: a range of neurons on every axis of the population's map. Synapses of weight zero are none. A convolution is
-counted without being written out: along one axis, input r is read through kernel position k by one output at most,
-``o = (r + padding - k dilation) / stride``, so rows, columns and channels are counted apart and multiplied.
+counted without being written out: along one axis an input is read through a kernel position by one output at most
+(:func:`snn_export.export.linear_maps.axis_readers`), so rows, columns and channels are counted apart and multiplied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from snn_export.export.graph import Shape, conv_padding, per_axis
+from snn_export.export.graph import Shape
+from snn_export.export.linear_maps import conv_readers
 
 Box = tuple[tuple[int, int], ...]
 """(start, stop) of every axis."""
@@ -111,7 +112,7 @@ class Read:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One spatial axis of a convolution. readers: (kernel, inputs), the output that reads an input there, -1 for none."""
+    """One spatial axis of a convolution. readers: of :func:`snn_export.export.linear_maps.axis_readers`, (kernel, inputs)."""
 
     readers: Indices
     _read: dict[tuple[int, int], Read] = field(default_factory=dict)
@@ -128,13 +129,6 @@ class Axis:
         first = np.where(table, self.readers, stop).min(axis=0)[used] - start
         patterns, index = np.unique(table[:, used].T, axis=0, return_inverse=True)
         return Read(used, table[:, used].astype(np.float64), patterns.astype(np.float64), index.reshape(-1), first)
-
-
-def axis_of(inputs: int, outputs: int, kernel: int, stride: int, dilation: int, padding: int) -> Axis:
-    """The axis of a convolution with ``padding`` zeros before its first input."""
-    offset = np.arange(inputs)[None] + padding - np.arange(kernel)[:, None] * dilation
-    output, rest = np.divmod(offset, stride)
-    return Axis(np.where((rest == 0) & (output >= 0) & (output < outputs), output, -1).astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +206,6 @@ class Convolution:
 def convolution_of(node: nir.Conv1d | nir.Conv2d, present: Mask, given: Shape, made: Shape) -> Convolution:
     """Reach of a convolution. present: where its weights are not zero, in their shape; given, made: shapes with channels."""
     one_row = isinstance(node, nir.Conv1d)
-    axes = len(given) - 1
-    stride, dilation, padding = per_axis(node.stride, axes), per_axis(node.dilation, axes), conv_padding(node)
-    found = [axis_of(given[1 + a], made[1 + a], present.shape[2 + a], stride[a], dilation[a], padding[a][0]) for a in range(axes)]
-    rows = axis_of(1, 1, 1, 1, 1, 0) if one_row else found[0]
+    found = [Axis(readers) for readers in conv_readers(node, given, made)]
+    rows = Axis(np.zeros((1, 1), np.int64)) if one_row else found[0]
     return Convolution(present[:, :, None] if one_row else present, int(node.groups), given[0], (rows, found[-1]), one_row)

@@ -16,8 +16,9 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.deployment import Deployment
-from snn_export.export.graph import CONV_TYPES, Shape, weight_array
+from snn_export.export.deployment import Deployment, biases_in, weights_in
+from snn_export.export.graph import CONV_TYPES, Shape
+from snn_export.export.grid import is_filtered
 from snn_export.export.linear_maps import matrix
 from snn_export.export.wiring import Wire
 from snn_export.hardware_sims.chips.chip_table import SynapseTable
@@ -215,10 +216,11 @@ def population_needs(deployment: Deployment, table: SynapseTable, weight_bits: i
     Raises:
         UserError: SNX209 for a connection of several layers, SNX458 for weights or delays wider than the chip's fields.
     """
-    return {name: _population_needs(deployment, name, table, weight_bits) for name in deployment.layers}
+    return {name: needs_of(deployment, name, table, weight_bits) for name in deployment.layers}
 
 
-def _population_needs(deployment: Deployment, name: str, table: SynapseTable, weight_bits: int) -> PopulationNeeds:
+def needs_of(deployment: Deployment, name: str, table: SynapseTable, weight_bits: int = WEIGHT_BITS) -> PopulationNeeds:
+    """Needs of one population; see :func:`population_needs`."""
     wires = deployment.wires[name]
     maps = [deployment.shapes[wire.weight] for wire in wires if isinstance(deployment.graph.nodes[wire.weight], CONV_TYPES)]
     shape = maps[0] if maps else deployment.shapes[name]
@@ -231,7 +233,7 @@ def _population_needs(deployment: Deployment, name: str, table: SynapseTable, we
 
 def _layer(deployment: Deployment, wire: Wire, shape: Shape, table: SynapseTable, weight_bits: int) -> Layer:
     synapse = deployment.synapses.get(wire.weight)
-    weight = weight_array(deployment.graph.nodes[wire.weight]) if synapse is None else synapse.weight
+    weight = weights_in(deployment, wire.weight)
     bits = weight_bits if synapse is None else bits_of(synapse.weight)
     delay = max(0, wire.most + deployment.latency_gap(wire))
     return Layer(
@@ -268,9 +270,8 @@ def always_on(deployment: Deployment, name: str) -> NDArray[np.int64]:
     """
     if name in deployment.populations:
         return np.asarray(-(-np.abs(deployment.current_bias(name)) // WEIGHT_MAX), np.int64).reshape(-1)
-    filtered = isinstance(deployment.graph.nodes[name], nir.CubaLIF | nir.CubaLI)
-    biases = [getattr(deployment.graph.nodes[wire.weight], "bias", None) for wire in deployment.wires[name]]
-    needed = filtered and any(bias is not None and np.any(bias) for bias in biases)
+    biases = (bias for wire in deployment.wires[name] for bias in biases_in(deployment, wire.weight))
+    needed = is_filtered(deployment, name) and any(np.any(bias) for bias in biases)
     return np.full(int(np.prod(deployment.shapes[name])), int(needed), np.int64)
 
 

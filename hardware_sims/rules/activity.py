@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.bounds import highest_membrane, highest_real_membrane, overflow_findings
-from snn_export.export.deployment import Deployment, IntegerSynapse
+from snn_export.export.deployment import Deployment, biases_in, weights_in
 from snn_export.export.gains import threshold_array
-from snn_export.export.graph import is_population, weight_array
+from snn_export.export.graph import is_population
 from snn_export.hardware_sims.rules.network import Network
 from snn_export.models.arithmetic import STATE_SHIFT
 from snn_export.models.diagnostics import Diagnostic
@@ -20,7 +20,10 @@ from snn_export.models.diagnostics import Diagnostic
 
 def states_cannot_overflow(network: Network) -> list[Diagnostic]:
     """No input of the declared range takes u or v beyond 24 bits, by bounds over the weights of every neuron."""
-    return [] if network.on_chip is None else overflow_findings(network.on_chip)
+    deployment = network.on_chip
+    if deployment is None:
+        return []
+    return overflow_findings(deployment, [name for name in deployment.layers if network.holds(name)])
 
 
 def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
@@ -29,7 +32,7 @@ def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
     if deployment is None:
         return
     for name in deployment.layers:
-        if not deployment.contract.neurons[name].spiking:
+        if not deployment.contract.neurons[name].spiking or not network.holds(name):
             continue
         reached = _nearest(deployment, name)
         if reached is not None:
@@ -40,7 +43,6 @@ def thresholds_can_be_reached(network: Network) -> Iterator[Diagnostic]:
                 why="with every source firing in every step the positive weights do not add up to more; a network that was read "
                 "with another dt than it was written with looks like this",
                 fix=f"lower the threshold of {name} or raise its weights, or state the dt of the file it was read from",
-                severity="warning",
             )
 
 
@@ -70,24 +72,15 @@ def weights_connect(network: Network) -> Iterator[Diagnostic]:
     if deployment is None:
         return
     for wire in (wire for incoming in deployment.wires.values() for wire in incoming):
-        node, synapse = deployment.graph.nodes[wire.weight], deployment.synapses.get(wire.weight)
-        held = _held(node, synapse)
-        if not any(np.any(part) for part in held if part is not None):
+        weights = weights_in(deployment, wire.weight)
+        if not any(np.any(part) for part in (weights, *biases_in(deployment, wire.weight))):
             yield Diagnostic(
                 "SNX486",
-                f"0 of the {weight_array(node).size:,} weights of {wire.weight} differ from zero; it takes 1 to connect",
+                f"0 of the {weights.size:,} weights of {wire.weight} differ from zero; it takes 1 to connect",
                 where=wire.weight,
                 why=f"nothing that {wire.source} does reaches {wire.target} on this way",
                 fix="take the layer out, or quantise with more weight bits where it was not zero before",
-                severity="warning",
             )
-
-
-def _held(node: nir.NIRNode, synapse: IntegerSynapse | None) -> tuple[NDArray[Any] | None, ...]:
-    """Weights and biases of a weight layer."""
-    if synapse is None:
-        return weight_array(node), getattr(node, "bias", None)
-    return synapse.weight, synapse.bias_mantissa, synapse.current_bias
 
 
 def populations_are_heard(network: Network) -> Iterator[Diagnostic]:
@@ -111,5 +104,4 @@ def populations_are_heard(network: Network) -> Iterator[Diagnostic]:
                 where=name,
                 why="its cores would work for nothing",
                 fix="take it out of the network, or connect it",
-                severity="warning",
             )

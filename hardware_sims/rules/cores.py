@@ -22,7 +22,7 @@ def fan_in_fits_axons(network: Network) -> Iterator[Diagnostic]:
     deployment, chip = network.on_chip, network.chip
     if deployment is None or chip is None or "axons_in" not in chip.capacities:
         return
-    limit, needs = chip.capacities["axons_in"], network.sized.needs
+    limit, needs = chip.capacities["axons_in"], network.sized
     for name in deployment.layers:
         found = busiest(deployment, name, needs.get(name), limit)
         if found.sources > limit:
@@ -41,7 +41,7 @@ def synapses_fit_one_core(network: Network) -> Iterator[Diagnostic]:
     deployment, chip = network.on_chip, network.chip
     if deployment is None or chip is None or chip.synapses is None:
         return
-    for name, needs in network.sized.needs.items():
+    for name, needs in network.sized.items():
         neuron = box_of(needs, int(np.argmax(total_synapses(deployment, name))))
         used = core_amounts((Part(needs, neuron),), 1, chip.synapses)
         for resource in MEMORIES:
@@ -56,14 +56,13 @@ def synapses_fit_one_core(network: Network) -> Iterator[Diagnostic]:
                 )
 
 
-def weights_and_delays_have_fields(network: Network) -> tuple[Diagnostic, ...]:
-    """The chip has fields of memory that are wide enough for the weights and delays of every layer."""
-    return network.sized.findings
-
-
-def parts_fit_cores(network: Network) -> tuple[Diagnostic, ...]:
+def parts_fit_cores(network: Network) -> Iterator[Diagnostic]:
     """Every population can be cut into parts that fit a core under all its limits at once: memory, axons in and out, tables."""
-    return network.cut.findings
+    broken = network.cut.findings
+    if not broken:
+        return
+    told = {item.where for rule in (fan_in_fits_axons, synapses_fit_one_core) for item in rule(network)}
+    yield from (item for item in broken if item.where.partition("[")[0] not in told)  # its neurons alone are too large
 
 
 def cores_suffice(network: Network) -> Iterator[Diagnostic]:
@@ -96,7 +95,6 @@ def one_chip_suffices(network: Network) -> Iterator[Diagnostic]:
             where="network",
             why="spikes between chips travel further than those within one",
             fix="nothing has to be mended; fewer channels in the largest layers take fewer cores",
-            severity="note",
         )
 
 

@@ -1,8 +1,8 @@
 """How many source neurons each neuron hears, counted exactly: borders, strides, groups and weights of zero included.
 
 A neuron's synapses lie on its own core, and each source neuron takes one input axon there, over however many weight layers; so do
-the sources that carry the biases of a current. Nothing is written out as a matrix: along one axis of a convolution, output o
-reads kernel position k iff ``0 <= o stride + k dilation - padding < inputs``, so axes are counted apart and multiplied.
+the sources that carry the biases of a current. Nothing is written out as a matrix: the axes of a convolution are counted apart
+(:func:`snn_export.export.linear_maps.axis_readers`) and multiplied.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.deployment import Deployment
-from snn_export.export.graph import CONV_TYPES, conv_padding, per_axis, weight_array
+from snn_export.export.deployment import Deployment, weights_in
+from snn_export.export.graph import CONV_TYPES
+from snn_export.export.linear_maps import conv_readers
 from snn_export.export.wiring import Wire
 from snn_export.hardware_sims.placement.reach import Box
 from snn_export.hardware_sims.placement.resources import PopulationNeeds, always_on
@@ -36,8 +37,7 @@ class Listener:
 
 def fan_in(deployment: Deployment, wire: Wire) -> Counts:
     """Synapses of every neuron on one wire, (neurons,) in C-order."""
-    node, synapse = deployment.graph.nodes[wire.weight], deployment.synapses.get(wire.weight)
-    present = (weight_array(node) if synapse is None else synapse.weight) != 0
+    node, present = deployment.graph.nodes[wire.weight], weights_in(deployment, wire.weight) != 0
     made = deployment.shapes[wire.weight]
     if isinstance(node, nir.Scale):
         return np.asarray(np.broadcast_to(present, made).reshape(-1), np.int64)
@@ -45,13 +45,12 @@ def fan_in(deployment: Deployment, wire: Wire) -> Counts:
         return np.asarray(present.sum(axis=1), np.int64)
     place = wire.connection.path.index(wire.weight)
     given = deployment.shapes[(wire.source, *wire.connection.path)[place]]
-    axes = len(given) - 1
-    stride, dilation, padding = per_axis(node.stride, axes), per_axis(node.dilation, axes), conv_padding(node)
     counts = present.sum(axis=1).astype(np.float64)  # whole numbers far below 2^53
-    for axis in range(axes):
-        at = np.arange(made[1 + axis])[:, None] * stride[axis] + np.arange(present.shape[2 + axis]) * dilation[axis]
-        read = (at >= padding[axis][0]) & (at < padding[axis][0] + given[1 + axis])
-        counts = np.tensordot(counts, read.astype(np.float64), axes=(1, 1))  # the axis of the kernel becomes one of the outputs
+    for readers, outputs in zip(conv_readers(node, given, made), made[1:], strict=True):
+        read = np.zeros((outputs, len(readers)))
+        position, at = np.nonzero(readers >= 0)
+        read[readers[position, at], position] = 1.0
+        counts = np.tensordot(counts, read, axes=(1, 1))  # the axis of the kernel becomes one of the outputs
     return np.asarray(np.rint(counts), np.int64).reshape(-1)
 
 

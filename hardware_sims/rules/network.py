@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, get_args
 
 from snn_export.export.deployment import Deployment
-from snn_export.export.passes.quantize import Target
-from snn_export.export.readiness import Candidate, CheckTarget
+from snn_export.export.readiness import Candidate
+from snn_export.export.targets import MOST_CHIPS, CheckTarget, ChipName
 from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.placement.packing import partitioned
-from snn_export.hardware_sims.placement.resources import PopulationNeeds, population_needs
+from snn_export.hardware_sims.placement.partition import partition
+from snn_export.hardware_sims.placement.resources import PopulationNeeds, needs_of
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 
-CHIP_TARGETS: tuple[Target, ...] = get_args(Target)
+CHIP_TARGETS: tuple[ChipName, ...] = get_args(ChipName)
 """Targets that are chips; the others are backends."""
-
-CHIPS = 32
-"""Chips that a network may take, where nobody says another number: what a placement takes by default."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,6 @@ class Cores:
     count: int
     exact: bool
     layers: Mapping[str, int]
-
-
-class Sized(NamedTuple):
-    """What every population needs of a core, or the findings that say why that cannot be worked out."""
-
-    needs: Mapping[str, PopulationNeeds]
-    findings: tuple[Diagnostic, ...] = ()
 
 
 class Cutting(NamedTuple):
@@ -60,7 +51,7 @@ class Network:
     deployment: Deployment
     target: CheckTarget
     chip: ChipTable | None = None
-    chips: int = CHIPS
+    chips: int = MOST_CHIPS
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -82,21 +73,40 @@ class Network:
         return self.deployment
 
     @cached_property
-    def sized(self) -> Sized:
-        """What every population needs of a core, or why that cannot be worked out."""
+    def beyond_registers(self) -> frozenset[str]:
+        """Populations and weight layers with integers that no register holds, which :func:`loihi.integers_fit` tells."""
+        deployment = self.on_chip
+        if deployment is None or not deployment.quantised:
+            return frozenset()
+        return frozenset(item.where for item in loihi.integers_fit(deployment))
+
+    def holds(self, population: str) -> bool:
+        """True where the integers of a population and its weights fit their registers: only then do bounds say anything."""
+        wires = () if self.on_chip is None else self.on_chip.wires[population]
+        return self.beyond_registers.isdisjoint((population, *(wire.weight for wire in wires)))
+
+    @cached_property
+    def sized(self) -> dict[str, PopulationNeeds]:
+        """What populations need of a core. Left out are those that no field of memory holds, which other rules tell."""
+        found: dict[str, PopulationNeeds] = {}
         if self.on_chip is None or self.chip is None or self.chip.synapses is None:
-            return Sized({})
-        try:
-            return Sized(population_needs(self.on_chip, self.chip.synapses))
-        except UserError as error:
-            return Sized({}, error.diagnostics)
+            return found
+        for name in self.on_chip.layers:
+            try:
+                found[name] = needs_of(self.on_chip, name, self.chip.synapses)
+            except UserError as error:
+                if error.code != "SNX458":
+                    raise
+        return found
 
     @cached_property
     def cut(self) -> Cutting:
-        """Cores that it takes, or why it cannot be cut into parts that fit a core each; neither where needs are not known."""
-        needs = self.sized.needs
+        """Cores that it takes where all needs are known; and of every population that cannot be cut into parts, why."""
+        needs = self.sized
         if self.on_chip is None or self.chip is None or self.chip.synapses is None or not needs:
             return Cutting(None)
+        if len(needs) < len(self.on_chip.layers):
+            return Cutting(None, tuple(item for name, need in needs.items() for item in self._uncut(name, need)))
         capacity = self.chip.capacities["neurons"]
         least = -(-sum(need.neurons for need in needs.values()) // capacity)
         if self.chip.mesh is not None and self.chip.mesh.chips_for(least) > self.chips:  # no cut makes them fewer
@@ -104,10 +114,17 @@ class Network:
         try:
             parts = partitioned(self.on_chip, self.chip, self.chip.synapses, needs)
         except UserError as error:
-            return Cutting(None, error.diagnostics)
+            alone = [item for name, need in needs.items() for item in self._uncut(name, need)]
+            return Cutting(None, tuple(alone) or error.diagnostics)
         return Cutting(Cores(len(parts.cores), True, {name: len(cut.boxes) for name, cut in parts.cuts.items()}))
 
+    def _uncut(self, name: str, need: PopulationNeeds) -> list[Diagnostic]:
+        """Why one population cannot be cut, whatever stands around it."""
+        if self.chip is None or self.chip.synapses is None:
+            return []
+        return diagnostics_of(partial(partition, {name: need}, self.chip, self.chip.synapses, {}))
 
-def network(deployment: Deployment, target: CheckTarget, chips: int = CHIPS) -> Network:
+
+def network(deployment: Deployment, target: CheckTarget, chips: int = MOST_CHIPS) -> Network:
     """A network and its target, with the limits of the chip where the target is one."""
     return Network(deployment, target, load_chip(target) if target in CHIP_TARGETS else None, chips)

@@ -8,17 +8,17 @@ from functools import partial
 import nir
 import numpy as np
 
+from snn_export.export.chips import chip_of
 from snn_export.export.gains import threshold_array
 from snn_export.export.graph import delay_steps
-from snn_export.export.readiness import PROGRAMMABLE
 from snn_export.hardware_sims.loihi.rules import resets_on
 from snn_export.hardware_sims.rules.network import Network
 from snn_export.models.diagnostics import Diagnostic, diagnostics_of
 
 
 def resets_fit_the_chip(network: Network) -> Iterator[Diagnostic]:
-    """Spiking populations reset to zero in the step of the spike; on Loihi 2, whose neurons are programs, also by subtraction."""
-    return resets_on(network.deployment, network.target in PROGRAMMABLE)
+    """Spiking populations reset to zero in the step of the spike; where a chip's neurons may be programs, also by subtraction."""
+    return resets_on(network.deployment, chip_of(network.target).programmable_neurons)
 
 
 def thresholds_are_shared(network: Network) -> Iterator[Diagnostic]:

@@ -6,27 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 from snn_export.export import readiness
+from snn_export.export.chips import Chip, chip_of
 from snn_export.export.deployment import Deployment
-from snn_export.export.readiness import CheckTarget
+from snn_export.export.readiness import Candidate
+from snn_export.export.targets import MOST_CHIPS, CheckTarget
 from snn_export.hardware_sims.chips.core_resources import MEMORIES, RESOURCES
 from snn_export.hardware_sims.lava import expressible as lava
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.netx import expressible as netx
 from snn_export.hardware_sims.rules import activity, cores, limits, neurons
-from snn_export.hardware_sims.rules.limits import Limit, fixed
-from snn_export.hardware_sims.rules.network import CHIP_TARGETS, CHIPS, network
-from snn_export.hardware_sims.rules.rule import Form, Needs, Rule
+from snn_export.hardware_sims.rules.limits import LimitOnTarget, fixed
+from snn_export.hardware_sims.rules.network import CHIP_TARGETS, network
+from snn_export.hardware_sims.rules.rule import DesignRule, Findings, Form, Needs, of_candidate, of_deployment
 from snn_export.models.diagnostics import Diagnostic, Severity
 
-Function = Callable[..., Iterable[Diagnostic]]
-Codes = Mapping[str, Limit]
+Codes = Mapping[str, LimitOnTarget]
 
 EVERY: tuple[CheckTarget, ...] = get_args(CheckTarget)
 ON_LOIHI: tuple[CheckTarget, ...] = (*CHIP_TARGETS, "loihi")
-NO_FIELD = frozenset({"SNX304", "SNX327", "SNX230"})
-"""Weights or delays that no register holds: their memory cannot be worked out."""
-NO_PART = NO_FIELD | {"SNX453", "SNX454", "SNX458", "SNX480", "SNX481"}
-"""A neuron that fits no core: cores cannot be counted."""
 
 _GRAPH: Codes = {
     "SNX104": limits.EDGES, "SNX201": limits.TYPES, "SNX204": limits.LOOPS, "SNX206": limits.SHAPES, "SNX218": limits.WAYS,
@@ -34,22 +31,27 @@ _GRAPH: Codes = {
 _TIME: Codes = {"SNX207": limits.LOOP_STEPS, "SNX249": limits.OWN_STEP}
 
 
-def _floats(function: Function, codes: Codes) -> Rule:
+def _where(holds: Callable[[Chip], bool]) -> tuple[CheckTarget, ...]:
+    """Targets whose chip is such a one."""
+    return tuple(target for target in EVERY if holds(chip_of(target)))
+
+
+def _floats(function: Callable[[Candidate], Iterable[Diagnostic]], codes: Codes) -> DesignRule:
     """A rule of every float network, whatever the target."""
-    return Rule(function, "candidate", ("floats",), EVERY, codes)
+    return DesignRule(of_candidate(function), ("floats",), EVERY, codes)
 
 
-def _integers(function: Function, codes: Codes, needs: Needs = "graph") -> Rule:
+def _integers(function: Callable[[Deployment], Iterable[Diagnostic]], codes: Codes, needs: Needs = "graph") -> DesignRule:
     """A rule of integer Loihi, which its simulator asks too."""
-    return Rule(function, "deployment", ("integers",), ON_LOIHI, codes, needs)
+    return DesignRule(of_deployment(function), ("integers",), ON_LOIHI, codes, needs)
 
 
 def _chips(
-    function: Function, codes: Codes, forms: tuple[Form, ...] = ("floats", "integers"), needs: Needs = "wires",
-    unless: frozenset[str] = frozenset(), severity: Severity = "error",
-) -> Rule:  # fmt: skip
+    function: Findings, codes: Codes, forms: tuple[Form, ...] = ("floats", "integers"), needs: Needs = "wires",
+    severity: Severity = "error",
+) -> DesignRule:  # fmt: skip
     """A rule of the chips themselves."""
-    return Rule(function, "network", forms, CHIP_TARGETS, codes, needs, unless, severity)
+    return DesignRule(function, forms, CHIP_TARGETS, codes, needs, severity)
 
 
 FLOATS = (
@@ -73,15 +75,20 @@ FLOATS = (
 """What keeps a float network from being quantised."""
 
 INPUTS = (
-    Rule(readiness.input_can_be_seen, "candidate", ("floats", "integers"), ("loihi1",), {"SNX247": limits.GRADED}),
-)  # fmt: skip
+    DesignRule(
+        of_candidate(readiness.input_can_be_seen),
+        ("floats", "integers"),
+        _where(lambda chip: not chip.graded_input_bits),
+        {"SNX247": limits.GRADED},
+    ),
+)
 
 INTEGERS = (
     _integers(loihi.graph_is_readable, {**_GRAPH, **_TIME, "SNX248": limits.STEPS}, "nothing"),
     _integers(loihi.integers_exist, {"SNX302": limits.INTEGERS}),
     _integers(loihi.connections_are_single_layers, {"SNX209": limits.WEIGHTS_OF_ONE}),
-    Rule(neurons.delays_are_whole_steps, "network", ("integers",), ON_LOIHI, {"SNX248": limits.STEPS}),
-    Rule(loihi.resets_are_known, "deployment", ("integers",), ("loihi",), {"SNX203": limits.resets}),
+    DesignRule(neurons.delays_are_whole_steps, ("integers",), ON_LOIHI, {"SNX248": limits.STEPS}),
+    DesignRule(of_deployment(loihi.resets_are_known), ("integers",), ("loihi",), {"SNX203": limits.resets}),
     _chips(neurons.resets_fit_the_chip, {"SNX203": limits.resets}, ("integers",), "nothing"),
     _chips(neurons.thresholds_are_shared, {"SNX245": limits.THRESHOLDS}, ("integers",), "nothing"),
     _integers(loihi.integers_fit, {"SNX304": limits.VALUES}),
@@ -95,35 +102,27 @@ INTEGERS = (
 CORES = (
     _chips(cores.fan_in_fits_axons, {"SNX480": limits.of_core("axons_in")}),
     _chips(cores.synapses_fit_one_core, {"SNX481": limits.of_any_core(*MEMORIES)}),
-    _chips(cores.weights_and_delays_have_fields, {"SNX458": limits.of_any_fact("weight_bits", "delay")}, unless=NO_FIELD),
-    _chips(
-        cores.parts_fit_cores,
-        {
-            "SNX453": limits.of_any_core(*RESOURCES),
-            "SNX454": limits.of_core("axons_out"),
-        },
-        unless=NO_PART,
-    ),
-    _chips(cores.cores_suffice, {"SNX482": limits.cores}, unless=NO_PART),
-    _chips(cores.one_chip_suffices, {"SNX483": limits.cores}, unless=NO_PART, severity="note"),
+    _chips(cores.parts_fit_cores, {"SNX453": limits.of_any_core(*RESOURCES), "SNX454": limits.of_core("axons_out")}),
+    _chips(cores.cores_suffice, {"SNX482": limits.cores}),
+    _chips(cores.one_chip_suffices, {"SNX483": limits.cores}, severity="note"),
 )
 """What does not fit the cores of a chip."""
 
 WARNINGS = (
-    _chips(activity.states_cannot_overflow, {"SNX309": limits.STATE}, ("integers",), unless=NO_FIELD, severity="warning"),
-    _chips(activity.thresholds_can_be_reached, {"SNX484": limits.FIRES}, unless=NO_FIELD, severity="warning"),
+    _chips(activity.states_cannot_overflow, {"SNX309": limits.STATE}, ("integers",), severity="warning"),
+    _chips(activity.thresholds_can_be_reached, {"SNX484": limits.FIRES}, severity="warning"),
     _chips(activity.populations_are_heard, {"SNX485": limits.CONNECTED}, needs="nothing", severity="warning"),
     _chips(activity.weights_connect, {"SNX486": limits.ONE_WEIGHT}, severity="warning"),
 )
 """What runs, and is hardly meant."""
 
 BACKENDS = (
-    Rule(
-        lava.findings, "deployment", ("integers",), ("lava",),
+    DesignRule(
+        of_deployment(lava.findings), ("integers",), ("lava",),
         {
             **_GRAPH, **_TIME, "SNX248": limits.STEPS, "SNX302": limits.INTEGERS, "SNX227": limits.INTEGERS,
             "SNX203": limits.TO_ZERO, "SNX221": limits.NEURON_VALUES, "SNX222": limits.BIAS_VALUES,
-            "SNX223": limits.WEIGHT_VALUES, "SNX224": fixed("weight exponent 0..7: it shifts the sum up only", limits.LAVA),
+            "SNX223": limits.WEIGHT_VALUES, "SNX224": limits.SHIFTS,
             "SNX225": limits.WEIGHTS_OF_ONE,
             "SNX226": fixed(f"a matrix of {lava.ENTRIES_MAX:,} entries, where Conv cannot hold a convolution", limits.LAVA),
             "SNX228": fixed(f"Conv: sums below {lava.CONV_SUM_LIMIT:,}; u below {lava.REGISTER_LIMIT:,}", limits.LAVA),
@@ -131,16 +130,16 @@ BACKENDS = (
             "SNX231": fixed("even biases of the current", limits.LAVA), "SNX328": limits.MEMORY,
         },
     ),
-    Rule(
-        netx.findings, "deployment", ("integers",), ("netx",),
+    DesignRule(
+        of_deployment(netx.findings), ("integers",), ("netx",),
         {
             **_GRAPH, "SNX209": limits.WEIGHTS_OF_ONE, "SNX248": limits.STEPS, "SNX249": limits.OWN_STEP,
             "SNX302": limits.INTEGERS, "SNX227": limits.INTEGERS, "SNX203": limits.TO_ZERO,
             "SNX250": fixed("one layer behind the other, loops only from a layer to itself", limits.NETX),
-            "SNX251": fixed("dense layers and Conv2d with sizes up to 127", limits.NETX),
-            "SNX252": fixed("bias mantissa -4096..4095 << 6", limits.NETX),
-            "SNX253": fixed("weights of eight bits without an exponent", limits.NETX),
-            "SNX254": fixed("delays of dense layers, up to 62 steps", limits.NETX),
+            "SNX251": limits.NETX_LAYERS,
+            "SNX252": limits.NETX_BIASES,
+            "SNX253": limits.NETX_WEIGHTS,
+            "SNX254": limits.NETX_DELAYS,
             "SNX255": fixed("one factor and one offset of the input", limits.NETX),
             "SNX256": limits.NETX_NEURONS,
             "SNX257": fixed("a bias of the current only behind dense layers without delays", limits.NETX),
@@ -153,10 +152,10 @@ BACKENDS = (
 )  # fmt: skip
 """What the process models of Lava, and lava-dl's netx, cannot run as the contract says."""
 
-RULES: tuple[Rule, ...] = (*FLOATS, *INPUTS, *INTEGERS, *CORES, *WARNINGS, *BACKENDS)
+RULES: tuple[DesignRule, ...] = (*FLOATS, *INPUTS, *INTEGERS, *CORES, *WARNINGS, *BACKENDS)
 
 
-def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = CHIPS) -> list[Diagnostic]:
+def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = MOST_CHIPS) -> list[Diagnostic]:
     """Everything that a network's target has to say about it, all at once.
 
     Args:
@@ -167,9 +166,9 @@ def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = C
     Returns:
         Findings in the order of the rules: errors, and for chips warnings and notes, which keep nothing from running.
     """
-    asked, found = network(deployment, target, chips), dict[object, Diagnostic]()
-    for rule in (rule for rule in RULES if rule.applies(asked) and rule.can_be_asked(asked)):
-        if rule.unless.isdisjoint(item.code for item in found.values()):
-            # A connection of a float network may be refused on several ways: said once.
-            found |= {(item.code, item.where) if rule.takes == "candidate" else item: item for item in rule.ask(asked)}
-    return list(dict.fromkeys(found.values()))
+    asked = network(deployment, target, chips)
+    found = [item for rule in RULES if rule.applies(asked) and rule.can_be_asked(asked) for item in rule.ask(asked)]
+    if deployment.quantised:
+        return list(dict.fromkeys(found))
+    # A connection of a float network may be refused on several ways: said once.
+    return list({(item.code, item.where): item for item in found}.values())

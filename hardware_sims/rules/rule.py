@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Literal
 
-from snn_export.export.readiness import CheckTarget
-from snn_export.hardware_sims.rules.limits import Limit
+from snn_export.export.deployment import Deployment
+from snn_export.export.readiness import Candidate
+from snn_export.export.targets import CheckTarget
+from snn_export.hardware_sims.rules.limits import LimitOnTarget
 from snn_export.hardware_sims.rules.network import Network
 from snn_export.models.diagnostics import Diagnostic, Severity
 
 Form = Literal["floats", "integers"]
 Needs = Literal["nothing", "graph", "wires"]
+Findings = Callable[[Network], Iterable[Diagnostic]]
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
+class DesignRule:
     """A named function that returns findings, and what is to be known about it.
 
     Attributes:
-        function: takes what ``takes`` says; its docstring states the constraint.
-        takes: "network" (:class:`Network`), "candidate" (its :attr:`Network.candidate`) or "deployment".
+        function: its docstring states the constraint. A rule that only looks at a part of a :class:`Network` is made one by
+            :func:`of_candidate` or :func:`of_deployment`.
         forms: networks that it is asked of.
         targets: what it is asked for.
         codes: what it may find, each with the limit that it holds a network to.
         needs: "graph": shapes and connections of a quantised network can be read. "wires": every connection is one weight layer,
             and integers are complete.
-        unless: codes that make it moot; it is not asked where one of them was found.
-        severity: of its findings. Only errors keep a network from a target.
+        severity: of its findings, whatever they say themselves. Only errors keep a network from a target.
     """
 
-    function: Callable[..., Iterable[Diagnostic]]
-    takes: Literal["network", "candidate", "deployment"]
+    function: Findings
     forms: tuple[Form, ...]
     targets: tuple[CheckTarget, ...]
-    codes: Mapping[str, Limit]
+    codes: Mapping[str, LimitOnTarget]
     needs: Needs = "nothing"
-    unless: frozenset[str] = field(default_factory=frozenset)
     severity: Severity = "error"
 
     @property
@@ -65,7 +66,24 @@ class Rule:
 
     def ask(self, network: Network) -> list[Diagnostic]:
         """Its findings."""
-        given: object = network
-        if self.takes != "network":
-            given = network.candidate if self.takes == "candidate" else network.deployment
-        return list(self.function(given))
+        return [replace(item, severity=self.severity) for item in self.function(network)]
+
+
+def of_candidate(function: Callable[[Candidate], Iterable[Diagnostic]]) -> Findings:
+    """A rule of float networks (:attr:`Network.candidate`) as one of networks."""
+
+    @wraps(function)
+    def asked(network: Network) -> Iterable[Diagnostic]:
+        return function(network.candidate)
+
+    return asked
+
+
+def of_deployment(function: Callable[[Deployment], Iterable[Diagnostic]]) -> Findings:
+    """A rule that the target makes no difference to as one of networks."""
+
+    @wraps(function)
+    def asked(network: Network) -> Iterable[Diagnostic]:
+        return function(network.deployment)
+
+    return asked

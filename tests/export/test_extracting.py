@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from snn_export import library
 from snn_export.export import interpreter, nir_io
 from snn_export.export.contract import FileReference, Lineage
-from snn_export.export.deployment import Deployment
+from snn_export.export.deployment import Deployment, weights_in
 from snn_export.export.extracting import cuts, extract, part_inputs, with_input_over_time
 from snn_export.export.graph import input_node, latencies
 from snn_export.export.narrowing import CannotNarrowError, choice, everything, kept_input, narrowed, with_flat_input
@@ -23,7 +23,6 @@ from snn_export.export.thinning import (
     delays,
     during,
     weight_nodes,
-    weights_in,
     with_weights,
     without_bias,
     without_delay,

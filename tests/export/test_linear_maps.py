@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from snn_export.export.graph import Shape, shapes
 from snn_export.export.linear import apply
-from snn_export.export.linear_maps import composed, convolution, matrix, synapse_count, window_of
+from snn_export.export.linear_maps import axis_readers, composed, convolution, matrix, synapse_count, window_of
 from snn_export.models.diagnostics import UserError
 
 
@@ -32,6 +32,20 @@ def random_convolution(rng: Generator, channels: int, axes: int = 2) -> Any:
     if axes == 1:
         return nir.Conv1d(None, weight, stride[0], padding if same else padding[0], dilation[0], groups, np.zeros(out))
     return nir.Conv2d(None, weight, stride, padding, dilation, groups, np.zeros(out))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_readers_along_an_axis_are_those_of_the_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, kernel, stride, dilation = (int(size) for size in rng.integers(1, (12, 5, 4, 4)))
+    padding = int(rng.integers(0, 4))
+    outputs = max(1, (inputs + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+    expected = np.full((kernel, inputs), -1)
+    for o in range(outputs):
+        for k in range(kernel):
+            if 0 <= o * stride + k * dilation - padding < inputs:
+                expected[k, o * stride + k * dilation - padding] = o
+    assert np.array_equal(axis_readers(inputs, outputs, kernel, stride, dilation, padding), expected)
 
 
 def random_window(rng: Generator, channels: int) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from snn_export.export import bounds, grid, interpreter
+from snn_export.export.chips import LOIHI2
 from snn_export.export.deployment import Deployment
 from snn_export.export.graph import replace_nodes
 from snn_export.export.passes.quantize import Quantize, input_grids
@@ -205,7 +206,7 @@ def test_float_run_of_the_quantised_graph_in_real_units_is_its_integer_parameter
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (-0.3, 2.0), (0.0, 255.0), (-7.0, 0.0), (0.0, 1e-6)])
 def test_input_grids_cover_the_declared_range(low: float, high: float) -> None:
-    grids = list(input_grids(EncoderSpec(), InputRange(low, high)))
+    grids = list(input_grids(EncoderSpec(), InputRange(low, high), LOIHI2.graded_input_bits))
     assert grids
     for encoder in grids:
         assert encoder.low <= 0 <= encoder.high

@@ -93,9 +93,6 @@ def test_loihi2_leaves_out_what_nobody_publishes() -> None:
 
 @pytest.mark.parametrize("figures", CHIPS, ids=lambda figures: figures.name)
 def test_the_exporters_own_figures_agree(figures: Any) -> None:
-    limits = load_chip(figures.name).limits
-    assert limits["weight_bits"].value == figures.weight_bits
-    assert limits["delay"].value == figures.delays[1]
     synapses = load_chip(figures.name).synapses
     assert synapses is not None
     assert max(synapses.weight_fields) >= figures.weight_bits and 1 << synapses.delay_field > figures.delays[1]

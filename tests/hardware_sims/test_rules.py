@@ -20,27 +20,40 @@ from snn_export.export.graph import weight_array
 from snn_export.export.linear import apply
 from snn_export.export.passes.quantize import Quantize
 from snn_export.export.passes.rounding import InputRange
+from snn_export.export.targets import MOST_CHIPS
 from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.placement.placement import PlacementSettings, place
 from snn_export.hardware_sims.rules.fan_in import busiest, fan_in
-from snn_export.hardware_sims.rules.network import CHIP_TARGETS, CHIPS, Network, network
+from snn_export.hardware_sims.rules.network import CHIP_TARGETS, Network, network
 from snn_export.hardware_sims.rules.registry import EVERY, RULES, check
-from snn_export.hardware_sims.rules.rule import Form, Rule
+from snn_export.hardware_sims.rules.rule import DesignRule, Form
 from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import EncoderSpec
 from tests import networks
 from tests.builders import LayerPlan, Plan, SynapsePlan, deployment_from, even, random_inputs
 from tests.networks import conv_deployment
-from tests.rule_networks import CLEAN, Broken, dense, example_of, floats, in_form, with_contract, with_node
+from tests.rule_networks import (
+    CLEAN,
+    LAYER,
+    SECOND,
+    Broken,
+    dense,
+    example_of,
+    floats,
+    in_form,
+    in_many_formats,
+    with_contract,
+    with_node,
+)
 
 CASES = [(rule, code, form) for rule in RULES for code in rule.codes for form in rule.forms]
 
 
 def name_of(value: object) -> str:
-    return value.name if isinstance(value, Rule) else str(value)
+    return value.name if isinstance(value, DesignRule) else str(value)
 
 
-def asked(example: Broken, rule: Rule, form: Form, made: Deployment) -> Network:
+def asked(example: Broken, rule: DesignRule, form: Form, made: Deployment) -> Network:
     """The network and target of an example, with its limits."""
     target = example.target or rule.targets[0]
     plain = network(in_form(made, form), target, example.chips)
@@ -48,7 +61,9 @@ def asked(example: Broken, rule: Rule, form: Form, made: Deployment) -> Network:
 
 
 @pytest.mark.parametrize(("rule", "code", "form"), CASES, ids=name_of)
-def test_every_rule_fires_with_each_of_its_codes(rule: Rule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rule_fires_with_each_of_its_codes(
+    rule: DesignRule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
     example = example_of(rule, code, form)
     assert example is not None, f"tests/rule_networks.py has no network that breaks {rule.name} with {code}"
     made = example.make()
@@ -66,7 +81,7 @@ def test_every_rule_fires_with_each_of_its_codes(rule: Rule, code: str, form: Fo
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 @pytest.mark.parametrize("make", CLEAN)
-def test_every_rule_is_silent_about_a_clean_network(rule: Rule, make: Any) -> None:
+def test_every_rule_is_silent_about_a_clean_network(rule: DesignRule, make: Any) -> None:
     for form in rule.forms:
         for target in rule.targets:
             subject = network(in_form(make(), form), target)
@@ -76,7 +91,7 @@ def test_every_rule_is_silent_about_a_clean_network(rule: Rule, make: Any) -> No
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
-def test_a_rule_says_what_it_states_and_where_each_limit_stands(rule: Rule) -> None:
+def test_a_rule_says_what_it_states_and_where_each_limit_stands(rule: DesignRule) -> None:
     assert rule.states.endswith((".", "run."))
     for target in rule.targets:
         for limit in rule.codes.values():
@@ -91,7 +106,7 @@ def test_no_two_rules_bear_one_name() -> None:
 
 @pytest.mark.parametrize(("rule", "code", "form"), CASES, ids=name_of)
 def test_a_check_finds_only_codes_that_its_rules_state(
-    rule: Rule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch
+    rule: DesignRule, code: str, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is broken: what is documented is all that can be found."""
     example = example_of(rule, code, form)
@@ -103,7 +118,7 @@ def test_a_check_finds_only_codes_that_its_rules_state(
     stated = {code for rule in RULES if form in rule.forms and target in rule.targets for code in rule.codes}
     found = {item.code for item in check(made, target)}
     assert found <= stated
-    if example.chip is None and not rule.unless:
+    if example.chip is None:
         assert code in found
 
 
@@ -113,8 +128,58 @@ def test_what_one_rule_finds_hides_nothing_from_the_others() -> None:
     assert sorted(item.code for item in found) == ["SNX245", "SNX304", "SNX304", "SNX327", "SNX480"]
 
 
+def large(**changes: Any) -> Deployment:
+    """One neuron more than a Loihi 1 has compartments."""
+    return deployment_from(Plan((4,), (LayerPlan("layer", np.full((1024 * 128 + 1, 4), 2), threshold=1, **changes),)))
+
+
+def test_a_value_out_of_range_does_not_keep_cores_from_being_counted() -> None:
+    bias = np.zeros(1024 * 128 + 1, np.int64)
+    bias[7] = 5000
+    found = check(large(bias=bias), "loihi1", chips=1)
+    assert sorted(item.code for item in found) == ["SNX304", "SNX482"]
+    assert sorted(item.code for item in check(large(bias=bias), "loihi1")) == ["SNX304", "SNX483"]
+
+
+def test_what_one_layer_lacks_says_nothing_about_the_others() -> None:
+    """Weights that no register holds in front; behind them too many formats, too many axons, and a threshold out of reach."""
+    wide = np.tile([2, -4, 6], (5000, 1))
+    many = replace(SECOND, weight=wide, more=in_many_formats(wide, "layer"))
+    heard = LayerPlan("heard", np.full((2, 5000), 2), "second", threshold=1)
+    behind = (many, heard, LayerPlan("dead", np.full((2, 2), 2), "heard"))
+    made = dense(weight=np.array([[2, 3, -2, 2]] * 3), behind=behind)
+    dead = made.replace(populations={**made.populations, "dead": replace(made.populations["dead"], threshold=131_071)})
+    assert {(item.code, item.where.partition("[")[0]) for item in check(dead, "loihi1")} == {
+        ("SNX304", "layer.weight"), ("SNX453", "second"), ("SNX480", "heard"), ("SNX484", "dead"),
+    }  # fmt: skip
+
+
+def test_every_layer_that_fits_no_core_is_told_once() -> None:
+    both = dense(more=in_many_formats(LAYER.weight), behind=(replace(SECOND, more=in_many_formats(SECOND.weight, "layer")),))
+    found = [(item.code, item.where.partition("[")[0]) for item in check(both, "loihi1")]
+    assert found == [("SNX453", "layer"), ("SNX453", "second")]
+    signs = np.tile([2, -2], (2, 2500))
+    wide = dense(inputs=5000, weight=signs, more=in_many_formats(signs))
+    assert [item.code for item in check(wide, "loihi1")] == ["SNX480", "SNX481"], "what a single neuron exceeds is told as such"
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (dense(before=70), "SNX327"),
+        (floats(dense(before=70)), "SNX230"),
+        (dense(weight=np.array([[2, 3, -2, 2]])), "SNX304"),
+    ],
+)
+def test_what_no_field_of_memory_holds_no_register_holds_either(made: Deployment, code: str) -> None:
+    """A placement refuses it with SNX458; a check has said so by the values."""
+    assert [item.code for item in check(made, "loihi1")] == [code]
+    with pytest.raises(UserError, match="SNX458"):
+        place(made, load_chip("loihi1"))
+
+
 def test_chips_are_counted_as_a_placement_counts_them() -> None:
-    assert PlacementSettings().chips == CHIPS
+    assert PlacementSettings().chips == MOST_CHIPS
     many = deployment_from(Plan((4,), (LayerPlan("layer", np.full((1024 * 128 + 1, 4), 2), threshold=1),)))
     (note,) = check(many, "loihi1")
     assert (note.code, note.severity) == ("SNX483", "note")
@@ -201,7 +266,7 @@ def test_layers_from_one_source_share_its_axons(seed: int) -> None:
             SynapsePlan(sparse(5, 75), "maps"), SynapsePlan(sparse(5, 84)))),
     )  # fmt: skip
     deployment = deployment_from(Plan((2, 7, 6), layers))
-    needs = network(deployment, "loihi1").sized.needs
+    needs = network(deployment, "loihi1").sized
     for name in deployment.layers:
         exact = brute_force(deployment, name)
         found = busiest(deployment, name, needs[name], 0)
@@ -300,4 +365,4 @@ def test_whatever_quantize_makes_keeps_to_the_values_of_its_chip(data: st.DataOb
 
 
 def test_a_library_call_takes_the_same_default() -> None:
-    assert library.check.__defaults__ == ("loihi2", CHIPS)
+    assert library.check.__defaults__ == ("loihi2", MOST_CHIPS)

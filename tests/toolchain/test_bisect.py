@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from snn_export import library
 from snn_export.export import interpreter, thinning
-from snn_export.export.deployment import Deployment
+from snn_export.export.deployment import Deployment, weights_in
 from snn_export.export.graph import replace_nodes
 from snn_export.hardware_sims import registry
 from snn_export.hardware_sims.registry import simulator
@@ -338,7 +338,7 @@ def without_waiting(deployment: Deployment) -> Deployment:
 def without_loops(deployment: Deployment) -> Deployment:
     recurrent = [c for incoming in deployment.connections.values() for c in incoming if c.recurrent]
     for name in {name for connection in recurrent for name in connection.path} & set(thinning.weight_nodes(deployment)):
-        deployment = thinning.with_weights(deployment, name, np.zeros(thinning.weights_in(deployment, name).shape, bool))
+        deployment = thinning.with_weights(deployment, name, np.zeros(weights_in(deployment, name).shape, bool))
     return deployment
 
 

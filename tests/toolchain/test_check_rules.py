@@ -88,7 +88,7 @@ def test_five_planted_faults_of_a_float_network_are_told_at_once() -> None:
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
     """The quantised network as a file, whose graded input is the fifth fault."""
-    return nir_io.write(planted(EncoderSpec("direct", gain=1.0, high=16)), tmp_path / "faulty.nir")
+    return nir_io.write(planted(EncoderSpec("direct", gain=1.0, high=2)), tmp_path / "faulty.nir")
 
 
 def checked(path: Path, *arguments: str) -> int:

@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from snn_export import cli
-from snn_export.export.chips import CHIPS
+from snn_export.config_schema import QuantizeConfig
+from snn_export.export.chips import BACKENDS, CHIPS, chip_of
+from snn_export.export.contract import Quantisation
 from snn_export.export.readiness import findings
+from snn_export.export.targets import BackendName, CheckTarget, ChipName
 from snn_export.hardware_sims import registry
 from snn_export.hardware_sims.chips.chip_table import chip_names, load_chip
 from snn_export.hardware_sims.reference.simulator import ReferenceSimulator
@@ -61,6 +64,16 @@ def test_a_chip_takes_what_its_row_says(capsys: pytest.CaptureFixture[str]) -> N
         assert ("SNX203" in refused(target, spikes)) == ("zero" not in chip["resets"])
         assert "SNX203" in refused(target, spikes, reset="none") and "none" not in chip["resets"]
         assert chip["programmable_neurons"] == ("subtract" in chip["resets"])
+
+
+def test_names_of_targets_are_those_of_the_chips_and_of_what_stands_for_one() -> None:
+    assert get_args(ChipName) == tuple(chip.name for chip in CHIPS)
+    assert set(get_args(BackendName)) == set(BACKENDS) <= set(registry.BUILT_IN)
+    assert {chip.name for chip in BACKENDS.values()} <= set(get_args(ChipName)) <= set(chip_names())
+    for model in (Quantisation, QuantizeConfig):
+        assert model.model_fields["target"].annotation == ChipName
+    assert [chip_of(target).name for target in get_args(CheckTarget)] == ["loihi1", *["loihi2"] * 4]
+    assert [target for target in get_args(CheckTarget) if chip_of(target).programmable_neurons] == ["loihi2", "loihi"]
 
 
 def test_the_figures_are_those_that_are_applied() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from snn_export.commands.options import FindingsFormat, findings_format_option
+from snn_export.export.targets import CheckTarget
 
 if TYPE_CHECKING:
-    from snn_export.export.readiness import CheckTarget
     from snn_export.models.diagnostics import Diagnostic
 
 ENCODERS = ("direct", "events", "rate", "bias")
-TARGETS = ("loihi1", "loihi2", "loihi", "lava", "netx")
 NETWORKS = (".nir", ".net")
 RUN_NETWORK = Path("quantize", "net.nir")
 """Where a run's folder holds its network."""
@@ -24,7 +23,11 @@ _LEVELS = {"error": 0, "warning": 1, "note": 2}
 @click.command("check")
 @click.argument("paths", type=click.Path(path_type=Path), metavar="FILE...", nargs=-1)
 @click.option(
-    "--target", type=click.Choice(TARGETS), default="loihi2", show_default=True, help="Chip, or backend that runs integers."
+    "--target",
+    type=click.Choice(get_args(CheckTarget)),
+    default="loihi2",
+    show_default=True,
+    help="Chip, or backend that runs integers.",
 )
 @click.option(
     "--chips", type=click.IntRange(min=1), metavar="N", help="Chips that the network may take [default: placement.chips]."

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from snn_export.commands.options import FindingsFormat
+from snn_export.export.targets import CheckTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HEADINGS = ("Code", "Rule", "Targets", "Asked of", "Ends with", "Limit", "Source")
-ORDER, FORMS = ("loihi1", "loihi2", "loihi", "lava", "netx"), ("floats", "integers")
 MADE_BY = "snn-export check --list --output docs/design-rules.md"
 
 
@@ -70,6 +70,9 @@ def markdown() -> str:
 
 def _merged(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The cells of :data:`HEADINGS`: one line for all rules that hold a network to the same limit."""
+    from snn_export.hardware_sims.rules.rule import Form
+
+    order = get_args(CheckTarget)
     lines: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for row in found:
         ends = f"{row['exit_code']}" if row["severity"] == "error" else f"0, a {row['severity']}"
@@ -77,10 +80,10 @@ def _merged(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         line["targets"] += row["targets"]
         line["forms"] += row["forms"]
     merged = [
-        (code, title, _listed(line["targets"], ORDER), _listed(line["forms"], FORMS), ends, limit, source)
+        (code, title, _listed(line["targets"], order), _listed(line["forms"], get_args(Form)), ends, limit, source)
         for (code, title, ends, limit, source), line in lines.items()
     ]
-    return sorted(merged, key=lambda line: (line[0], ORDER.index(line[2].partition(",")[0])))
+    return sorted(merged, key=lambda line: (line[0], order.index(line[2].partition(",")[0])))
 
 
 def _listed(names: list[str], order: Sequence[str]) -> str:

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 
 from snn_export.energy.fan_out import FanOut, fan_out, multiplications
 from snn_export.export import encoding
-from snn_export.export.deployment import Deployment
-from snn_export.export.graph import SYNAPSE_TYPES, weight_array
+from snn_export.export.deployment import Deployment, biases_in, weights_in
+from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.hardware_sims.placement.resources import always_on
 from snn_export.hardware_sims.trace import LayerTrace, Trace
-from snn_export.models.arithmetic import WEIGHT_MAX
 from snn_export.models.diagnostics import UserError
 
 
@@ -279,7 +279,7 @@ class Counter:
         fans = self._fan_out[name]
         spiking = [fan for source, fan in fans if source not in self._inputs]
         graded = [fan for source, fan in fans if source in self._inputs]
-        stored = [_weight(self._deployment, node) for node in weight_nodes]
+        stored = [weights_in(self._deployment, node) for node in weight_nodes]
         return LayerStructure(
             neurons=int(np.prod(self._deployment.shapes[name])),
             synapses=sum(fan.synapses for fan in spiking),
@@ -324,7 +324,7 @@ def _axon_operations(deployment: Deployment, population: str) -> int:
     """Synaptic events per step of the sources that carry biases of the current: they fire in every step, 254 units a synapse."""
     if population not in deployment.populations:
         return 0
-    return int((-(-np.abs(deployment.current_bias(population)) // WEIGHT_MAX)).sum())
+    return int(always_on(deployment, population).sum())
 
 
 def _sum_of(one: int | None, other: int | None) -> int | None:
@@ -341,16 +341,7 @@ def _membrane_changes(layer: LayerTrace) -> int | None:
 
 def _biases(deployment: Deployment, node: str) -> int:
     """Biases stored with a weight node: mantissas where quantised, floats of the NIR node else."""
-    synapse = deployment.synapses.get(node)
-    if synapse is None:
-        bias = getattr(deployment.graph.nodes[node], "bias", None)
-        return 0 if bias is None else int(np.size(bias))
-    return sum(int(held.size) for held in (synapse.bias_mantissa, synapse.current_bias) if held is not None)
-
-
-def _weight(deployment: Deployment, node: str) -> NDArray[Any]:
-    synapse = deployment.synapses.get(node)
-    return weight_array(deployment.graph.nodes[node]) if synapse is None else synapse.weight
+    return sum(int(held.size) for held in biases_in(deployment, node))
 
 
 def _senders(

@@ -1,12 +1,8 @@
 """How many synapses a source neuron has into a target population: exact, borders, stride, dilation and groups included.
 
 A spike costs one synaptic operation per synapse it reaches, so a neuron at the border of a map costs less than one in the
-middle, and ``C_out x kH x kW`` overstates both. Along one axis, input position r is read through kernel position k where
-some output position o has::
-
-    r = o * stride - padding + k * dilation,  0 <= o < outputs
-
-Rows and columns are independent, so a convolution's fan-out is a product of two such tables, summed over the kernel.
+middle, and ``C_out x kH x kW`` overstates both. Rows and columns are independent, so a convolution's fan-out is a product of two
+tables of which inputs are read (:func:`snn_export.export.linear_maps.axis_readers`), summed over the kernel.
 """
 
 from __future__ import annotations
@@ -18,8 +14,9 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.deployment import Deployment
-from snn_export.export.graph import CONV_TYPES, SYNAPSE_TYPES, Connection, conv_padding, per_axis, weight_array
+from snn_export.export.deployment import Deployment, weights_in
+from snn_export.export.graph import CONV_TYPES, SYNAPSE_TYPES, Connection, weight_array
+from snn_export.export.linear_maps import conv_readers
 from snn_export.models.diagnostics import UserError
 
 Counts = NDArray[np.int64]
@@ -61,8 +58,7 @@ def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
     position = connection.path.index(weight_node)
     before = connection.path[position - 1] if position else connection.source
     given, produced = deployment.shapes[before], deployment.shapes[weight_node]
-    synapse = deployment.synapses.get(weight_node)
-    found = _of_node(deployment.graph.nodes[weight_node], None if synapse is None else synapse.weight, given, produced)
+    found = _of_node(deployment.graph.nodes[weight_node], weights_in(deployment, weight_node), given, produced)
     source = deployment.shapes[connection.source]
     effective = found.effective.reshape(source) * _passes(deployment, connection.path[:position], source)
     return FanOut(found.structural.reshape(source), effective)
@@ -77,18 +73,18 @@ def multiplications(deployment: Deployment, connection: Connection) -> int:
     for name in connection.path:
         node = deployment.graph.nodes[name]
         if isinstance(node, SYNAPSE_TYPES):
-            found += _of_node(node, None, deployment.shapes[before], deployment.shapes[name]).synapses
+            found += _of_node(node, weight_array(node), deployment.shapes[before], deployment.shapes[name]).synapses
         before = name
     return found
 
 
-def _of_node(node: nir.NIRNode, held: NDArray[Any] | None, given: tuple[int, ...], produced: tuple[int, ...]) -> FanOut:
-    """Fan-out of every input of a weight node; held: its integers, where it has any."""
-    nonzero = (weight_array(node) if held is None else held) != 0
+def _of_node(node: nir.NIRNode, weights: NDArray[Any], given: tuple[int, ...], produced: tuple[int, ...]) -> FanOut:
+    """Fan-out of every input of a weight node with these weights."""
+    nonzero = weights != 0
     if isinstance(node, CONV_TYPES):
         return FanOut(
-            _conv_fan_out(node, np.ones_like(nonzero), given[1:], produced[1:]),
-            _conv_fan_out(node, nonzero, given[1:], produced[1:]),
+            _conv_fan_out(node, np.ones_like(nonzero), given, produced),
+            _conv_fan_out(node, nonzero, given, produced),
         )
     if isinstance(node, nir.Scale):
         ones = np.ones(given, np.int64)
@@ -139,19 +135,7 @@ def _conv_fan_out(
     groups = int(node.groups)
     grouped = present.reshape(groups, out_channels // groups, in_per_group, *kernel)
     kernels = grouped.sum(axis=1, dtype=np.int64).reshape(groups * in_per_group, *kernel)
-    readers = [_readers(node, axis, given[axis], produced[axis], before) for axis, (before, _) in enumerate(conv_padding(node))]
-    subscripts = "ci,ir->cr" if len(readers) == 1 else "cij,ir,jk->crk"
-    reached: NDArray[Any] = np.einsum(subscripts, kernels, *readers)
+    read = [(readers >= 0).astype(np.int64) for readers in conv_readers(node, given, produced)]
+    subscripts = "ci,ir->cr" if len(read) == 1 else "cij,ir,jk->crk"
+    reached: NDArray[Any] = np.einsum(subscripts, kernels, *read)
     return reached.astype(np.int64)
-
-
-def _readers(node: nir.Conv1d | nir.Conv2d, axis: int, inputs: int, outputs: int, padding: int) -> Counts:
-    """(kernel, inputs) along one spatial axis: 1 where an input is read through that kernel position, else 0."""
-    axes = node.weight.ndim - 2
-    kernel, stride, dilation = node.weight.shape[2 + axis], per_axis(node.stride, axes)[axis], per_axis(node.dilation, axes)[axis]
-    table = np.zeros((kernel, inputs), np.int64)
-    starts = np.arange(outputs) * stride - padding
-    for k in range(kernel):
-        read = starts + k * dilation
-        table[k, read[(read >= 0) & (read < inputs)]] = 1
-    return table

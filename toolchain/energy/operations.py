@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import nir
 import numpy as np
 
 from snn_export.energy.counts import Counts, wrong_deployment
 from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment
+from snn_export.export.grid import is_filtered
 from snn_export.hardware_sims.placement.placement import Placement
 from snn_export.reporting.energy_records import (
     AnnOperations,
@@ -107,11 +107,10 @@ def _readout_values(deployment: Deployment) -> int:
 
 
 def _layer(deployment: Deployment, counts: Counts, name: str) -> LayerOperations:
-    filtered = isinstance(deployment.graph.nodes[name], nir.CubaLIF | nir.CubaLI)
     return LayerOperations(
         layer=name,
         spiking=deployment.contract.neurons[name].spiking,
-        state_variables=2 if filtered else 1,
+        state_variables=2 if is_filtered(deployment, name) else 1,
         **vars(counts.structure[name]),
         **vars(counts.layers[name]),
     )

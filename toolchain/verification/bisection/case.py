@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.export.deployment import Deployment, array_digest
+from snn_export.export.deployment import Deployment, array_digest, weights_in
 from snn_export.export.extracting import neurons
-from snn_export.export.thinning import biased_nodes, delays, weight_nodes, weights_in
+from snn_export.export.thinning import biased_nodes, delays, weight_nodes
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export import thinning
+from snn_export.export.deployment import weights_in
 from snn_export.export.extracting import Cut, cuts, extract, part_inputs
 from snn_export.export.graph import CONV_TYPES, conv_padding, input_node, per_axis
 from snn_export.export.narrowing import CannotNarrowError, Kept, choice, everything, kept_input, narrowed, with_flat_input
@@ -122,12 +123,12 @@ def without_delay(case: Case, name: str) -> Case:
 
 def weights(case: Case, name: str) -> tuple[int, ...]:
     """Places of a node's weights other than zero, as flat indices."""
-    return tuple(int(place) for place in np.flatnonzero(thinning.weights_in(case.deployment, name)))
+    return tuple(int(place) for place in np.flatnonzero(weights_in(case.deployment, name)))
 
 
 def with_weights(case: Case, name: str, kept: Sequence[int]) -> Case:
     """All other weights of a node are zero."""
-    mask = np.zeros(thinning.weights_in(case.deployment, name).shape, bool)
+    mask = np.zeros(weights_in(case.deployment, name).shape, bool)
     mask.flat[list(kept)] = True
     return replace(case, deployment=thinning.with_weights(case.deployment, name, mask))
 
