@@ -102,7 +102,7 @@ class PlacedLayer:
         encodings: by weight layer, how its synapses are stored; several where parts differ.
         weight_bits: by weight layer, the field of a weight.
         binding: the limit that kept it from fewer cores, or that its one core is fullest by.
-        remedies: what would relieve that limit.
+        remedies: what would relieve that limit; none where the population takes one core.
     """
 
     name: str
@@ -214,7 +214,7 @@ def _layer(cut: Cut, cores: Sequence[Sequence[Part]], chip: ChipTable) -> Placed
         population.name, population.shape, tuple(placed[box][0] for box in cut.boxes),
         {layer.weight: tuple(sorted({need.stored[layer.weight].encoding for need in needs})) for layer in population.layers},
         {layer.weight: layer.weight_field for layer in population.layers},
-        binding, remedies(binding.resource, binding.needed, chip),
+        binding, remedies(binding.resource, binding.needed, chip) if len(cut.boxes) > 1 else (),
     )  # fmt: skip
 
 

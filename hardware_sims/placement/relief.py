@@ -16,9 +16,12 @@ def _chips() -> tuple[ChipTable, ...]:
 
 def remedies(resource: str, needed: int, chip: ChipTable) -> tuple[str, ...]:
     """What would relieve a layer that needs this much of a resource on one core, chips that hold it included."""
-    others = (other for other in _chips() if other.name != chip.name)
-    holding = (other.title for other in others if other.capacities.get(resource, 0) >= needed)
-    return (*RESOURCES[resource].remedies, *(f"a core of {title}, which holds {needed:,}" for title in holding))
+    held = chip.capacities.get(resource, 0)
+    larger = ((other.title, other.capacities.get(resource, 0)) for other in _chips())
+    return (
+        *RESOURCES[resource].remedies,
+        *(f"a core of {title}, which holds {holds:,}" for title, holds in larger if holds >= needed and holds > held),
+    )
 
 
 def in_words(resource: str, needed: int, capacity: int) -> str:

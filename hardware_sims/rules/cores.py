@@ -77,8 +77,8 @@ def cores_suffice(network: Network) -> Iterator[Diagnostic]:
             "SNX482",
             f"the network takes {_counted(cores.count, cores.exact)} cores, which is {chips} chips; {network.chips} may be used",
             where=largest,
-            why=f"a {chip.title} has {chip.mesh.cores} cores, and most of the network's, {most:,}, are those of {largest}",
-            fix=f"allow more chips (--chips {chips}), or make {largest} smaller: fewer channels, a larger stride, more pooling",
+            why=f"a chip ({chip.title}) has {chip.mesh.cores} cores; {largest} takes the most, {most:,}",
+            fix=f"allow more chips (--chips {chips}), or make {largest} smaller: {_smaller(network, largest)}",
         )
 
 
@@ -96,6 +96,11 @@ def one_chip_suffices(network: Network) -> Iterator[Diagnostic]:
             why="spikes between chips travel further than those within one",
             fix="nothing has to be mended; fewer channels in the largest layers take fewer cores",
         )
+
+
+def _smaller(network: Network, layer: str) -> str:
+    maps = network.on_chip is not None and len(network.on_chip.shapes[layer]) > 1
+    return "fewer channels, a larger stride, more pooling" if maps else "fewer neurons, or pooling in front of it"
 
 
 def _counted(count: int, exact: bool) -> str:

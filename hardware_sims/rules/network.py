@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple, get_args
 
@@ -14,7 +14,7 @@ from snn_export.hardware_sims.chips.chip_table import ChipTable, load_chip
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.placement.packing import partitioned
 from snn_export.hardware_sims.placement.partition import partition
-from snn_export.hardware_sims.placement.resources import PopulationNeeds, needs_of
+from snn_export.hardware_sims.placement.resources import PopulationNeeds, core_amounts, needs_of
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 
 CHIP_TARGETS: tuple[ChipName, ...] = get_args(ChipName)
@@ -23,11 +23,19 @@ CHIP_TARGETS: tuple[ChipName, ...] = get_args(ChipName)
 
 @dataclass(frozen=True)
 class Cores:
-    """Cores that a network takes. exact: False where its neurons alone take more than may be used, and it was not cut."""
+    """Cores that a network takes.
+
+    Attributes:
+        count: of them.
+        exact: False where its neurons alone take more than may be used, and it was not cut.
+        layers: cores by population, before small parts share one.
+        fullest: by resource, its share on the core that it fills most; empty where the network was not cut.
+    """
 
     count: int
     exact: bool
     layers: Mapping[str, int]
+    fullest: Mapping[str, float] = field(default_factory=dict)
 
 
 class Cutting(NamedTuple):
@@ -116,7 +124,11 @@ class Network:
         except UserError as error:
             alone = [item for name, need in needs.items() for item in self._uncut(name, need)]
             return Cutting(None, tuple(alone) or error.diagnostics)
-        return Cutting(Cores(len(parts.cores), True, {name: len(cut.boxes) for name, cut in parts.cuts.items()}))
+        amounts = [
+            core_amounts(held, axons, self.chip.synapses) for held, axons in zip(parts.cores, parts.axons_out, strict=True)
+        ]
+        fullest = {name: max(found[name] for found in amounts) / capacity for name, capacity in self.chip.capacities.items()}
+        return Cutting(Cores(len(parts.cores), True, {name: len(cut.boxes) for name, cut in parts.cuts.items()}, fullest))
 
     def _uncut(self, name: str, need: PopulationNeeds) -> list[Diagnostic]:
         """Why one population cannot be cut, whatever stands around it."""

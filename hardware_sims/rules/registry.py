@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from snn_export.export import readiness
 from snn_export.export.chips import Chip, chip_of
@@ -15,8 +15,9 @@ from snn_export.hardware_sims.lava import expressible as lava
 from snn_export.hardware_sims.loihi import rules as loihi
 from snn_export.hardware_sims.netx import expressible as netx
 from snn_export.hardware_sims.rules import activity, cores, limits, neurons
+from snn_export.hardware_sims.rules.fit import Fit, fit_of
 from snn_export.hardware_sims.rules.limits import LimitOnTarget, fixed
-from snn_export.hardware_sims.rules.network import CHIP_TARGETS, network
+from snn_export.hardware_sims.rules.network import CHIP_TARGETS, Network, network
 from snn_export.hardware_sims.rules.rule import DesignRule, Findings, Form, Needs, of_candidate, of_deployment
 from snn_export.models.diagnostics import Diagnostic, Severity
 
@@ -166,9 +167,25 @@ def check(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = M
     Returns:
         Findings in the order of the rules: errors, and for chips warnings and notes, which keep nothing from running.
     """
+    return examined(deployment, target, chips).findings
+
+
+class Examined(NamedTuple):
+    """A network that was checked: all findings, and what it takes of a chip where that could be worked out."""
+
+    findings: list[Diagnostic]
+    fit: Fit | None
+
+
+def examined(deployment: Deployment, target: CheckTarget = "loihi2", chips: int = MOST_CHIPS) -> Examined:
+    """As :func:`check`, with how much of the chip the network takes."""
     asked = network(deployment, target, chips)
+    return Examined(_findings(asked), fit_of(asked))
+
+
+def _findings(asked: Network) -> list[Diagnostic]:
     found = [item for rule in RULES if rule.applies(asked) and rule.can_be_asked(asked) for item in rule.ask(asked)]
-    if deployment.quantised:
+    if asked.deployment.quantised:
         return list(dict.fromkeys(found))
     # A connection of a float network may be refused on several ways: said once.
     return list({(item.code, item.where): item for item in found}.values())

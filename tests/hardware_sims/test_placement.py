@@ -184,7 +184,11 @@ def test_small_populations_share_a_core() -> None:
 def test_a_population_that_fits_says_what_it_fills_most() -> None:
     layer = place(dense(20, 1000), LOIHI1).layers[0]
     assert layer.binding.resource == "neurons" and layer.binding.needed == 1000 and layer.binding.cores == 1
-    assert any("Loihi 2" in remedy for remedy in layer.remedies), "a core of Loihi 2 holds more neurons"
+    assert layer.remedies == (), "one core cannot become fewer"
+    (cut,) = place(dense(20, 3000), LOIHI1).layers
+    assert "a core of Intel Loihi 2, which holds 8,192" in cut.remedies
+    (cut,) = place(dense(20, 30_000), LOIHI2).layers
+    assert not any("Intel" in remedy for remedy in cut.remedies), "Loihi 1 has smaller cores"
 
 
 @pytest.mark.parametrize("chip", (LOIHI1, LOIHI2), ids=lambda chip: chip.name)

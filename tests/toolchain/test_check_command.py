@@ -11,9 +11,11 @@ import nir
 import numpy as np
 import pytest
 
-from snn_export import cli, library
+from snn_export import cli
 from snn_export.config_schema import PlacementConfig
 from snn_export.export import nir_io
+from snn_export.hardware_sims.rules import registry
+from snn_export.hardware_sims.rules.registry import Examined
 from tests.networks import dense_net, quantised, read
 
 DT = 1e-3
@@ -96,6 +98,16 @@ def test_a_foreign_graph_is_checked_with_what_nir_cannot_say(files: dict[str, Pa
     assert "SNX266" in capsys.readouterr().out
 
 
+def test_a_check_says_how_much_of_the_chip_is_taken(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(files["integers"]) == 0
+    assert "1 core of 128; fullest limit of a core: " in capsys.readouterr().out
+    assert check(files["integers"], files["none"], "--format", "json") == 2
+    fit, none = (file["placement"] for file in json.loads(capsys.readouterr().out)["files"])
+    assert (fit["cores"], fit["chips"], none) == (1, 1, None)
+    assert 0 < max(fit["fullest"].values()) <= 1
+    assert "input axons" in fit["unchecked"]
+
+
 def test_decays_between_two_of_the_chip_hide_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """10 ms at 1 ms per step is the most common time constant there is, and no integer decay."""
     ones, many = np.ones(3), 5000
@@ -144,7 +156,7 @@ def test_as_many_chips_as_the_settings_allow_unless_told_otherwise(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(library, "check", lambda deployment, target, chips: asked.append(chips) or [])
+    monkeypatch.setattr(registry, "examined", lambda deployment, target, chips: asked.append(chips) or Examined([], None))
     monkeypatch.chdir(tmp_path)
     assert check(files["float"]) == 0
     (tmp_path / "snn-export.toml").write_text("[placement]\nchips = 7\n", encoding="utf-8")

@@ -128,7 +128,7 @@ def test_a_warning_and_a_note_are_shown_and_end_with_0(tmp_path: Path, capsys: p
     assert checked(path, "--target", "loihi1") == 0
     out = capsys.readouterr().out
     assert "nothing stands in the way of loihi1" in out
-    assert "2 findings for loihi1" in out and "SNX483  note" in out
+    assert "of loihi1, 2 findings" in out and "SNX483  note" in out
     assert out.index("SNX484") < out.index("SNX483"), "warnings come before notes"
     assert checked(path, "--target", "loihi1", "--chips", "1") == 1
     assert "SNX482" in capsys.readouterr().out

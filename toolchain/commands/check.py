@@ -11,7 +11,7 @@ from snn_export.commands.options import FindingsFormat, findings_format_option
 from snn_export.export.targets import CheckTarget
 
 if TYPE_CHECKING:
-    from snn_export.models.diagnostics import Diagnostic
+    from snn_export.hardware_sims.rules.registry import Examined
 
 ENCODERS = ("direct", "events", "rate", "bias")
 NETWORKS = (".nir", ".net")
@@ -83,24 +83,31 @@ def command(
         raise click.UsageError("--output goes with --list; findings are written to standard output")
     foreign = {"steps": steps, "dt": dt, "reset": reset, "encoder": encoder, "round_decays": round_decays}
     allowed = chips or _chips_of_settings()
-    checked = {str(path): _findings(path, target, allowed, foreign) for path in paths}
+    checked = {str(path): _examined(path, target, allowed, foreign) for path in paths}
     raise SystemExit(_told(checked, target, output_format))
 
 
-def _told(checked: dict[str, list[Diagnostic]], target: CheckTarget, output_format: FindingsFormat) -> int:
+def _told(checked: dict[str, Examined], target: CheckTarget, output_format: FindingsFormat) -> int:
     """Write the findings by file, and return the exit code."""
     from snn_export.exit_codes import worst_exit_code
 
-    code = worst_exit_code(item.exit_code for found in checked.values() for item in found if item.severity == "error")
+    code = worst_exit_code(item.exit_code for found in checked.values() for item in found.findings if item.severity == "error")
     if output_format == "json":
         from snn_export.commands.output import print_json
 
-        files = [{"path": path, "findings": [item.as_dict() for item in found]} for path, found in checked.items()]
+        files = [
+            {
+                "path": path,
+                "findings": [item.as_dict() for item in found.findings],
+                "placement": None if found.fit is None else found.fit.as_dict(),
+            }
+            for path, found in checked.items()
+        ]
         print_json({"target": target, "files": files, "exit_code": code})
     elif output_format == "sarif":
         from snn_export.reporting.sarif import render
 
-        click.echo(render(checked), nl=False)
+        click.echo(render({path: found.findings for path, found in checked.items()}), nl=False)
     else:
         for path, found in checked.items():
             _show(path, found, target)
@@ -114,56 +121,65 @@ def _chips_of_settings() -> int:
     return load_config(None, allow_missing=True).config.placement.chips
 
 
-def _findings(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> list[Diagnostic]:
-    """All findings about one file; one that cannot be read is a finding, so that the other files are looked at too."""
+def _examined(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> Examined:
+    """All findings about one file, and what it takes of the chip. One that cannot be read is a finding: others are looked at."""
     from dataclasses import replace
 
     from snn_export import library
+    from snn_export.hardware_sims.rules.registry import Examined, examined
     from snn_export.models.diagnostics import UserError
 
     network = path / RUN_NETWORK if (path / RUN_NETWORK).is_file() else path
     try:
-        return library.check(library.load(network), target, chips)
+        return examined(library.load(network), target, chips)
     except UserError as error:
         if error.code != "SNX108" and path.suffix in NETWORKS:
-            return list(error.diagnostics)
+            return Examined(list(error.diagnostics), None)
         if error.code != "SNX108":
             fix = f"give a network: a file that ends in {' or '.join(NETWORKS)}, or the folder of a run"
-            return [replace(item, fix=fix) for item in error.diagnostics]
+            return Examined([replace(item, fix=fix) for item in error.diagnostics], None)
         if foreign["steps"] is None or foreign["dt"] is None:
             fix = "say how it steps: --steps 100 --dt 1e-3, in the unit of its time constants, which `snn-export lint` tells"
-            return [replace(item, fix=fix) for item in error.diagnostics]
-    return _foreign_findings(path, target, chips, foreign)
+            return Examined([replace(item, fix=fix) for item in error.diagnostics], None)
+    return _foreign(path, target, chips, foreign)
 
 
-def _foreign_findings(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> list[Diagnostic]:
-    """Findings about a file of another program. Decays between two of the chip's hide nothing else: the nearest are taken."""
+def _foreign(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any]) -> Examined:
+    """The same about a file of another program. Decays between two of the chip's hide nothing else: the nearest are taken."""
     from snn_export import library
+    from snn_export.hardware_sims.rules.registry import Examined, examined
     from snn_export.models.diagnostics import UserError
     from snn_export.models.spec import EncoderSpec
 
     stated = {**foreign, "encoder": EncoderSpec(kind=foreign["encoder"])}
-    between: list[Diagnostic] = []
+    between = []
     try:
         deployment = library.from_nir(path, **stated)
     except UserError as reasons:
         if any(item.code != "SNX241" for item in reasons.diagnostics):
-            return list(reasons.diagnostics)
+            return Examined(list(reasons.diagnostics), None)
         between = list(reasons.diagnostics)
         deployment = library.from_nir(path, **{**stated, "round_decays": True})
-    return [*between, *library.check(deployment, target, chips)]
+    found = examined(deployment, target, chips)
+    return Examined([*between, *found.findings], found.fit)
 
 
-def _show(path: str, found: list[Diagnostic], target: str) -> None:
+def _show(path: str, examined: Examined, target: str) -> None:
     from snn_export.commands.output import print_table
     from snn_export.text_safety import printable
 
-    name, broken = printable(path), any(item.severity == "error" for item in found)
-    if not broken:
-        click.echo(f"{name}: nothing stands in the way of {target}")
+    found, fit = examined
+    broken = any(item.severity == "error" for item in found)
+    count = f"{len(found)} finding{'s' if len(found) > 1 else ''}"
+    verdict = f"{count} for {target}" if broken else f"nothing stands in the way of {target}" + (f", {count}" if found else "")
+    click.echo(f"{printable(path)}: {verdict}")
+    if fit is not None:
+        click.echo(f"  {fit}")
+        if fit.unchecked:
+            click.echo(f"  not published, so not checked: {', '.join(fit.unchecked)}")
     if not found:
         return
-    click.echo(f"{name}: {len(found)} finding{'s' if len(found) > 1 else ''} for {target}\n")
+    click.echo()
     print_table(
         ("Code", "Severity", "Where", "What", "Why", "Fix"),
         (
