@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from snn_export.models.diagnostics import UserError
-from snn_export.reporting import difference_text, github, junit, layer_text, markdown, terminal
+from snn_export.reporting import difference_text, github, html, junit, layer_text, markdown, terminal
 from snn_export.reporting.difference_gates import judge
 from snn_export.reporting.json_file import LARGEST, read_report, report_text
 from snn_export.reporting.report import Report
@@ -88,7 +88,7 @@ def test_numbers_without_sense_are_shown(number: int) -> None:
 
     report = Report.model_validate(counts(diverging_report().model_dump(mode="json")))
     renderers: tuple[Callable[[Report], str], ...] = (
-        github.render, junit.render, markdown.render, terminal.render, layer_text.failure_text,
+        github.render, junit.render, markdown.render, terminal.render, layer_text.failure_text, html.render,
     )  # fmt: skip
     for render in renderers:
         assert isinstance(render(report), str)

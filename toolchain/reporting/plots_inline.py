@@ -61,7 +61,7 @@ class Axis:
 def count_axis(values: Sequence[int | None]) -> Axis:
     """A logarithmic axis for counts, from 0 to the power of ten above the largest one."""
     largest = max((value for value in values if value is not None), default=0)
-    return Axis(0, 10 ** max(math.ceil(math.log10(largest)) if largest else 1, 1), logarithmic=True)
+    return Axis(0, 10 ** max(math.ceil(math.log10(largest)) if largest > 0 else 1, 1), logarithmic=True)
 
 
 def signed_axis(values: Sequence[int]) -> Axis:
