@@ -112,7 +112,7 @@ def count_errors(histogram: Sequence[int]) -> Markup:
     told = "; ".join(f"off by {name}: {count(number)}" for name, number in zip(COUNT_ERROR_BINS, histogram, strict=False))
     bars = [
         f"M{index * _BAR_STEP + 5} {_BAR_HEIGHT}v{-_BAR_HEIGHT * math.log1p(number) / math.log1p(largest):.1f}h16V{_BAR_HEIGHT}"
-        if number
+        if number > 0
         else ""
         for index, number in enumerate(histogram)
     ]
