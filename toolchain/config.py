@@ -36,12 +36,14 @@ __all__ = ["DEFAULT_FILE", "BackendConfig", "Config", "Loaded", "load_config", "
 
 DEFAULT_FILE: Final = "snn-export.toml"
 _PREFIX: Final = "SNN_EXPORT_"
-_RESERVED: Final = re.compile(r"SNN_EXPORT_(ENVS|SHARED|REQUIRE_[A-Z0-9]+(_[A-Z0-9]+)*|[A-Z0-9]+(_[A-Z0-9]+)*_PYTHON)")
+_RESERVED: Final = re.compile(
+    r"SNN_EXPORT_(BENCHMARK_DATA|ENVS|SHARED|REQUIRE_[A-Z0-9]+(_[A-Z0-9]+)*|[A-Z0-9]+(_[A-Z0-9]+)*_PYTHON)"
+)
 """Variables with a meaning of their own; none has the double underscore that separates section and key."""
 _ALWAYS_RUN: Final = frozenset({"student", "reference"})
+"""Backends that every ladder runs, whether ``verify.backends`` names them or not."""
 _RUNGS: Final = _ALWAYS_RUN | {"folded", "quantised", "quantised_student"}
 """Rungs that a ladder may have without being asked."""
-"""Backends that every ladder runs, whether ``verify.backends`` names them or not."""
 
 _EXAMPLES: Final = {
     "backends": "verify.backends.lava.required",

@@ -186,7 +186,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_variables_with_a_meaning_of_their_own_are_left_alone(tmp_path: Path) -> None:
-    own = ("ENVS", "SHARED", "REQUIRE_LAVA", "REQUIRE_NETX", "LAVA_PYTHON", "MY_BACKEND_PYTHON")
+    own = ("BENCHMARK_DATA", "ENVS", "SHARED", "REQUIRE_LAVA", "REQUIRE_NETX", "LAVA_PYTHON", "MY_BACKEND_PYTHON")
     assert load(tmp_path, "", **{f"SNN_EXPORT_{name}": "x" for name in own}, OTHER="x").config == Config()
     assert findings(tmp_path, "", SNN_EXPORT_MODEL="x", SNN_EXPORT_VERIFY__BACKENDS__LAVA="{}") == [
         ("SNX024", "environment SNN_EXPORT_MODEL"),
