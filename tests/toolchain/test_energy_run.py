@@ -113,7 +113,9 @@ def test_a_table_of_ones_own_is_found_beside_the_settings_and_makes_the_verifica
 
 def test_a_misspelt_chip_in_a_table_of_ones_own_is_refused(tmp_path: Path) -> None:
     published = (Path(energy_run.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
-    (tmp_path / "mine.toml").write_text(published.replace('chip = "loihi1"', 'chip = "lohi1"'), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        published.replace('"loihi1"', '"mine"', 1).replace('chip = "loihi1"', 'chip = "lohi1"'), encoding="utf-8"
+    )
     config = Config(energy=EnergyConfig(table="mine.toml", exit_margin=1e9))
     with pytest.raises(UserError, match="no chip called 'lohi1'") as error:
         energy_run.energy_report(network(), counted(config, network(), dataset().x_val), config, tmp_path, None, None)

@@ -47,7 +47,7 @@ def command(
     report = _report(config_file, overrides, folder, report_file)
     if table is not None:
         report = _charged_again(report, table)
-    text = _text(report, output_format)
+    text = _text(report, output_format, to_terminal=output is None)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -95,7 +95,7 @@ def _charged_again(report: Report, table: str) -> Report:
     return report.model_copy(update={"energy": estimate_from(energy.operations, find_table(table, Path.cwd()))})
 
 
-def _text(report: Report, output_format: EnergyFormat) -> str:
+def _text(report: Report, output_format: EnergyFormat, to_terminal: bool) -> str:
     energy = report.energy
     if energy is None:
         raise ValueError("a report without energy")
@@ -107,16 +107,16 @@ def _text(report: Report, output_format: EnergyFormat) -> str:
         from snn_export.reporting import html
 
         return html.render_energy(report)
-    stream = io.StringIO()
+    from snn_export.commands import energy_table
+
+    width, stream = energy_table.terminal_width() if to_terminal else None, io.StringIO()
     with redirect_stdout(stream):
         if output_format == "json":
             from snn_export.commands.output import print_json
 
             print_json(energy.model_dump(mode="json"))
         else:
-            from snn_export.commands.energy_table import print_energy
-
-            print_energy(energy)
+            energy_table.print_energy(energy, width)
     return stream.getvalue()
 
 
