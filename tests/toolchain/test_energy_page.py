@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from snn_export.cli import command_line
-from snn_export.commands import energy_table
+from snn_export.commands import energy_table, pipeline_run
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.curve import Chosen
 from snn_export.energy.estimate import estimate
@@ -387,6 +387,55 @@ def test_where_nothing_that_happens_has_a_figure_there_is_none(file: Path, tmp_p
     assert "without what has no figure: active neuron updates, inactive neuron updates, packets" in line
 
 
+def test_a_report_is_taken_as_it_is_or_not_at_all(file: Path, tmp_path: Path) -> None:
+    for more in (("--run", tmp_path), ("--set", "model.steps=4"), ("--config", tmp_path / "c.toml")):
+        found = invoke("--report", file, *more)
+        assert found.exit_code == 2
+        assert "goes with none of" in found.output
+
+
+class _Ran(Exception):
+    """The pipeline was started."""
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, where a pipeline that is started says so and does nothing."""
+
+    def started(*_: object, **__: object) -> int:
+        raise _Ran
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline_run, "carry_out", started)
+    return tmp_path
+
+
+def test_nothing_is_trained_where_there_are_no_settings_and_no_run(empty: Path) -> None:
+    for arguments in ((), ("--run", empty / "nope"), ("--set", "model.steps=4")):
+        assert "SNX028" in str(invoke(*arguments).exception)
+        assert list(empty.iterdir()) == []
+    (empty / "snn-export.toml").write_text("")
+    assert "SNX028" in str(invoke("--run", empty / "nope").exception), "a folder that was named is one of a run"
+    assert isinstance(invoke().exception, _Ran)
+    assert isinstance(invoke("--config", empty / "snn-export.toml").exception, _Ran)
+
+
+def test_a_run_is_gone_on_with_even_without_settings(empty: Path) -> None:
+    step = empty / "mine" / "teacher"
+    step.mkdir(parents=True)
+    (step / "step.json").write_text(json.dumps({"key": "k", "summary": "", "files": {}, "seconds": 1.0}))
+    assert isinstance(invoke("--run", empty / "mine").exception, _Ran)
+
+
+def test_a_table_that_cannot_be_used_is_told_before_anything_runs(empty: Path) -> None:
+    (empty / "snn-export.toml").write_text('[energy]\ntable = "lab.toml"\n')
+    assert "SNX323" in str(invoke().exception)
+    run = CliRunner().invoke(command_line, ["run"])
+    assert "SNX323" in str(run.exception), "nor trained"
+    (empty / "snn-export.toml").write_text("")
+    assert "SNX322" in str(invoke("--table", "nowhere").exception)
+
+
 def test_the_command_lists_the_tables_and_refuses_what_it_cannot_charge(file: Path, tmp_path: Path) -> None:
     listed = invoke("--tables")
     assert [line.split()[0] for line in listed.output.splitlines()[1:4]] == ["cmos45", "loihi1", "neuromorphic_chips"]
@@ -426,6 +475,21 @@ def test_chromium_shows_the_page_without_a_fault(width: int, scheme: str, browse
     assert browser.ask(rules.UNREACHABLE_SCROLLERS) == []
     assert browser.complaints() == []
     assert browser.requests() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "below"), [(390, True), (1400, False)])
+def test_on_a_phone_every_energy_stands_under_its_name(width: int, below: bool, browser: Chromium, tmp_path: Path) -> None:
+    (tmp_path / "energy.html").write_text(html.render_energy(report()), encoding="utf-8")
+    browser.show(tmp_path / "energy.html", width, scheme="light")
+    places = browser.ask(
+        "return [...document.querySelectorAll('.below, .beside')].filter(e => e.getClientRects().length)"
+        ".map(e => [e.className.includes('below'), e.getBoundingClientRect().right])"
+    )
+    figures = [figure for group in energy().groups() if not group.orientation for figure in group.figures]
+    assert len(places) >= len(figures) + len(energy().layers) + 1
+    assert {shown for shown, _ in places} == {below}
+    assert all(right <= width for _, right in places)
 
 
 @pytest.mark.browser

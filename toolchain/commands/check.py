@@ -154,16 +154,23 @@ def _foreign_findings(path: Path, target: CheckTarget, chips: int, foreign: dict
     return [*between, *library.check(deployment, target, chips)]
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def _show(path: str, found: list[Diagnostic], target: str) -> None:
     from snn_export.commands.output import print_table
     from snn_export.text_safety import printable
 
     name, broken = printable(path), any(item.severity == "error" for item in found)
-    if not broken:
-        click.echo(f"{name}: nothing stands in the way of {target}")
+    if broken:
+        click.echo(f"{name}: {_counted(len(found), 'finding')} for {target}\n")
+    else:
+        severities = [item.severity for item in found]
+        beside = ", ".join(_counted(severities.count(kind), kind) for kind in _LEVELS if kind in severities)
+        click.echo(f"{name}: nothing stands in the way of {target}" + (f"; {beside}\n" if beside else ""))
     if not found:
         return
-    click.echo(f"{name}: {len(found)} finding{'s' if len(found) > 1 else ''} for {target}\n")
     print_table(
         ("Code", "Severity", "Where", "What", "Why", "Fix"),
         (
