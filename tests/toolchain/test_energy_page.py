@@ -394,7 +394,7 @@ def test_a_report_is_taken_as_it_is_or_not_at_all(file: Path, tmp_path: Path) ->
         assert "goes with none of" in found.output
 
 
-class _Ran(Exception):
+class _StartedError(Exception):
     """The pipeline was started."""
 
 
@@ -403,7 +403,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be in, where a pipeline that is started says so and does nothing."""
 
     def started(*_: object, **__: object) -> int:
-        raise _Ran
+        raise _StartedError
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline_run, "carry_out", started)
@@ -416,15 +416,15 @@ def test_nothing_is_trained_where_there_are_no_settings_and_no_run(empty: Path) 
         assert list(empty.iterdir()) == []
     (empty / "snn-export.toml").write_text("")
     assert "SNX028" in str(invoke("--run", empty / "nope").exception), "a folder that was named is one of a run"
-    assert isinstance(invoke().exception, _Ran)
-    assert isinstance(invoke("--config", empty / "snn-export.toml").exception, _Ran)
+    assert isinstance(invoke().exception, _StartedError)
+    assert isinstance(invoke("--config", empty / "snn-export.toml").exception, _StartedError)
 
 
 def test_a_run_is_gone_on_with_even_without_settings(empty: Path) -> None:
     step = empty / "mine" / "teacher"
     step.mkdir(parents=True)
     (step / "step.json").write_text(json.dumps({"key": "k", "summary": "", "files": {}, "seconds": 1.0}))
-    assert isinstance(invoke("--run", empty / "mine").exception, _Ran)
+    assert isinstance(invoke("--run", empty / "mine").exception, _StartedError)
 
 
 def test_a_table_that_cannot_be_used_is_told_before_anything_runs(empty: Path) -> None:
