@@ -228,7 +228,7 @@ def test_times_of_another_chip_than_the_networks_say_so_and_those_of_its_own_do_
     assert report.latency.terms == terms
     assert terms in report.latency.reason
     assert "arXiv 2601.10035" in report.latency.reason
-    mine = LOIHI1.model_copy(update={"name": "lab", "file": "lab.toml"})
+    mine = LOIHI1.model_copy(update={"name": "lab", "file": "lab.toml", "digest": "0"})
     assert "by the times of lab (file lab.toml), were it" in estimate_from(report.operations, mine).latency.terms
     own = estimate_from(report.operations.model_copy(update={"target": "loihi1"}), LOIHI1)
     assert own.latency.terms == ""

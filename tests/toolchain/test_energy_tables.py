@@ -117,6 +117,18 @@ def renamed() -> str:
     return good().replace('name = "loihi1"', 'name = "mine"').replace("title = \"Loihi 1's", 'title = "our')
 
 
+def test_only_a_table_to_the_byte_is_the_published_one() -> None:
+    """Sentences about Loihi 1's published figures are said of nothing else, however a table came to be."""
+    deployment = deployment_from(Plan((3,), (LayerPlan("out", np.array([[2, 0, 4], [6, 8, 10]])),), high=1))
+    trace = Trace("test", {"out": LayerTrace(np.array([[3, 1]]))}, np.zeros((1, 2)), np.zeros(1, np.int64), 0)
+    counts = count(deployment, trace, np.ones((1, 3)))
+    made = CostTable.model_validate({**load_table("loihi1").model_dump(), "digest": ""})
+    for table, published in ((load_table("loihi1"), True), (made, False)):
+        found = estimate(deployment, counts, table)
+        assert ("because no energy per operation is published for Loihi 2" in found.label) == published
+        assert any("these are Loihi 1's figures" in limit for limit in found.limits) == published
+
+
 def test_no_file_may_call_itself_a_table_that_comes_with_the_program(tmp_path: Path) -> None:
     path = tmp_path / "lab.toml"
     for name in ("loihi1", "LOIHI1", "cmos45"):

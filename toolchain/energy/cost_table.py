@@ -156,13 +156,13 @@ class CostTable(BaseModel):
 
     @property
     def shipped(self) -> bool:
-        """Whether it is one of the tables that come with the program."""
-        return not self.file
+        """Whether it is one of the tables that come with the program, to the byte."""
+        return any(self.digest == load_table(name).digest for name in table_names())
 
     @property
     def told(self) -> str:
         """Its name, and that of its file where it is the user's."""
-        return self.name if self.shipped else f"{self.name} (file {self.file})"
+        return f"{self.name} (file {self.file})" if self.file else self.name
 
     def reason(self, operation: str) -> str:
         """Why an operation has no figure."""
@@ -210,7 +210,7 @@ def read_table(path: str | os.PathLike[str]) -> CostTable:
         found = _parse(toml_text.content(file), file.name)
     except toml_text.UnreadableTomlError as error:
         raise _unusable(file.name, str(error)) from error
-    if any(found.digest == load_table(name).digest for name in table_names()):
+    if found.shipped:
         return found
     if found.name.lower() in table_names():
         raise UserError(

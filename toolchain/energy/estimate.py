@@ -269,7 +269,7 @@ def _other_chips(found: EnergyOperations) -> tuple[EnergyFigure, ...]:
 
 def _label(found: EnergyOperations, table: CostTable) -> str:
     label = f"estimate from operation counts; {table.title}"
-    label += "" if table.shipped else f" (file {table.file})"
+    label += f" (file {table.file})" if table.file else ""
     if found.target == "loihi2" and table.shipped:
         return f"{label}, because no energy per operation is published for Loihi 2"
     if found.target is None:
