@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -126,6 +125,12 @@ def test_the_page_says_who_wins_and_what_it_was_charged_with() -> None:
     assert cited | set(energy().latency.sources) == set(energy().sources())
     assert [e.text.strip() for e in sources] == [" ".join(source.split()) for source in energy().sources()]
     assert not any(element.tag == "script" for element in page.elements)
+
+
+def test_the_page_says_above_a_time_whose_it_is() -> None:
+    page = Page(html.render_energy(report()))
+    (title,) = [element.text for element in page.elements if element.tag == "h3" and element.text.startswith("Time")]
+    assert title == f"Time, {energy().latency.terms}"
 
 
 def test_the_whole_report_holds_both_sections_and_they_stand_alone_too() -> None:
@@ -374,8 +379,11 @@ def test_a_table_of_ones_own_is_named_with_its_file_and_takes_no_word_for_the_pu
 def test_where_nothing_that_happens_has_a_figure_there_is_none(file: Path, tmp_path: Path) -> None:
     published = (Path(plots_energy.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
     head, _, rest = published.partition("[coefficients.synaptic_operation]")
-    one = "[coefficients.hop_between_chips]" + rest.partition("[coefficients.")[0]
-    head = re.sub(r"(?m)^hop_between_chips.*\n", "", head.replace('name = "loihi1"', 'name = "lab"'))
+    one = "[coefficients.hop_north_south]" + rest.partition("[coefficients.")[0]
+    assert [figure.count for figure in energy().figures if figure.operation == "hop_north_south"] == [0], (
+        "priced, and none happens"
+    )
+    head = head.replace('name = "loihi1"', 'name = "lab"')
     (tmp_path / "lab.toml").write_text(head + one)
     again = json.loads(invoke("--report", file, "--table", tmp_path / "lab.toml", "--format", "json").output)
     assert again["total"] is None
