@@ -15,7 +15,7 @@ from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.trace import LayerTrace, Trace
-from snn_export.reporting import energy_words
+from snn_export.reporting import energy_words, formatting
 from snn_export.reporting.energy_records import AnnOperations, EnergyFigure, EnergyReport, ExitOperations, StepOperations
 from tests.builders import LayerPlan, Plan, deployment_from
 
@@ -299,3 +299,63 @@ def test_amounts_that_touch_overlap() -> None:
     assert Amount(2, 1, 3).overlaps(Amount(4, 3, 5))
     assert not Amount(2, 1, 3).overlaps(Amount(4, 3.5, 5))
     assert Amount(4, 3.5, 5).overlaps(Amount(1, 0, 9))
+
+
+def both(own: Amount, twin: Amount, teacher: Amount, papers: tuple[float, float, float]) -> tuple:
+    """Against both ANNs: the same on all terms but FP32 arithmetic, where there are no ranges."""
+
+    def figures_of(amount: Amount, flat: float) -> dict:
+        made = dict(on_all_terms(amount.low, amount.value, amount.high))
+        bare = made[verdicts.AS_PAPERS_DO]
+        made[verdicts.AS_PAPERS_DO] = bare.model_copy(update=dict.fromkeys(("low", "value", "high"), flat))
+        return made
+
+    others = {"twin": figures_of(twin, papers[1]), "teacher": figures_of(teacher, papers[2])}
+    mine = figures_of(own, papers[0])
+    chip = verdicts.ChipEstimate("mine", "45 nm", own, ("input messages",))
+    return verdicts.compare(mine, mine, others, chip), chip
+
+
+def test_every_line_after_the_first_compares_with_the_ann_that_takes_less() -> None:
+    """The network takes less than its twin everywhere, and more than its teacher everywhere: it does not pay."""
+    found, chip = both(Amount(20, 15, 25), Amount(60, 50, 70), Amount(2, 1, 3), (10.0, 20.0, 1.0))
+    told = verdicts.verdict(found, "45 nm", chip)
+    assert told[0].startswith("The spiking network wins against the ANN twin. ")
+    assert told[1].startswith("The spiking network loses against the teacher. ")
+    for start in ("Stopping early", "Another chip"):
+        (line,) = [line for line in told if line.startswith(start)]
+        assert "the teacher takes less energy" in line
+        assert "twin" not in line
+    assert not any("most papers" in line for line in told)
+    assert told[-1].startswith(
+        "Where energy alone decides and every step is taken, the teacher, in 8 bits, is the better choice."
+    )
+    swapped, chip = both(Amount(20, 15, 25), Amount(2, 1, 3), Amount(60, 50, 70), (10.0, 1.0, 20.0))
+    assert "an ordinary 8-bit ANN of the same layers is the better choice" in verdicts.verdict(swapped, "45 nm", chip)[-1]
+
+
+def test_stopping_early_says_what_it_costs_in_accuracy() -> None:
+    found, chip = both(Amount(20, 15, 25), Amount(60, 50, 70), Amount(2, 1, 3), (10.0, 20.0, 1.0))
+    known = verdicts.Accuracies(98.9, 99.2, 99.7)
+    (line,) = [line for line in verdicts.verdict(found, "45 nm", chip, known) if line.startswith("Stopping early")]
+    percents = [formatting.percent(value) for value in (98.9, 99.2, 99.7)]
+    assert line.startswith("Stopping early ({} right, {} with all steps, {} the teacher's): ".format(*percents))
+    assert any(line.startswith("Stopping early: ") for line in verdicts.verdict(found, "45 nm", chip))
+
+
+def test_a_partial_total_of_a_chip_says_what_is_not_in_it() -> None:
+    found, chip = both(Amount(20, 15, 25), Amount(60, 50, 70), Amount(2, 1, 3), (10.0, 20.0, 1.0))
+    (line,) = [line for line in verdicts.verdict(found, "45 nm", chip) if line.startswith("Another chip")]
+    assert line.endswith("The chip's total is without what has no figure: input messages.")
+    (line,) = [line for line in report().verdict if line.startswith("Another chip")]
+    assert line.endswith(": graded operations, input messages, values read out, input values encoded by the host.")
+
+
+def test_factors_are_never_written_with_exponents_and_near_one_they_say_about_the_same() -> None:
+    far = compared((1, 1.5, 2), (140_000, 150_000, 160_000))[0].sentence
+    assert "e+" not in far
+    assert formatting.amount(140_000) in far
+    near = compared((1.0, 2.0, 3.0), (1.02, 2.04, 3.06))[0].sentence
+    assert "by a factor of 1.02, about the same. " in near
+    ends = compared((1.0, 4, 9), (1.02, 3, 5))[0].sentence
+    assert "with perfect reuse, both take about the same; with no reuse, the ANN twin takes less, by a factor of 1.80" in ends

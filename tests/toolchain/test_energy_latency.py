@@ -63,6 +63,12 @@ def placed(deployment: Deployment, chip: str = "loihi1") -> tuple[EnergyReport, 
     return estimate(deployment, observer.counts, LOIHI1, beside), placement, observer, deployment
 
 
+def barrier(placement: Placement) -> float:
+    """Of the published table, with as many of 32 tiles as the placement uses."""
+    tiles = len({(core.chip, core.row, core.column) for core in placement.cores})
+    return 113 + (465 - 113) * (tiles - 1) / 31
+
+
 def with_times(active: float, inactive: float, operation: float) -> CostTable:
     """The published table with other times."""
     times = {"neuron_update_active": active, "neuron_update_inactive": inactive, "synaptic_operation": operation}
@@ -108,7 +114,7 @@ def test_another_table_finds_its_own_busiest_core_in_the_record(times: tuple[flo
         for load in every
     }
     found = estimate_latency(report.operations, with_times(*times))
-    assert found.step.value == pytest.approx(max(steps.values()) + 465)
+    assert found.step.value == pytest.approx(max(steps.values()) + barrier(placement))
     assert steps[found.busiest_core] == pytest.approx(max(steps.values()))
     assert estimate_from(report.operations, with_times(*times)).latency == found
 
@@ -146,8 +152,9 @@ def test_of_very_many_cores_those_are_kept_that_lose_next_to_nothing() -> None:
 def test_a_step_lasts_as_long_as_the_busiest_core_and_the_barrier() -> None:
     report, placement, _, deployment = placed(large())
     found = report.latency
+    assert barrier(placement) < 465
     load = next(load for load in report.operations.cores if load.core == found.busiest_core)
-    expected = 8.4 * load.active_updates + 5.3 * load.inactive_updates + 3.5 * load.synops + 465
+    expected = 8.4 * load.active_updates + 5.3 * load.inactive_updates + 3.5 * load.synops + barrier(placement)
     assert found.step.value == pytest.approx(expected)
     assert found.step.low < found.step.value < found.step.high
     assert found.steps == 4 + max(deployment.contract.latency.values())
@@ -163,13 +170,13 @@ def test_packets_and_hops_are_those_of_the_placement_and_layers_still_add_up() -
     report, placement, _, _ = placed(large())
     figures = {figure.component: figure for figure in report.figures}
     journeys = placement.journeys.values()
-    assert figures["packets, each charged as a spike within a tile"].count == pytest.approx(
+    assert figures["packets, each charged as a spike within a tile, placed on Loihi 1"].count == pytest.approx(
         sum(item.packets for item in journeys)
     )
     east, north = (sum(getattr(item, name) for item in journeys) for name in ("east_west", "north_south"))
     assert east + north > 0, "the example must travel"
-    assert figures["hops east or west"].value == pytest.approx(3.0 * east)
-    assert figures["hops north or south"].value == pytest.approx(4.0 * north)
+    assert figures["hops east or west, placed on Loihi 1"].value == pytest.approx(3.0 * east)
+    assert figures["hops north or south, placed on Loihi 1"].value == pytest.approx(4.0 * north)
     assert "spike messages within a tile" not in figures
     assert sum(layer.value for layer in report.layers) == pytest.approx(report.total)
     assert {"(input)", "(to the host)"} <= {layer.layer for layer in report.layers}
@@ -197,7 +204,58 @@ def test_another_chips_placement_gets_no_times_and_says_whose_model_exists() -> 
     assert report.latency.step is None
     assert "not estimated" in report.latency.reason
     assert "arXiv 2601.10035" in report.latency.reason
-    assert "placement on loihi2, whose figures loihi1 does not hold" in " ".join(report.limits)
+    packets = {figure.operation: figure for figure in report.figures}
+    for operation in ("spike_message", "hop_east_west", "hop_north_south"):
+        assert packets[operation].count is not None
+        assert (packets[operation].value, packets[operation].coefficient) == (None, "no figure")
+        assert "counted on Loihi 2; on Loihi 1, which the table prices, they are others" in packets[operation].source
+    assert "counted on Loihi 2" in " ".join(report.limits)
+    assert report.curve[-1].value == pytest.approx(report.total), "fewer steps are charged the same way"
+
+
+def test_a_table_of_no_chip_charges_a_placed_network_as_a_run_with_it_would() -> None:
+    report, _, observer, deployment = placed(large())
+    nowhere = LOIHI1.model_copy(update={"chip": "", "times": {}})
+    again = estimate_from(report.operations, nowhere)
+    ran_so = estimate(deployment, observer.counts, nowhere, Beside(unplaced="the table loihi1 names no chip"))
+    assert [again.total, again.figures, again.layers] == [ran_so.total, ran_so.figures, ran_so.layers]
+    assert again.operations == report.operations, "what was counted stays in the report"
+
+
+def test_times_of_another_chip_than_the_networks_say_so_and_those_of_its_own_do_not() -> None:
+    report, placement, *_ = placed(large())
+    terms = f"by Loihi 1's times, were it placed on Loihi 1 ({len(placement.cores)} cores)"
+    assert report.latency.terms == terms
+    assert terms in report.latency.reason
+    assert "arXiv 2601.10035" in report.latency.reason
+    mine = LOIHI1.model_copy(update={"name": "lab", "file": "lab.toml", "digest": "0"})
+    assert "by the times of lab (file lab.toml), were it" in estimate_from(report.operations, mine).latency.terms
+    own = estimate_from(report.operations.model_copy(update={"target": "loihi1"}), LOIHI1)
+    assert own.latency.terms == ""
+    assert "Loihi 2" not in own.latency.reason
+    assert own.latency.step == report.latency.step
+    assert "placed on" not in " ".join(figure.component for figure in own.figures)
+
+
+@pytest.mark.parametrize(("tiles", "value"), [(1, 113.0), (32, 465.0), (2, 113 + 352 / 31), (17, 113 + 352 * 16 / 31)])
+def test_the_barrier_is_that_of_the_tiles_in_use(tiles: int, value: float) -> None:
+    operations = placed(large())[0].operations
+    nothing = LOIHI1.times["synaptic_operation"].model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0})
+    table = LOIHI1.model_copy(
+        update={"times": {name: item if "barrier" in name else nothing for name, item in LOIHI1.times.items()}}
+    )
+    found = estimate_latency(operations.model_copy(update={"placed_tiles": tiles}), table)
+    assert found.step.value == pytest.approx(value)
+    assert f"with {tiles} tile" in found.reason
+    whole = table.model_copy(update={"times": {name: item for name, item in table.times.items() if name != "barrier_one_tile"}})
+    assert estimate_latency(operations.model_copy(update={"placed_tiles": tiles}), whole).step.value == 465
+
+
+def test_for_several_chips_no_barrier_is_published_and_no_time_told() -> None:
+    operations = placed(large())[0].operations.model_copy(update={"placed_chips": 2})
+    found = estimate_latency(operations, LOIHI1)
+    assert (found.step, found.inference, found.throughput) == (None, None, None)
+    assert "takes 2 chips" in found.reason
 
 
 def test_a_table_without_times_says_which() -> None:
@@ -217,7 +275,7 @@ def test_graded_work_is_told_apart_and_said() -> None:
     (busiest,) = report.operations.cores
     assert busiest.graded > 0 == busiest.synops
     assert report.latency.step.value == pytest.approx(
-        8.4 * busiest.active_updates + 5.3 * busiest.inactive_updates + 3.5 * busiest.graded + 465
+        8.4 * busiest.active_updates + 5.3 * busiest.inactive_updates + 3.5 * busiest.graded + barrier(placement)
     )
     assert "graded ones counted as if they were binary" in report.latency.reason
     assert "graded" not in placed(large())[0].latency.reason

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from snn_export.cli import command_line
+from snn_export.commands import energy_table, pipeline_run
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.curve import Chosen
 from snn_export.energy.estimate import estimate
@@ -24,7 +25,7 @@ from snn_export.energy.placed import placement_report
 from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.placement.placement import place
 from snn_export.hardware_sims.trace import LayerTrace, Trace
-from snn_export.reporting import energy_csv, html, plots_energy
+from snn_export.reporting import energy_csv, formatting, html, plots_energy
 from snn_export.reporting.energy_records import FIGURE_GROUPS, AnnOperations, EnergyFigure, EnergyReport, ExitOperations
 from snn_export.reporting.formatting import text_of, value_at
 from snn_export.reporting.json_file import read_report, write_report
@@ -126,6 +127,12 @@ def test_the_page_says_who_wins_and_what_it_was_charged_with() -> None:
     assert not any(element.tag == "script" for element in page.elements)
 
 
+def test_the_page_says_above_a_time_whose_it_is() -> None:
+    page = Page(html.render_energy(report()))
+    (title,) = [element.text for element in page.elements if element.tag == "h3" and element.text.startswith("Time")]
+    assert title == f"Time, {energy().latency.terms}"
+
+
 def test_the_whole_report_holds_both_sections_and_they_stand_alone_too() -> None:
     whole = Page(html.render(report()))
     assert {"energy", "placement"} <= whole.ids()
@@ -211,6 +218,7 @@ def test_csv_holds_comparisons_times_metrics_and_memory_too() -> None:
         "early_exit",
         "rate",
         "latency",
+        "tables",
         "neurobench",
         "memory",
         *FIGURE_GROUPS,
@@ -252,7 +260,7 @@ def test_a_time_that_rests_on_a_source_of_its_own_cites_it_in_every_form(tmp_pat
     assert f'href="#source-{number}"' in html.render_energy(timed)
     write_report(timed, tmp_path / "report.json")
     shown = invoke("--report", tmp_path / "report.json").output
-    assert f"no input and output [{number}]" in shown
+    assert f"has neither [{number}]" in " ".join(shown.split())
     assert f"[{number}] Stopwatch, 2026" in shown
 
 
@@ -280,20 +288,160 @@ def test_the_command_shows_writes_and_charges_again(file: Path, tmp_path: Path) 
     assert shown.exit_code == 0
     for text in ("the ANN twin", "knee", "Early exit", "NeuroBench", "Horowitz", "lif1", "SENECA", energy().table_digest[:12]):
         assert text in shown.output, text
-    (time,) = [line for line in shown.output.splitlines() if line.startswith("Time: a lower estimate")]
-    assert [time.endswith(" " + " ".join(f"[{energy().sources()[source]}]" for source in energy().latency.sources))] == [True]
+    text = " ".join(shown.output.split())
+    numbers = " ".join(f"[{energy().sources()[source]}]" for source in energy().latency.sources)
+    assert f"{energy().latency.reason} {numbers}" in text
+    assert f"Time, {energy().latency.terms}: " in text
     assert json.loads(invoke("--report", file, "--format", "json").output) == energy().model_dump(mode="json")
     assert invoke("--report", file, "--format", "csv").output == energy_csv.render(energy())
     written = invoke("--report", file, "--format", "html", "-o", tmp_path / "energy.html")
     assert written.output == f"{tmp_path / 'energy.html'}\n"
     assert (tmp_path / "energy.html").read_text("utf-8") == html.render_energy(report())
     mine = Path(plots_energy.__file__).parents[1] / "energy" / "tables" / "loihi1.toml"
-    (tmp_path / "mine.toml").write_text(mine.read_text("utf-8").replace("value = 23.6", "value = 30.0"))
+    (tmp_path / "mine.toml").write_text(
+        mine.read_text("utf-8").replace("value = 23.6", "value = 30.0").replace('name = "loihi1"', 'name = "mine"')
+    )
     again = json.loads(invoke("--report", file, "--table", tmp_path / "mine.toml", "--format", "json").output)
     synops = energy().figures[0].count
     assert again["total"] - energy().total == pytest.approx(6.4 * synops)
     assert again["operations"] == energy().model_dump(mode="json")["operations"]
     assert again["table_digest"] != energy().table_digest
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_on_a_terminal_no_line_is_wider_than_it_and_no_figure_is_lost(
+    width: int, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy_table, "terminal_width", lambda: width)
+    shown = invoke("--report", file).output
+    assert max(map(len, shown.splitlines())) <= width
+    text = "".join(shown.split())
+    for figure in energy().figures:
+        if figure.value is not None and width >= 80:
+            assert formatting.energy_range(figure.value, figure.low, figure.high) in shown
+    for sentence in (*energy().verdict, *energy().limits):
+        assert "".join(sentence.split()) in text
+    for group in energy().groups():
+        assert "".join(group.title.split()[:2]) in text
+    assert width < 80 or shown.count(formatting.energy_range(energy().total, energy().total_low, energy().total_high)) >= 2
+
+
+def test_what_is_written_to_a_file_or_a_pipe_is_not_broken(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = invoke("--report", file).output
+    assert all(any(sentence in line for line in piped.splitlines()) for sentence in energy().limits)
+    monkeypatch.setattr(energy_table, "terminal_width", lambda: 60)
+    invoke("--report", file, "-o", tmp_path / "energy.txt")
+    assert (tmp_path / "energy.txt").read_text("utf-8") == piped
+
+
+@pytest.mark.parametrize("width", [None, 100])
+def test_no_text_of_a_report_steers_the_terminal(width: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;pwn\x07\x1b[31m\u202e"
+
+    def poisoned(node: object, key: str = "") -> object:
+        if isinstance(node, dict):
+            return {name: poisoned(value, name) for name, value in node.items()}
+        if isinstance(node, list):
+            return [poisoned(value, key) for value in node]
+        fixed = {"winner", "at_every_end", "subject", "opponent", "precision", "layer", "source"}
+        return f"{node}{evil}" if isinstance(node, str) and (key not in fixed or key == "source") else node
+
+    plain = energy().model_copy(update={"operations": None}).model_dump(mode="json")
+    energy_table.print_energy(EnergyReport.model_validate(poisoned(plain)), width)
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+    assert r"\x1b" in shown
+
+
+def test_every_table_that_a_figure_comes_from_is_named_with_its_digest(file: Path) -> None:
+    digests = {table.name: table.digest for table in energy().tables}
+    assert digests == {name: load_table(name).digest for name in ("loihi1", "cmos45", "neuromorphic_chips")}
+    rows = [row for row in csv.DictReader(io.StringIO(energy_csv.render(energy()))) if row["group"] == "tables"]
+    assert {row["component"]: row["source"] for row in rows} == digests
+    for text in (invoke("--report", file).output, html.render_energy(report())):
+        assert all(digest in text for digest in digests.values())
+
+
+def test_a_table_of_ones_own_is_named_with_its_file_and_takes_no_word_for_the_published_one(file: Path, tmp_path: Path) -> None:
+    published = (Path(plots_energy.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
+    (tmp_path / "lab.toml").write_text(
+        published.replace('name = "loihi1"', 'name = "lab"').replace("value = 23.6", "value = 24.0")
+    )
+    again = json.loads(invoke("--report", file, "--table", tmp_path / "lab.toml", "--format", "json").output)
+    assert (again["table"], again["table_file"], again["tables"][0]["file"]) == ("lab", "lab.toml", "lab.toml")
+    assert "no energy per operation is published" not in again["label"]
+    assert "(file lab.toml)" in again["label"]
+    assert "which belong to Loihi 1; the network is quantised for Loihi 2" in again["label"]
+    assert not any("these are Loihi 1's figures" in limit for limit in again["limits"])
+    assert "table lab (file lab.toml)" in invoke("--report", file, "--table", tmp_path / "lab.toml").output
+
+
+def test_where_nothing_that_happens_has_a_figure_there_is_none(file: Path, tmp_path: Path) -> None:
+    published = (Path(plots_energy.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
+    head, _, rest = published.partition("[coefficients.synaptic_operation]")
+    one = "[coefficients.hop_north_south]" + rest.partition("[coefficients.")[0]
+    assert [figure.count for figure in energy().figures if figure.operation == "hop_north_south"] == [0], (
+        "priced, and none happens"
+    )
+    head = head.replace('name = "loihi1"', 'name = "lab"')
+    (tmp_path / "lab.toml").write_text(head + one)
+    again = json.loads(invoke("--report", file, "--table", tmp_path / "lab.toml", "--format", "json").output)
+    assert again["total"] is None
+    assert {layer["value"] for layer in again["layers"]} == {None}
+    assert not any(line.startswith("Another chip") for line in again["verdict"])
+    (tmp_path / "lab.toml").write_text(head + "[coefficients.synaptic_operation]" + rest.partition("[coefficients.")[0])
+    again = json.loads(invoke("--report", file, "--table", tmp_path / "lab.toml", "--format", "json").output)
+    (line,) = [line for line in again["verdict"] if line.startswith("Another chip")]
+    assert "without what has no figure: active neuron updates, inactive neuron updates, packets" in line
+
+
+def test_a_report_is_taken_as_it_is_or_not_at_all(file: Path, tmp_path: Path) -> None:
+    for more in (("--run", tmp_path), ("--set", "model.steps=4"), ("--config", tmp_path / "c.toml")):
+        found = invoke("--report", file, *more)
+        assert found.exit_code == 2
+        assert "goes with none of" in found.output
+
+
+class _StartedError(Exception):
+    """The pipeline was started."""
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, where a pipeline that is started says so and does nothing."""
+
+    def started(*_: object, **__: object) -> int:
+        raise _StartedError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline_run, "carry_out", started)
+    return tmp_path
+
+
+def test_nothing_is_trained_where_there_are_no_settings_and_no_run(empty: Path) -> None:
+    for arguments in ((), ("--run", empty / "nope"), ("--set", "model.steps=4")):
+        assert "SNX028" in str(invoke(*arguments).exception)
+        assert list(empty.iterdir()) == []
+    (empty / "snn-export.toml").write_text("")
+    assert "SNX028" in str(invoke("--run", empty / "nope").exception), "a folder that was named is one of a run"
+    assert isinstance(invoke().exception, _StartedError)
+    assert isinstance(invoke("--config", empty / "snn-export.toml").exception, _StartedError)
+
+
+def test_a_run_is_gone_on_with_even_without_settings(empty: Path) -> None:
+    step = empty / "mine" / "teacher"
+    step.mkdir(parents=True)
+    (step / "step.json").write_text(json.dumps({"key": "k", "summary": "", "files": {}, "seconds": 1.0}))
+    assert isinstance(invoke("--run", empty / "mine").exception, _StartedError)
+
+
+def test_a_table_that_cannot_be_used_is_told_before_anything_runs(empty: Path) -> None:
+    (empty / "snn-export.toml").write_text('[energy]\ntable = "lab.toml"\n')
+    assert "SNX323" in str(invoke().exception)
+    run = CliRunner().invoke(command_line, ["run"])
+    assert "SNX323" in str(run.exception), "nor trained"
+    (empty / "snn-export.toml").write_text("")
+    assert "SNX322" in str(invoke("--table", "nowhere").exception)
 
 
 def test_the_command_lists_the_tables_and_refuses_what_it_cannot_charge(file: Path, tmp_path: Path) -> None:
@@ -335,6 +483,21 @@ def test_chromium_shows_the_page_without_a_fault(width: int, scheme: str, browse
     assert browser.ask(rules.UNREACHABLE_SCROLLERS) == []
     assert browser.complaints() == []
     assert browser.requests() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "below"), [(390, True), (1400, False)])
+def test_on_a_phone_every_energy_stands_under_its_name(width: int, below: bool, browser: Chromium, tmp_path: Path) -> None:
+    (tmp_path / "energy.html").write_text(html.render_energy(report()), encoding="utf-8")
+    browser.show(tmp_path / "energy.html", width, scheme="light")
+    places = browser.ask(
+        "return [...document.querySelectorAll('.below, .beside')].filter(e => e.getClientRects().length)"
+        ".map(e => [e.className.includes('below'), e.getBoundingClientRect().right])"
+    )
+    figures = [figure for group in energy().groups() if not group.orientation for figure in group.figures]
+    assert len(places) >= len(figures) + len(energy().layers) + 1
+    assert {shown for shown, _ in places} == {below}
+    assert all(right <= width for _, right in places)
 
 
 @pytest.mark.browser

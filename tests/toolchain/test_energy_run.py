@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from snn_export.config_schema import Config, EnergyConfig, PlacementConfig, to_toml
-from snn_export.data.dataset import Dataset
+from snn_export.data.dataset import Dataset, Samples
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.observer import Counted, EnergyObserver
 from snn_export.export.deployment import Deployment
@@ -113,7 +114,9 @@ def test_a_table_of_ones_own_is_found_beside_the_settings_and_makes_the_verifica
 
 def test_a_misspelt_chip_in_a_table_of_ones_own_is_refused(tmp_path: Path) -> None:
     published = (Path(energy_run.__file__).parents[1] / "energy" / "tables" / "loihi1.toml").read_text("utf-8")
-    (tmp_path / "mine.toml").write_text(published.replace('chip = "loihi1"', 'chip = "lohi1"'), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        published.replace('"loihi1"', '"mine"', 1).replace('chip = "loihi1"', 'chip = "lohi1"'), encoding="utf-8"
+    )
     config = Config(energy=EnergyConfig(table="mine.toml", exit_margin=1e9))
     with pytest.raises(UserError, match="no chip called 'lohi1'") as error:
         energy_run.energy_report(network(), counted(config, network(), dataset().x_val), config, tmp_path, None, None)
@@ -124,3 +127,13 @@ def test_a_table_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: P
     config = Config.model_validate({"energy": {"table": "none.toml"}, "data": {"source": "npz:none.npz"}})
     with pytest.raises(UserError, match="SNX323"):
         verification.verify_forms(verification.Forms(network(), None, None), config, tmp_path, SILENT, tmp_path)
+
+
+def test_the_teacher_is_counted_with_what_it_gets_right() -> None:
+    """Its accuracy stands beside that of an early exit."""
+    teacher = torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        teacher.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    x = np.array([[1, 0, 0], [0, 1, 0], [0, 2, 1], [3, 0, 1]], np.float32)
+    (rung,), _, macs = verification._teacher(teacher, Samples(x, np.array([0, 1, 1, 1])), Config())
+    assert (macs.correct, macs.samples) == (rung.correct, rung.samples) == (3, 4)

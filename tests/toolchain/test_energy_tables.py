@@ -37,7 +37,10 @@ VERIFIED = {
             "synaptic_operation": 23.6, "neuron_update_active": 81.0, "neuron_update_inactive": 52.0, "spike_message": 1.7,
             "hop_east_west": 3.0, "hop_north_south": 4.0,
         },
-        "times": {"synaptic_operation": 3.5, "neuron_update_active": 8.4, "neuron_update_inactive": 5.3, "barrier": 465.0},
+        "times": {
+            "synaptic_operation": 3.5, "neuron_update_active": 8.4, "neuron_update_inactive": 5.3, "barrier": 465.0,
+            "barrier_one_tile": 113.0,
+        },
     },
     # Horowitz, ISSCC 2014.
     "cmos45": {
@@ -110,6 +113,46 @@ def good() -> str:
     return (FOLDER / "loihi1.toml").read_text("utf-8")
 
 
+def renamed() -> str:
+    return good().replace('name = "loihi1"', 'name = "mine"').replace("title = \"Loihi 1's", 'title = "our')
+
+
+def test_only_a_table_to_the_byte_is_the_published_one() -> None:
+    """Sentences about Loihi 1's published figures are said of nothing else, however a table came to be."""
+    deployment = deployment_from(Plan((3,), (LayerPlan("out", np.array([[2, 0, 4], [6, 8, 10]])),), high=1))
+    trace = Trace("test", {"out": LayerTrace(np.array([[3, 1]]))}, np.zeros((1, 2)), np.zeros(1, np.int64), 0)
+    counts = count(deployment, trace, np.ones((1, 3)))
+    made = CostTable.model_validate({**load_table("loihi1").model_dump(), "digest": ""})
+    for table, published in ((load_table("loihi1"), True), (made, False)):
+        found = estimate(deployment, counts, table)
+        assert ("because no energy per operation is published for Loihi 2" in found.label) == published
+        assert any("these are Loihi 1's figures" in limit for limit in found.limits) == published
+
+
+def test_no_file_may_call_itself_a_table_that_comes_with_the_program(tmp_path: Path) -> None:
+    path = tmp_path / "lab.toml"
+    for name in ("loihi1", "LOIHI1", "cmos45"):
+        path.write_text(good().replace('name = "loihi1"', f'name = "{name}"').replace("value = 23.6", "value = 30.0"))
+        with pytest.raises(UserError, match="is the name of a table that comes with the program"):
+            read_table(path)
+    path.write_text(renamed())
+    assert (read_table(path).told, read_table(path).shipped) == ("mine (file lab.toml)", False)
+    path.write_text(good())
+    assert (read_table(path).told, read_table(path).shipped) == ("loihi1", True)
+
+
+@pytest.mark.parametrize("text", ["\\u001b]0;pwn\\u0007", "a\\nb", "\\u202e"])
+@pytest.mark.parametrize("field", ["name", "title", "limits", "[no_figure]", "source", "chip"])
+def test_a_text_that_could_steer_a_terminal_is_refused(field: str, text: str, tmp_path: Path) -> None:
+    lines = renamed().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(field)) + (field in ("limits", "[no_figure]"))
+    head, quote, tail = lines[at].partition('"')
+    lines[at] = f"{head}{quote}{text}{tail}"
+    (tmp_path / "mine.toml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="control characters"):
+        read_table(tmp_path / "mine.toml")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -124,6 +167,8 @@ def good() -> str:
         ('basis = "declared"', 'basis = "guessed"', "basis"),
         ("value = 23.6", "value = nan", "value"),
         ("value = 23.6", "value = -1", "value"),
+        ("high = 35.5", "high = 1e300", "high"),
+        ('name = "loihi1"', 'name = "loihi1"\nfile = "made up"', "file"),
         ('range_source = "Boyle', 'range_source = ""\nextra = "Boyle', "extra"),
         ("graded_operation =", "synaptic_operation =", "no_figure"),
         ("[coefficients.synaptic_operation]", "[coefficients.synaptic_operations]", "synaptic_operations is no operation"),
@@ -157,7 +202,7 @@ def test_a_range_without_a_source_and_a_missing_file_are_refused(tmp_path: Path)
 
 
 def test_a_setting_names_a_table_or_a_file_beside_the_settings(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(good().replace("value = 23.6", "value = 24.0"))
+    (tmp_path / "mine.toml").write_text(renamed().replace("value = 23.6", "value = 24.0"))
     assert find_table("loihi1", tmp_path) == load_table("loihi1")
     assert find_table("mine.toml", tmp_path).coefficients["synaptic_operation"].value == 24.0
     assert find_table(str(tmp_path / "mine.toml"), Path("/nowhere")).digest == find_table("mine.toml", tmp_path).digest
@@ -177,7 +222,7 @@ def test_changing_a_table_changes_the_report_and_its_hash_is_in_it(tmp_path: Pat
     before = estimate(deployment, counts, read_table(path))
     assert before == estimate(deployment, counts, load_table("loihi1"))
     assert before.table_digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    path.write_text(good().replace("value = 23.6", "value = 30.0"))
+    path.write_text(renamed().replace("value = 23.6", "value = 30.0"))
     after = estimate(deployment, counts, read_table(path))
     assert after.table_digest == hashlib.sha256(path.read_bytes()).hexdigest() != before.table_digest
     assert after.total - before.total == pytest.approx(6.4 * 6 * 8), "6 synapses, every input in each of 8 steps"
@@ -192,7 +237,7 @@ def test_a_table_of_ones_own_may_price_what_nobody_published(tmp_path: Path) -> 
             'range = "no published range"\nrange_source = ""\n'
         )
 
-    text = good()
+    text = renamed()
     for operation in ("graded_operation", "input_message", "readout_value"):
         text = re.sub(rf"^{operation} = .*\n", "", text, flags=re.M)
         text += priced(operation, {"graded_operation": 2.0, "input_message": 5.0, "readout_value": 7.0}[operation])

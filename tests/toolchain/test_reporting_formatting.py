@@ -101,3 +101,19 @@ def test_a_path_decides_the_kind_of_number() -> None:
 def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
     with pytest.raises(KeyError):
         value_at(failing_report(), path)
+
+
+def test_ends_of_a_range_that_run_out_of_its_unit_have_their_own() -> None:
+    space = formatting.NARROW_SPACE
+    told = {
+        (446.0, 446.0, 29_119.0): f"446{space}pJ (446{space}pJ to 29.1{space}nJ)",
+        (652e3, 87.1e3, 4.346e6): f"652{space}nJ (87.1{space}nJ to 4.35{space}µJ)",
+        (12.3e3, 6.1e3, 18.4e3): f"12.3{space}nJ (6.10 to 18.4)",
+        (2e3, 0.0, 999e3): f"2.00{space}nJ (0 to 999)",
+        (2e3, 0.0, 999.9e3): f"2.00{space}nJ (0{space}pJ to 1.00{space}µJ)",
+        (2e6, 1e3, 3e6): f"2.00{space}µJ (0.00100 to 3.00)",
+        (2e6, 10.0, 3e6): f"2.00{space}µJ (10.0{space}pJ to 3.00{space}µJ)",
+    }
+    assert {ends: formatting.energy_range(*ends) for ends in told} == told
+    assert formatting.time_range(843e3, 745e3, 1.176e6) == f"843{space}µs (745{space}µs to 1.18{space}ms)"
+    assert formatting.time_range(999.99, 1.0, 2e3) == f"1.00{space}µs (0.00100 to 2.00)"

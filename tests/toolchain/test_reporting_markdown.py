@@ -7,11 +7,12 @@ from functools import cache
 import pytest
 from markdown_it import MarkdownIt
 
-from snn_export.reporting import markdown
+from snn_export.reporting import markdown, wording
 from snn_export.reporting.formatting import text_of
 from snn_export.reporting.report import Report
 from tests.golden import check_golden
 from tests.report_examples import diverging_report, example_report, failing_report
+from tests.toolchain import test_energy_page as energy_page
 
 REPORTS = {"passing": example_report(), "failing": failing_report(), "diverging": diverging_report()}
 HOSTILE = (
@@ -162,3 +163,17 @@ def test_a_report_with_nothing_in_it_still_renders() -> None:
     nothing = {"gates": (), "ladder": (), "comparisons": (), "coverage": (), "energy": None, "reproduce": (), "versions": {}}
     text = markdown.render(example_report().model_copy(update=nothing))
     assert "Nothing was left out" in text
+
+
+def test_energy_and_placement_have_a_short_section() -> None:
+    report = energy_page.report()
+    text = markdown.render(report)
+    section = text[text.index("Energy per inference: ") : text.index("### Not covered")]
+    assert f"- {markdown.inline(report.energy.verdict[0])}\n" in section
+    fairest = [item for item in report.energy.comparisons if item.precision == "INT8" and item.memory]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(fairest) > 2
+    assert all(f"| {markdown.inline(item.other)} |" in row for row, item in zip(rows, fairest, strict=True))
+    assert f"Placement: {markdown.inline(wording.placement_sentence(report.placement))}" in section
+    assert len(section) < 4_000
+    assert len(markdown.within(text, 20_000, "x").encode()) <= 20_000

@@ -6,11 +6,12 @@ import re
 import pytest
 from rich.console import Console
 
-from snn_export.reporting import terminal
+from snn_export.reporting import terminal, wording
 from snn_export.reporting.formatting import text_of, to_ascii
 from snn_export.reporting.report import Report
 from tests.golden import check_golden
 from tests.report_examples import diverging_report, example_report, failing_report
+from tests.toolchain import test_energy_page as energy_page
 
 EXAMPLES = {"passing": example_report(), "failing": failing_report(), "diverging": diverging_report()}
 REPORTS = pytest.mark.parametrize("report", EXAMPLES.values(), ids=EXAMPLES.keys())
@@ -183,7 +184,7 @@ def test_where_two_runs_part_it_says_whose_fault_it_is_and_what_it_comes_from() 
         "weight rounding 38 914 31 207 7 707 6 530 84.4 % 96.7 % explained",
         "without it in lif2 alone 15 210 are left",
         "fix: quantize with weight_bits = 6",
-        "1 610 neurons, 38 160 synapses (31 775 not zero) of 4 bits: 152 640 bits of weights",
+        "1 610 neurons, 38 160 weights stored (31 775 not zero) of 4 bits: 152 640 bits of weights",
     ):
         assert " ".join(told.split()) in text
 
@@ -211,3 +212,15 @@ def test_either_side_can_be_at_fault(side: str | None, spikes: int, membranes: i
     layers = (comparison.layers[0], comparison.layers[1].model_copy(update={"isolated": changed}), *comparison.layers[2:])
     changes = {"layers": layers, "faulty_side": side}
     assert told in terminal.render(report.model_copy(update={"comparisons": (comparison.model_copy(update=changes),)}))
+
+
+def test_the_energy_is_shown_with_what_both_networks_take_in_one_process_and_where_it_lies() -> None:
+    report = energy_page.report()
+    energy = report.energy
+    text = " ".join(terminal.render(report).split())
+    for group in ("cmos", "baselines", "teacher"):
+        for number, figure in enumerate(getattr(energy, group)):
+            assert f"{' '.join(text_of(report, f'energy.{group}.{number}.value').split())} {figure.component}" in text
+    assert all(" ".join(sentence.split()) in text for sentence in energy.verdict)
+    assert f"Placement {' '.join(wording.placement_sentence(report.placement).split())}" in text
+    assert max(len(line) for line in terminal.render(report).splitlines()) <= 100

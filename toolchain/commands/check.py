@@ -164,14 +164,21 @@ def _foreign(path: Path, target: CheckTarget, chips: int, foreign: dict[str, Any
     return Examined([*between, *found.findings], found.fit)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def _show(path: str, examined: Examined, target: str) -> None:
     from snn_export.commands.output import print_table
     from snn_export.text_safety import printable
 
     found, fit = examined
-    broken = any(item.severity == "error" for item in found)
-    count = f"{len(found)} finding{'s' if len(found) > 1 else ''}"
-    verdict = f"{count} for {target}" if broken else f"nothing stands in the way of {target}" + (f", {count}" if found else "")
+    severities = [item.severity for item in found]
+    if "error" in severities:
+        verdict = f"{_counted(len(found), 'finding')} for {target}"
+    else:
+        beside = "".join(f"{_counted(severities.count(kind), kind)}, " for kind in _LEVELS if kind in severities)
+        verdict = f"nothing stands in the way of {target}" + (f"; {beside.removesuffix(', ')}" if beside else "")
     click.echo(f"{printable(path)}: {verdict}")
     if fit is not None:
         click.echo(f"  {fit}")

@@ -12,6 +12,7 @@ import click
 from snn_export.commands.options import config_options
 
 if TYPE_CHECKING:
+    from snn_export.energy.cost_table import CostTable
     from snn_export.reporting.report import Report
 
 EnergyFormat = Literal["human", "json", "csv", "html"]
@@ -39,15 +40,19 @@ def command(
 ) -> None:  # fmt: skip
     """Count operations of the verified run and estimate energy, with ranges, sources and what an ANN would take.
 
-    Takes the counts of the last verification, and runs what is missing for one. With --table the same counts are charged again.
+    Takes the counts of the last verification, and runs what is missing for one where there are settings or a run. With --table
+    the same counts are charged again; --report needs neither settings nor a run.
     """
     if list_tables:
         _list_tables(output_format)
         return
+    if report_file is not None and (config_file is not None or overrides or folder is not None):
+        raise click.UsageError("--report takes the counts as they are: it goes with none of --run, --config and --set")
+    again = None if table is None else _found(table)
     report = _report(config_file, overrides, folder, report_file)
-    if table is not None:
-        report = _charged_again(report, table)
-    text = _text(report, output_format)
+    if again is not None:
+        report = _charged_again(report, again)
+    text = _text(report, output_format, to_terminal=output is None)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -67,8 +72,10 @@ def _report(config_file: Path | None, overrides: dict[str, str], folder: Path | 
         report, place = read_report(report_file), report_file
     else:
         from snn_export.commands import pipeline_run
+        from snn_export.config import DEFAULT_FILE
 
         run = pipeline_run.prepare(config_file, overrides, folder)
+        pipeline_run.require_project(run, settings=folder is None and (config_file or Path(DEFAULT_FILE)).is_file())
         pipeline_run.execute(run)
         report, place = pipeline_run.finished_report(run), run.report_path
     if report.energy is None:
@@ -80,9 +87,15 @@ def _report(config_file: Path | None, overrides: dict[str, str], folder: Path | 
     return report
 
 
-def _charged_again(report: Report, table: str) -> Report:
-    """The report with its energy estimated again, from the same counts. Raises UserError SNX471 where it does not hold them."""
+def _found(table: str) -> CostTable:
+    """The table of --table, before anything runs."""
     from snn_export.energy.cost_table import find_table
+
+    return find_table(table, Path.cwd())
+
+
+def _charged_again(report: Report, table: CostTable) -> Report:
+    """The report with its energy estimated again, from the same counts. Raises UserError SNX471 where it does not hold them."""
     from snn_export.energy.estimate import estimate_from
     from snn_export.models.diagnostics import UserError
 
@@ -92,10 +105,10 @@ def _charged_again(report: Report, table: str) -> Report:
             "SNX471", "the report does not hold its operation counts", where="report.json: energy.operations",
             why="another cost table can only be charged where the counts are", fix="run snn-export verify again",
         )  # fmt: skip
-    return report.model_copy(update={"energy": estimate_from(energy.operations, find_table(table, Path.cwd()))})
+    return report.model_copy(update={"energy": estimate_from(energy.operations, table)})
 
 
-def _text(report: Report, output_format: EnergyFormat) -> str:
+def _text(report: Report, output_format: EnergyFormat, to_terminal: bool) -> str:
     energy = report.energy
     if energy is None:
         raise ValueError("a report without energy")
@@ -107,16 +120,16 @@ def _text(report: Report, output_format: EnergyFormat) -> str:
         from snn_export.reporting import html
 
         return html.render_energy(report)
-    stream = io.StringIO()
+    from snn_export.commands import energy_table
+
+    width, stream = energy_table.terminal_width() if to_terminal else None, io.StringIO()
     with redirect_stdout(stream):
         if output_format == "json":
             from snn_export.commands.output import print_json
 
             print_json(energy.model_dump(mode="json"))
         else:
-            from snn_export.commands.energy_table import print_energy
-
-            print_energy(energy)
+            energy_table.print_energy(energy, width)
     return stream.getvalue()
 
 

@@ -73,10 +73,37 @@ def require_trained(run: Run) -> None:
         )  # fmt: skip
 
 
-def execute(run: Run, start: str | None = None, until: str | None = None) -> int:
-    """Carry the plan out with progress on stderr; returns how many steps ran."""
-    from snn_export.commands.telling import ConsoleTeller
+def require_project(run: Run, settings: bool) -> None:
+    """That there is something to go on with: a run in the output folder, or settings that somebody wrote.
 
+    Args:
+        run: whose folder is looked at.
+        settings: whether the user named a file of settings.
+
+    Raises:
+        UserError: SNX028, because nobody who asks for a result in an empty folder expects defaults to be trained.
+    """
+    from snn_export.models.diagnostics import UserError
+
+    if settings or any(run.workspace.record(item.step.name) is not None for item in planned(run)):
+        return
+    raise UserError(
+        "SNX028", "there is no run here, and no settings to make one from", where=str(run.workspace.root),
+        why="what is missing is run only where there is a run, or a snn-export.toml, to go on from",
+        fix="go to the folder of your run, name its folder with --run, or make one: snn-export init && snn-export run",
+    )  # fmt: skip
+
+
+def execute(run: Run, start: str | None = None, until: str | None = None) -> int:
+    """Carry the plan out with progress on stderr; returns how many steps ran.
+
+    Raises:
+        UserError: SNX322, SNX323, SNX470 for a cost table that could not be used at the end.
+    """
+    from snn_export.commands.telling import ConsoleTeller
+    from snn_export.energy.cost_table import find_table
+
+    find_table(run.config.energy.table, run.base)  # hours before it is needed
     started = time.monotonic()
     with ConsoleTeller() as teller:
         ran = carry_out(run.config, run.workspace, run.base, teller, start, until)

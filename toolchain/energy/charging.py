@@ -42,12 +42,18 @@ def charge(table: CostTable, operation: str, count: float, fewest: float) -> Amo
     return None if found is None else Amount(found.value * count, found.low * fewest, found.high * count)
 
 
-def total(charges: Iterable[Amount | None]) -> Amount | None:
-    """Sum of what has a figure; None where nothing has."""
-    priced = [item for item in charges if item is not None]
-    return sum(priced, NOTHING) if priced else None
+def total(charges: Iterable[tuple[Amount | None, float]]) -> Amount | None:
+    """Sum of what has a figure; None where nothing that happens has one.
+
+    Args:
+        charges: amounts, None without a figure, each with how often its operation happens.
+    """
+    found = [(amount, bool(count)) for amount, count in charges]
+    happening = [amount is not None for amount, happens in found if happens]
+    priced = [amount for amount, _ in found if amount is not None]
+    return sum(priced, NOTHING) if priced and (any(happening) or not happening) else None
 
 
 def charged(table: CostTable, amounts: Mapping[str, tuple[float, float]]) -> Amount | None:
     """Energy of all operations of :func:`snn_export.energy.operations.amounts` that have a figure; None where none has."""
-    return total(charge(table, operation, *counts) for operation, counts in amounts.items())
+    return total((charge(table, operation, *counts), counts[0]) for operation, counts in amounts.items())

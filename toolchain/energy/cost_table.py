@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from snn_export.hardware_sims.chips.chip_table import chip_names
 from snn_export.models import toml_text, validation
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
+from snn_export.text_safety import printable
 
 Basis = Literal["measured", "declared"]
 Kind = Literal["chip", "process", "comparison"]
@@ -36,6 +38,13 @@ CHIP_OPERATIONS = MappingProxyType(
 )
 """What a chip's table may price. An operation that it does not mention is counted and shown without a figure."""
 CHIP_TIMES = ("synaptic_operation", "neuron_update_active", "neuron_update_inactive", "barrier")
+"""What a latency needs."""
+ONE_TILE = "barrier_one_tile"
+"""The barrier where a single tile is used; with it ``barrier`` is that of a whole chip, and what lies between is interpolated."""
+TITLES = MappingProxyType({"loihi1": "Loihi 1", "loihi2": "Loihi 2"})
+"""What chips are called in sentences; another one by its name."""
+LARGEST = 1e12
+"""Of a coefficient: a joule, or a quarter of an hour. Products with counts stay finite."""
 PROCESS_OPERATIONS = (
     "fp32_add", "fp32_multiply", "int8_add", "int8_multiply", "int32_add", "int32_multiply", "cache_8_kib_64_bit",
 )  # fmt: skip
@@ -59,9 +68,9 @@ class Coefficient(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    value: float = Field(ge=0, allow_inf_nan=False)
-    low: float = Field(ge=0, allow_inf_nan=False)
-    high: float = Field(ge=0, allow_inf_nan=False)
+    value: float = Field(ge=0, le=LARGEST, allow_inf_nan=False)
+    low: float = Field(ge=0, le=LARGEST, allow_inf_nan=False)
+    high: float = Field(ge=0, le=LARGEST, allow_inf_nan=False)
     unit: Literal["pJ", "ns"]
     node: str = Field(min_length=1)
     source: str = Field(min_length=1)
@@ -108,6 +117,7 @@ class CostTable(BaseModel):
         coefficients: energies by operation, or by chip in a comparison.
         times: times by operation; a latency is estimated only where all of :data:`CHIP_TIMES` are there.
         digest: SHA-256 of the file; not a field of it.
+        file: name of the file, "" for a table that comes with the program; not a field of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -121,6 +131,7 @@ class CostTable(BaseModel):
     coefficients: dict[str, Coefficient]
     times: dict[str, Coefficient] = Field(default_factory=dict)
     digest: str = ""
+    file: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> CostTable:
@@ -131,7 +142,7 @@ class CostTable(BaseModel):
         if self.kind != "comparison":
             _only_known("coefficients", self.coefficients, known[self.kind])
             _only_known("no_figure", self.no_figure, known[self.kind])
-        _only_known("times", self.times, CHIP_TIMES if self.kind == "chip" else ())
+        _only_known("times", self.times, (*CHIP_TIMES, ONE_TILE) if self.kind == "chip" else ())
         for table, unit in ((self.coefficients, "pJ"), (self.times, "ns")):
             wrong = [name for name, item in table.items() if item.unit != unit]
             if wrong:
@@ -143,9 +154,19 @@ class CostTable(BaseModel):
         """Process node of the energies, all of them where there are several."""
         return ", ".join(dict.fromkeys(item.node for item in self.coefficients.values()))
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it is one of the tables that come with the program, to the byte."""
+        return any(self.digest == load_table(name).digest for name in table_names())
+
+    @property
+    def told(self) -> str:
+        """Its name, and that of its file where it is the user's."""
+        return f"{self.name} (file {self.file})" if self.file else self.name
+
     def reason(self, operation: str) -> str:
         """Why an operation has no figure."""
-        return self.no_figure.get(operation, f"the table {self.name} has no figure for it")
+        return self.no_figure.get(operation, f"the table {self.told} has no figure for it")
 
 
 def _only_known(where: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -182,13 +203,22 @@ def read_table(path: str | os.PathLike[str]) -> CostTable:
     """A table of your own, from a TOML file with the fields of :class:`CostTable`.
 
     Raises:
-        UserError: SNX323 for a file that is missing, is no TOML, or lacks a field.
+        UserError: SNX323 for a file that is missing, is no TOML, lacks a field, or bears the name of another table.
     """
     file = Path(path)
     try:
-        return _parse(toml_text.content(file), file.name)
+        found = _parse(toml_text.content(file), file.name)
     except toml_text.UnreadableTomlError as error:
         raise _unusable(file.name, str(error)) from error
+    if found.shipped:
+        return found
+    if found.name.lower() in table_names():
+        raise UserError(
+            "SNX323", f"the cost table cannot be used: {found.name} is the name of a table that comes with the program",
+            where=f"{file.name}: name", why="its figures are not that table's, and a report would show them under its name",
+            fix=f'give it a name and a title of its own, e.g. name = "my-{found.name}"',
+        )  # fmt: skip
+    return found.model_copy(update={"file": file.name})
 
 
 def is_file(table: str) -> bool:
@@ -228,13 +258,30 @@ def told(table: str) -> str:
 def _parse(content: bytes, where: str) -> CostTable:
     try:
         fields = toml_text.parsed(content)
-        if "digest" in fields:
-            raise _unusable(where, "digest: it is worked out from the file and cannot stand in it")
+        for name in ("digest", "file"):
+            if name in fields:
+                raise _unusable(where, f"{name}: it is worked out from the file and cannot stand in it")
+        steering = next((path for path, text in _texts(fields) if "\n" in text or printable(text) != text), None)
+        if steering is not None:
+            raise _unusable(where, f"{steering}: it holds line breaks or control characters, which could steer a terminal")
         return CostTable.model_validate({**fields, "digest": hashlib.sha256(content).hexdigest()})
     except toml_text.UnreadableTomlError as error:
         raise _unusable(where, str(error)) from error
     except ValidationError as error:
         raise _unusable(where, validation.told(error, "table")) from error
+
+
+def _texts(node: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a file, keys included, with its path."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield "a key", key
+            yield from _texts(value, f"{path}.{key}" if path else key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, path)
 
 
 def _unusable(where: str, what: str) -> UserError:

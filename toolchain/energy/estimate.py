@@ -12,10 +12,11 @@ in it and the messages its own spikes cause, so layers add up to the total.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from snn_export.energy import baselines, break_even, curve, latency, neurobench, verdicts
 from snn_export.energy.charging import Amount, charge, total
-from snn_export.energy.cost_table import CostTable, load_table, table_names
+from snn_export.energy.cost_table import TITLES, CostTable, load_table, table_names
 from snn_export.energy.counts import Counts
 from snn_export.energy.operations import (
     NOTHING,
@@ -27,11 +28,21 @@ from snn_export.energy.operations import (
 )
 from snn_export.export.deployment import Deployment
 from snn_export.reporting import formatting
-from snn_export.reporting.energy_records import EnergyFigure, EnergyOperations, EnergyReport, LayerEnergy, LayerPart
+from snn_export.reporting.energy_records import (
+    EarlyExit,
+    EnergyFigure,
+    EnergyOperations,
+    EnergyReport,
+    LayerEnergy,
+    LayerPart,
+    UsedTable,
+)
 
 _OF_THE_HOST = ("encoded_value", "host_mac")
 """Components that no chip's table can price."""
 _UNPLACED = "not placed on cores"
+_OF_A_PLACEMENT = ("spike_message", "hop_east_west", "hop_north_south", "hop_between_chips")
+"""Operations whose counts belong to the chip that the network is placed on, where it is placed."""
 
 
 def estimate(deployment: Deployment, counts: Counts, table: CostTable, beside: Beside = NOTHING) -> EnergyReport:
@@ -51,20 +62,24 @@ def estimate(deployment: Deployment, counts: Counts, table: CostTable, beside: B
 
 def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
     """The same from the record that a report keeps of its counts; with another table it is another estimate of the same run."""
-    cmos = load_table("cmos45")
-    parts = components(found)
+    cmos, kept = load_table("cmos45"), found
+    found, table = _fitting(found, table)
+    parts = _titled(found)
     charges = [charge(table, item.operation, item.total, item.least) for item in parts]
-    whole = total(charges)
+    whole = total((amount, item.total) for amount, item in zip(charges, parts, strict=True))
     own, early = _own(found, cmos)
     others = _others(found, cmos)
-    chip = verdicts.ChipEstimate(table.title, table.process, whole)
+    unpriced = tuple(item.title for item, amount in zip(parts, charges, strict=True) if amount is None and item.total)
+    chip = verdicts.ChipEstimate(table.title, table.process, whole, unpriced)
     compared = verdicts.compare(own, early, others, chip)
-    points = curve.points(found, table)
+    points, early_exit = curve.points(found, table), curve.exit_report(found, table)
     return EnergyReport(
         label=_label(found, table),
         samples=found.samples,
         table=table.name,
         table_digest=table.digest,
+        table_file=table.file,
+        tables=tuple(UsedTable(name=item.name, digest=item.digest, file=item.file) for item in (table, cmos, *_comparisons())),
         layers=_layers(found, parts, table),
         figures=(*_figures(found, parts, charges, table), *_graded_equivalent(found, cmos)),
         total=None if whole is None else whole.value,
@@ -75,19 +90,58 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
         baselines=tuple(others["twin"].values()),
         teacher=tuple(others["teacher"].values()) if "teacher" in others else (),
         comparisons=compared,
-        verdict=verdicts.verdict(compared, cmos.process, chip),
+        verdict=verdicts.verdict(compared, cmos.process, chip, _accuracies(found, early_exit)),
         spikes_per_synapse=spikes_per_synapse(found),
         break_even=break_even.sentences(found),
         curve=points,
         knee=curve.knee(points),
-        early_exit=curve.exit_report(found, table),
+        early_exit=early_exit,
         memory=baselines.memory_accesses(found),
         neurobench=neurobench.metrics(found),
         latency=latency.estimate_latency(found, table),
         other_chips=_other_chips(found),
         limits=_limits(found, table, cmos),
-        operations=found,
+        operations=kept,
     )
+
+
+def _fitting(found: EnergyOperations, table: CostTable) -> tuple[EnergyOperations, CostTable]:
+    """Counts and table such that no packet and no hop of one chip is charged at the figures of another.
+
+    A table that belongs to no chip prices spikes as if nothing were placed, which is what a run with that table does. One of
+    another chip has no figure for packets and hops: on that chip they would be others.
+    """
+    if not found.journeys or found.placed_on == table.chip:
+        return found, table
+    if not table.chip:
+        why = f"the table {table.name} names no chip"
+        bare = {"journeys": (), "placed_on": "", "placed_cores": 0, "placed_tiles": 0, "placed_chips": 0, "cores": ()}
+        return found.model_copy(update={**bare, "unplaced": why}), table
+    here, there = (TITLES.get(name, name) for name in (found.placed_on, table.chip))
+    why = f"counted on {here}; on {there}, which the table prices, they are others: a run with this table counts them"
+    coefficients = {name: item for name, item in table.coefficients.items() if name not in _OF_A_PLACEMENT}
+    reasons = {**table.no_figure, **dict.fromkeys(_OF_A_PLACEMENT, why)}
+    return found, table.model_copy(update={"coefficients": coefficients, "no_figure": reasons})
+
+
+def _titled(found: EnergyOperations) -> tuple[Component, ...]:
+    """The components; packets and hops say where the network was placed, if that is not the chip it was made for."""
+    made = components(found)
+    if not found.journeys or found.placed_on == found.target:
+        return made
+    where = f", placed on {TITLES.get(found.placed_on, found.placed_on)}"
+    return tuple(replace(item, title=f"{item.title}{where}") if item.operation in _OF_A_PLACEMENT else item for item in made)
+
+
+def _comparisons() -> tuple[CostTable, ...]:
+    return tuple(load_table(name) for name in table_names("comparison"))
+
+
+def _accuracies(found: EnergyOperations, early: EarlyExit | None) -> verdicts.Accuracies:
+    """What an early exit does to the accuracy, and the teacher's, where they are known; percent."""
+    teacher = found.teacher
+    right = None if teacher is None or teacher.correct is None else 100.0 * teacher.correct / teacher.samples
+    return verdicts.Accuracies(None if early is None else early.accuracy, None if early is None else early.accuracy_full, right)
 
 
 def _own(found: EnergyOperations, cmos: CostTable) -> tuple[verdicts.Figures, verdicts.Figures]:
@@ -175,7 +229,7 @@ def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table
         for item in parts
         if name in item.counts
     ]
-    whole = total(amount for _, amount in rows)
+    whole = total((amount, item.counts[name]) for item, amount in rows)
     layer = next((item for item in found.layers if item.layer == name), None)
     samples = found.samples
     return LayerEnergy(
@@ -201,8 +255,8 @@ def _other_chips(found: EnergyOperations) -> tuple[EnergyFigure, ...]:
     """This network's synaptic operations at the figures of other chips: for orientation, none of them is a target."""
     many, few = found.synops() / found.samples, found.synops(effective=True) / found.samples
     made = []
-    for name in table_names("comparison"):
-        for chip, item in load_table(name).coefficients.items():
+    for table in _comparisons():
+        for chip, item in table.coefficients.items():
             amount = Amount(item.value * many, item.low * few, item.high * many)
             made.append(
                 EnergyFigure(
@@ -215,10 +269,14 @@ def _other_chips(found: EnergyOperations) -> tuple[EnergyFigure, ...]:
 
 def _label(found: EnergyOperations, table: CostTable) -> str:
     label = f"estimate from operation counts; {table.title}"
-    if found.target == "loihi2" and table.chip == "loihi1":
+    label += f" (file {table.file})" if table.file else ""
+    if found.target == "loihi2" and table.shipped:
         return f"{label}, because no energy per operation is published for Loihi 2"
     if found.target is None:
         return f"{label}; the network is not quantised, so no chip runs it as it is"
+    if table.chip and table.chip != found.target:
+        here, there = (TITLES.get(name, name) for name in (table.chip, found.target))
+        return f"{label}, which belong to {here}; the network is quantised for {there}"
     return label
 
 
@@ -237,11 +295,11 @@ def _limits(found: EnergyOperations, table: CostTable, cmos: CostTable) -> tuple
         notes.append(
             "Packets and hops of fewer steps are taken in proportion to the messages: a placement tells them per inference."
         )
-    if found.target == "loihi2" and table.chip == "loihi1":
+    if found.target == "loihi2" and table.shipped:
         notes.insert(0, "No energy per operation is published for Loihi 2: these are Loihi 1's figures, for orientation.")
     if table.process != cmos.process:
         notes.append(f"Two processes: {table.title} are figures for {table.process}, the ANNs are charged in {cmos.title}.")
-    others = (limit for name in table_names("comparison") for limit in load_table(name).limits)
+    others = (limit for item in _comparisons() for limit in item.limits)
     return (*notes, *table.limits, *cmos.limits, baselines.MEMORY_MODEL, *others)
 
 
@@ -252,10 +310,11 @@ def _transport_note(found: EnergyOperations, table: CostTable) -> str:
             f"Not placed on cores{why}: hops between tiles are not charged. Each spike is charged one message inside a tile; a "
             "neuron that reaches several cores sends one to each."
         )
-    other = "" if found.placed_on == table.chip else f", whose figures {table.name} does not hold"
+    if found.placed_on != table.chip:
+        return f"Packets and hops: {table.reason('spike_message')}."
     packets, near = (sum(getattr(item, name) for item in found.journeys) for name in ("packets", "within_router"))
     return (
-        f"Packets and hops are those of a placement on {found.placed_on}{other}, made with this run's activity. Every packet is "
+        f"Packets and hops are those of a placement on {found.placed_on}, made with this run's activity. Every packet is "
         "charged as one spike within a tile, whether it leaves its tile or not, and its hops besides, since the source of the "
         f"figures does not say whether a hop includes it; {formatting.amount(near)} of {formatting.amount(packets)} packets per "
         "inference stay at their tile."

@@ -4,7 +4,10 @@ A step of Loihi ends with a barrier of the whole mesh, so it lasts as long as it
 IEEE Micro 38(1), 2018; SANA-FE, Boyle et al., IEEE TCAD 44, 2025, simulates it so). A core works off its neurons and synaptic
 operations one after the other::
 
-    step = active x t_active + inactive x t_inactive + operations x t_operation + barrier
+    step = active x t_active + inactive x t_inactive + operations x t_operation + barrier(tiles)
+
+The barrier is published for 1 and for 32 tiles, a whole chip; with so many in use as the placement takes it is interpolated
+linearly. For several chips none is published, and nothing is estimated.
 
 Taken at the mean load of the busiest core: the mean of the largest load is larger, so this is a lower estimate. Not in it:
 waiting in the network, input and output.
@@ -27,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.energy.charging import NOTHING, Amount
-from snn_export.energy.cost_table import CHIP_TIMES, CostTable
+from snn_export.energy.cost_table import CHIP_TIMES, ONE_TILE, TITLES, CostTable
 from snn_export.export.deployment import Deployment
+from snn_export.hardware_sims.chips.chip_table import load_chip
 from snn_export.hardware_sims.placement.placement import PlacedCore, Placement
 from snn_export.hardware_sims.placement.resources import ALWAYS_ON, PopulationNeeds, population_needs
 from snn_export.reporting.energy_records import CoreLoad, EnergyOperations, LatencyEstimate, TimeFigure
@@ -114,43 +118,80 @@ def estimate_latency(found: EnergyOperations, table: CostTable) -> LatencyEstima
     """The estimate, or the reason why there is none."""
     missing = [name for name in CHIP_TIMES if name not in table.times]
     if missing:
-        return LatencyEstimate(reason=f"not estimated: the table {table.name} has no time for {', '.join(missing)}")
+        return LatencyEstimate(reason=f"not estimated: the table {table.told} has no time for {', '.join(missing)}")
     if not found.cores:
         why = "not estimated: a step lasts as long as its busiest core, and the network is not placed on cores"
         why += f" ({found.unplaced})" if found.unplaced else ""
         return LatencyEstimate(reason=f"{why}; {RUNTIME_MODEL}" if found.target == "loihi2" else why)
     if found.placed_on != table.chip:
         return LatencyEstimate(
-            reason=f"not estimated: the network is placed on {found.placed_on}, and the times of {table.name} are another "
+            reason=f"not estimated: the network is placed on {found.placed_on}, and the times of {table.told} are another "
             f"chip's; {RUNTIME_MODEL}"
         )
+    if found.placed_chips > 1:
+        return LatencyEstimate(
+            reason=f"not estimated: the network takes {found.placed_chips} chips, and no barrier is published for more than one"
+        )
+    barrier = _barrier(found, table)
     each = [_step(load, table) for load in found.cores]
     busiest = max(zip(each, found.cores, strict=True), key=lambda pair: pair[0].value)[1]
-    step = Amount(max(item.value for item in each), max(item.low for item in each), max(item.high for item in each))
+    step = barrier + Amount(max(item.value for item in each), max(item.low for item in each), max(item.high for item in each))
     steps = found.steps + found.travel
     whole = step * steps
-    graded = ", graded ones counted as if they were binary" if busiest.graded else ""
+    terms = _terms(found, table)
     return LatencyEstimate(
-        reason=f"a lower estimate: the busiest core's neuron updates and synaptic operations{graded}, one after the other at "
-        "their mean, then the barrier of the mesh; no waiting in the network, no input and output",
+        reason=_model(found, terms, busiest),
+        terms=terms,
         step=_time(step),
         inference=_time(whole),
-        throughput=_NANOSECONDS / whole.value,
-        throughput_low=_NANOSECONDS / whole.high,
-        throughput_high=_NANOSECONDS / whole.low,
+        throughput=_NANOSECONDS / whole.value if whole.low else None,
+        throughput_low=_NANOSECONDS / whole.high if whole.low else None,
+        throughput_high=_NANOSECONDS / whole.low if whole.low else None,
         steps=steps,
         busiest_core=busiest.core,
-        sources=tuple(dict.fromkeys(table.times[name].citation for name in CHIP_TIMES)),
+        sources=tuple(dict.fromkeys(table.times[name].citation for name in (*CHIP_TIMES, ONE_TILE) if name in table.times)),
     )
 
 
+def _terms(found: EnergyOperations, table: CostTable) -> str:
+    """Whose times they are, where the network was made for another chip, or for none; else empty."""
+    if found.target == table.chip:
+        return ""
+    chip = TITLES.get(table.chip, table.chip)
+    whose = f"{chip}'s times" if table.shipped else f"the times of {table.told}"
+    return f"by {whose}, were it placed on {chip} ({found.placed_cores} core{'' if found.placed_cores == 1 else 's'})"
+
+
+def _model(found: EnergyOperations, terms: str, busiest: CoreLoad) -> str:
+    graded = ", graded ones counted as if they were binary" if busiest.graded else ""
+    tiles = f" with {found.placed_tiles} tile{'' if found.placed_tiles == 1 else 's'} in use" if found.placed_tiles else ""
+    told = (
+        f"a lower estimate{f' {terms}' if terms else ''}: the busiest core's neuron updates and synaptic operations{graded}, one "
+        f"after the other at their mean, then the barrier of the mesh{tiles}; no waiting in the network, no input "
+        "and output"
+    )
+    return f"{told}; {RUNTIME_MODEL}" if found.target == "loihi2" else told
+
+
+def _barrier(found: EnergyOperations, table: CostTable) -> Amount:
+    """The barrier with as many tiles as are used; that of a whole chip where a table has only that one."""
+    times = {name: Amount(item.value, item.low, item.high) for name, item in table.times.items()}
+    whole, one = times["barrier"], times.get(ONE_TILE)
+    mesh = load_chip(found.placed_on).mesh
+    if one is None or mesh is None or not found.placed_tiles:
+        return whole
+    tiles = mesh.rows * mesh.columns
+    share = min(1.0, (found.placed_tiles - 1) / (tiles - 1)) if tiles > 1 else 1.0
+    return one * (1 - share) + whole * share
+
+
 def _step(load: CoreLoad, table: CostTable) -> Amount:
+    """Of one core, without the barrier."""
     times = {name: Amount(item.value, item.low, item.high) for name, item in table.times.items()}
     work = (
         (times["neuron_update_active"], load.active_updates),
         (times["neuron_update_inactive"], load.inactive_updates),
         (times["synaptic_operation"], load.synops + load.graded),
-        (times["barrier"], 1.0),
     )
     return sum((time * count for time, count in work), NOTHING)
 

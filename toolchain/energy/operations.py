@@ -126,7 +126,13 @@ def _placed(placement: Placement | None) -> dict[str, Any]:
         )
         for name, item in placement.journeys.items()
     )  # fmt: skip
-    return {"placed_on": placement.chip.name, "journeys": journeys}
+    return {
+        "placed_on": placement.chip.name,
+        "placed_cores": len(placement.cores),
+        "placed_tiles": len({(core.chip, core.row, core.column) for core in placement.cores}),
+        "placed_chips": placement.chips,
+        "journeys": journeys,
+    }
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ two sides, so only the ranges as such are compared, and the sentence says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, Literal
@@ -32,6 +32,8 @@ OPPONENTS: Final[dict[Opponent, str]] = {"twin": "ANN twin", "teacher": "teacher
 FAIREST, AS_PAPERS_DO = Terms("INT8", memory=True), Terms("FP32")
 TERMS: Final = (FAIREST, Terms("INT8"), Terms("FP32", memory=True), AS_PAPERS_DO)
 """On which terms networks are compared like for like; the fairest first."""
+ABOUT_THE_SAME: Final = 1.05
+"""A factor below which a sentence says so."""
 _ENDS: Final = ("low", "value", "high")
 _HEADLINES: Final[dict[Winner, str]] = {
     "snn": "The spiking network wins against the {}. ",
@@ -48,11 +50,22 @@ class ChipEstimate:
         title: what the table is called.
         process: process node of its figures.
         total: None where nothing has a figure.
+        missing: what happens and has no figure, so that the total is without it.
     """
 
     title: str
     process: str
     total: Amount | None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Percent on the samples of the run, None where it is not known: with early exit, with all steps, and the teacher's."""
+
+    early: float | None = None
+    full: float | None = None
+    teacher: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,14 +183,23 @@ def _at(end: str, mine: _Side, theirs: _Side) -> str:
     if own == other:
         return "both take the same"
     (less, name), (more, _) = sorted([(own, mine.name), (other, theirs.name)])
-    return f"{name} takes less" + (f", by a factor of {formatting.amount(more / less)}" if less else "")
+    if less and more / less < ABOUT_THE_SAME:
+        return "both take about the same"
+    return f"{name} takes less" + (f", by a factor of {_factor(more / less)}" if less else "")
+
+
+def _factor(value: float) -> str:
+    """A factor in a sentence; one that says next to nothing in words."""
+    return (
+        f"{formatting.amount(value)}, about the same" if 1 / ABOUT_THE_SAME < value < ABOUT_THE_SAME else formatting.amount(value)
+    )
 
 
 def _factors(less: Amount, more: Amount, low: str, high: str) -> str:
     """By which factor one takes less, at both ends of the ranges where they are not the same."""
     if not less.low:
         return ""
-    at_low, at_high = formatting.amount(more.low / less.low), formatting.amount(more.high / less.high)
+    at_low, at_high = _factor(more.low / less.low), _factor(more.high / less.high)
     if at_low == at_high:
         return f", by a factor of {at_low}"
     return f", by a factor of {at_low} ({low}) to {at_high} ({high})"
@@ -194,44 +216,73 @@ def _sentence_of_chip(mine: _Side, theirs: _Side) -> str:
         for one, other in product(_ENDS, _ENDS)
         if getattr(less.amount, other)
     )
-    told = f", by a factor of {formatting.amount(factors[0])} to {formatting.amount(factors[-1])}" if factors else ""
+    told = f", by a factor of {_factor(factors[0])} to {_factor(factors[-1])}" if factors else ""
     return f"{figures}. The ranges do not overlap: {less.name} takes less energy{told}."
 
 
-def verdict(found: Sequence[EnergyComparison], process: str, chip: ChipEstimate) -> tuple[str, ...]:
+def verdict(
+    found: Sequence[EnergyComparison], process: str, chip: ChipEstimate, accuracies: Accuracies = Accuracies()
+) -> tuple[str, ...]:
     """What the comparisons say, in plain sentences: the fairest one first, then what speaks against trusting it alone.
+
+    After the first sentences, one for each ANN, all compare with the ANN that takes less on the terms at hand.
 
     Args:
         found: of :func:`compare`.
         process: process node of the ANNs.
         chip: as for :func:`compare`.
+        accuracies: with early exit and without.
     """
-    fair = {(Terms(item.precision, item.memory), item.opponent): item for item in found if item.subject == "network"}
+    fair = {item.opponent: item for item in found if item.subject == "network" and Terms(item.precision, item.memory) == FAIREST}
     lines = [
         f"{_HEADLINES[item.winner].format(OPPONENTS[name])}In {process}, with 8-bit weights and memory counted: {item.sentence}"
         for name in OPPONENTS
-        if (item := fair.get((FAIREST, name))) is not None
+        if (item := fair.get(name)) is not None
     ]
-    beside = {item.subject: item for item in found if item.opponent == "twin" and item.subject != "network"}
-    if "early_exit" in beside:
-        lines.append(f"Stopping early: {beside['early_exit'].sentence}")
-    if "chip" in beside:
+    early, other_chip = (_lower(item for item in found if item.subject == name) for name in ("early_exit", "chip"))
+    if early is not None:
+        lines.append(f"Stopping early{_at_accuracy(accuracies)}: {early.sentence}")
+    if other_chip is not None:
         other = "" if chip.process == process else f" and another process ({chip.process} against {process})"
-        lines.append(f"Another chip{other}, so no like-for-like comparison: {beside['chip'].sentence}")
-    first, flattering = fair.get((FAIREST, "twin")), fair.get((AS_PAPERS_DO, "twin"))
+        without = f" The chip's total is without what has no figure: {', '.join(chip.missing)}." if chip.missing else ""
+        lines.append(f"Another chip{other}, so no like-for-like comparison: {other_chip.sentence}{without}")
+    first, flattering = (
+        _lower(item for item in found if item.subject == "network" and Terms(item.precision, item.memory) == terms)
+        for terms in (FAIREST, AS_PAPERS_DO)
+    )
     if first is not None and flattering is not None and flattering.winner == "snn" != first.winner:
         lines.append(
             "Charged as most papers do, FP32 additions against FP32 multiplications and no memory, spiking would win: "
             f"{flattering.sentence}"
         )
     if first is not None and first.at_every_end == "ann":
-        lines.append(
-            "Where energy alone decides and every step is taken, an ordinary 8-bit ANN of the same layers is the better choice. "
-            if first.winner == "ann"
-            else "Where energy alone decides and every step is taken, nothing here speaks for spiking. "
-        )
-        lines[-1] += "Fewer spikes or fewer steps could change that, or a chip on which state costs nearly nothing."
+        lines.append(_closing(first))
     return tuple(lines)
+
+
+def _lower(items: Iterable[EnergyComparison]) -> EnergyComparison | None:
+    """The comparison with the ANN that takes less; None where there is none."""
+    return min(items, key=lambda item: item.value, default=None)
+
+
+def _at_accuracy(known: Accuracies) -> str:
+    """What is right early, with all steps and of the teacher's answers, in parentheses; empty where it is not known."""
+    told = [
+        f"{formatting.percent(value)} {what}"
+        for value, what in ((known.early, "right"), (known.full, "with all steps"), (known.teacher, "the teacher's"))
+        if value is not None
+    ]
+    return f" ({', '.join(told)})" if known.early is not None else ""
+
+
+def _closing(lost: EnergyComparison) -> str:
+    """What to do where the best ANN takes less at both ends."""
+    ann = "an ordinary 8-bit ANN of the same layers" if lost.opponent == "twin" else "the teacher, in 8 bits,"
+    return (
+        f"Where energy alone decides and every step is taken, {ann} is the better choice. "
+        if lost.winner == "ann"
+        else "Where energy alone decides and every step is taken, nothing here speaks for spiking. "
+    ) + "Fewer spikes or fewer steps could change that, or a chip on which state costs nearly nothing."
 
 
 def _amount(figure: EnergyFigure) -> Amount:

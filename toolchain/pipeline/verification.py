@@ -385,7 +385,7 @@ def _teacher(
         interval=wilson_interval(right, samples),
     )
     gates = () if least is None else (minimum_accuracy("teacher", least, right, samples, "gates.teacher_accuracy"),)
-    return (rung,), gates, macs
+    return (rung,), gates, macs.model_copy(update={"correct": right})
 
 
 def forms_beside(path: Path) -> Forms:

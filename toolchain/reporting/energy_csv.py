@@ -44,8 +44,11 @@ def _rows(energy: EnergyReport) -> Iterator[_Row]:
         for item in group.figures:
             yield {"group": group.name, "component": item.component, "operation": item.operation, "count": item.count,
                    **_ends(item.value, item.low, item.high), "coefficient": item.coefficient, "source": item.source}  # fmt: skip
-    yield {"group": "total", "component": energy.table, **_ends(energy.total, energy.total_low, energy.total_high),
+    yield {"group": "total", "component": energy.table_told(), **_ends(energy.total, energy.total_low, energy.total_high),
            "source": energy.table_digest}  # fmt: skip
+    for table in energy.tables:
+        yield {"group": "tables", "component": f"{table.name} (file {table.file})" if table.file else table.name,
+               "source": table.digest}  # fmt: skip
     yield from _comparisons(energy)
     yield from _steps(energy)
     yield from _measures(energy)

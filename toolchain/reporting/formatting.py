@@ -26,6 +26,7 @@ NO_FIGURE: Final = "no figure"
 
 _ENERGY_UNITS: Final = ((1e-3, "fJ"), (1.0, "pJ"), (1e3, "nJ"), (1e6, "µJ"), (1e9, "mJ"), (1e12, "J"))
 _TIME_UNITS: Final = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
+_THOUSAND: Final = 1000
 _AXES_OF_IMAGE: Final = ("channel", "row", "column")
 _KEPT_PRECISION: Final = 17
 
@@ -79,20 +80,32 @@ def energy(value: float | None) -> str:
 
 
 def energy_range(value: float | None, low: float | None, high: float | None) -> str:
-    """An amount in pJ with its range in the same unit: ``12.3 nJ (6.1 to 18.4)``."""
+    """An amount in pJ with its range, in one unit where that has room: ``12.3 nJ (6.1 to 18.4)``, ``4 pJ (4 pJ to 29 nJ)``."""
     if value is None:
         return NO_FIGURE
     if low is None or high is None or low == value == high:
         return energy(value)
-    factor, _ = _energy_unit(value)
-    return f"{energy(value)} ({_significant(low / factor, 3)} to {_significant(high / factor, 3)})"
+    return _ranged(value, low, high, _energy_unit)
 
 
 def time_range(value: float, low: float, high: float) -> str:
-    """A time in ns with its range in the same unit: ``1.23 µs (0.98 to 2.4)``."""
-    factor, unit = next((entry for entry in reversed(_TIME_UNITS) if value >= entry[0]), _TIME_UNITS[0])
-    told = f"{_significant(value / factor, 3)}{NARROW_SPACE}{unit}"
-    return told if low == value == high else f"{told} ({_significant(low / factor, 3)} to {_significant(high / factor, 3)})"
+    """A time in ns with its range, in one unit where it has room: ``1.23 µs (0.98 to 2.4)``, ``843 µs (745 µs to 1.18 ms)``."""
+    if low == value == high:
+        factor, unit = _time_unit(value)
+        return f"{_significant(value / factor, 3)}{NARROW_SPACE}{unit}"
+    return _ranged(value, low, high, _time_unit)
+
+
+def _ranged(value: float, low: float, high: float, unit_of: Callable[[float], tuple[float, str]]) -> str:
+    """A value with its range; ends that need a thousand of its unit, or less than a thousandth, come with units of their own."""
+
+    def told(number: float, unit: tuple[float, str]) -> str:
+        return f"{_significant(number / unit[0], 3)}{NARROW_SPACE}{unit[1]}"
+
+    factor, _ = own = unit_of(value)
+    if float(f"{high / factor:.2e}") < _THOUSAND and (low == 0 or low / factor >= 1 / _THOUSAND):
+        return f"{told(value, own)} ({_significant(low / factor, 3)} to {_significant(high / factor, 3)})"
+    return f"{told(value, own)} ({told(low, unit_of(low))} to {told(high, unit_of(high))})"
 
 
 def rate(value: float) -> str:
@@ -303,6 +316,11 @@ def _energy_unit(value: float) -> tuple[float, str]:
         if float(f"{abs(value) / factor:.2e}") >= 1:
             chosen = (factor, unit)
     return chosen if value else (1.0, "pJ")
+
+
+def _time_unit(value: float) -> tuple[float, str]:
+    """Factor to ns and name of the largest unit that leaves at least one before the point, after rounding."""
+    return next((entry for entry in reversed(_TIME_UNITS) if float(f"{value / entry[0]:.2e}") >= 1), _TIME_UNITS[0])
 
 
 def _as_float(value: object) -> float | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from snn_export.reporting import wording
+from snn_export.reporting.energy_records import EnergyReport
+from snn_export.reporting.energy_words import takes_less
 from snn_export.reporting.formatting import ABSENT, count, text_of
 from snn_export.reporting.report import Attribution, Comparison, LayerComparison, Report
 from snn_export.text_safety import printable
@@ -233,8 +235,28 @@ def _amounts(report: Report) -> str:
     if report.size is not None:
         lines.append(f"Size: {inline(wording.size_sentence(report.size))}")
     if report.energy is not None:
-        lines.append(f"Energy per inference: {_number(report, 'energy.total')}, {inline(report.energy.label)}")
+        lines += _energy(report, report.energy)
+    if report.placement is not None:
+        lines.append(f"Placement: {inline(wording.placement_sentence(report.placement))}")
     return "\n\n".join(lines)
+
+
+def _energy(report: Report, energy: EnergyReport) -> list[str]:
+    """The total, who takes less on the fairest terms, and the same as a table."""
+    lines = [f"Energy per inference: {_number(report, 'energy.total')}, {inline(energy.label)}"]
+    fairest = [(number, item) for number, item in enumerate(energy.comparisons) if item.precision == "INT8" and item.memory]
+    if fairest:
+        rows = [
+            (inline(item.own), _number(report, f"energy.comparisons.{number}.own_value"), inline(item.other),
+             _number(report, f"energy.comparisons.{number}.value"), inline(takes_less(item)))
+            for number, item in fairest
+        ]  # fmt: skip
+        title = f" in {inline(energy.process)}" if energy.process else ""
+        lines.append(f"Against ANNs{title}, 8-bit weights, memory counted:")
+        lines.append(table(("", ">Takes", "Against", ">Takes", "Takes less"), rows))
+    if energy.verdict:
+        lines.append("\n".join(f"- {inline(sentence)}" for sentence in (energy.verdict[0], *energy.verdict[1:][-1:])))
+    return lines
 
 
 def _coverage(report: Report) -> str:

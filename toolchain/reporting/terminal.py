@@ -78,6 +78,9 @@ class _Renderer:
             parts += [Text(), size]
         if self._report.energy is not None:
             parts += [Text(), self._energy()]
+        if self._report.placement is not None:
+            placed = self._text(wording.placement_sentence(self._report.placement))
+            parts += [Text(), Text.assemble(self._text("Placement", "bold"), "  ", placed)]
         parts += [Text(), self._coverage()]
         if not self._report.passed:
             parts += [Text(), self._next_steps()]
@@ -205,10 +208,14 @@ class _Renderer:
         table = self._table(">", "", show_header=False)
         table.add_row(self._cell("energy.total", "bold"), self._text("this network, spiking"))
         for group in energy.groups():
+            if group.orientation:
+                continue
+            if group.name != "figures":
+                table.add_row(Text(), self._text(group.title, "dim"))
             for number, figure in enumerate(group.figures):
-                if group.name == "baselines" or (group.name == "figures" and figure.value is None):
+                if group.name != "figures" or figure.value is None:
                     table.add_row(self._cell(f"energy.{group.name}.{number}.value"), self._text(figure.component))
-        return Group(head, table, *(Padding(self._text(sentence), _INDENT) for sentence in energy.verdict[:1]))
+        return Group(head, table, *(self._item(sentence, "yellow") for sentence in energy.verdict))
 
     def _coverage(self) -> RenderableType:
         if not self._report.coverage:

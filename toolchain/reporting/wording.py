@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from snn_export.reporting.formatting import count, probability
+from snn_export.reporting.formatting import count, probability, share
+from snn_export.reporting.placement_records import PlacementReport
 from snn_export.reporting.report import Attribution, Comparison, LayerComparison, LayerLag, NetworkSize, Report
 from snn_export.text_safety import printable
 
@@ -161,9 +162,18 @@ def attribution_headline(found: Attribution) -> str:
 def size_sentence(size: NetworkSize) -> str:
     """What the network takes."""
     return (
-        f"{count(size.neurons)} neurons, {count(size.synapses)} synapses ({count(size.nonzero)} not zero) "
+        f"{count(size.neurons)} neurons, {count(size.synapses)} weights stored ({count(size.nonzero)} not zero) "
         f"of {size.weight_bits} bits: {count(size.memory_bits)} bits of weights"
     )
+
+
+def placement_sentence(placement: PlacementReport) -> str:
+    """Where the network lies, and which limit of a core is used most."""
+    told = f"{printable(placement.chip_title)}, {counted(placement.cores, 'core')} of {counted(placement.chips, 'chip')}"
+    fullest = max(placement.limits, key=lambda limit: limit.most, default=None)
+    if fullest is None:
+        return told
+    return f"{told}; fullest: {share(fullest.most)} of the {count(fullest.capacity)} {printable(fullest.resource)} of a core"
 
 
 def cause_sentences(found: Attribution) -> tuple[str, ...]:
