@@ -54,10 +54,11 @@ def report() -> Report:
     observer.chunk(rng.integers(0, 3, (30, 1, 20, 20)).astype(float), {"loihi": trace}, 0, rng.integers(0, 10, 30))
     counted = observer.counted
     placement = place(deployment, load_chip("loihi1"), counted.activity)
-    chosen = Chosen(4.0, 25, 20, 20)
+    chosen = Chosen(4.0, 25, 20, 20, (8, 14, 19, 20))
+    sequential, on_chip = counted.steps.exit_records()
     early = ExitOperations(
         threshold=chosen.threshold, chosen_on=chosen.samples, validation_correct=chosen.correct, validation_correct_full=20,
-        exits=tuple(counted.steps.exits.tolist()), total=counted.steps.exit_record(),
+        exits=tuple(counted.steps.exits.tolist()), total=sequential, on_chip=on_chip,
     )  # fmt: skip
     teacher = AnnOperations(
         name="teacher", samples=30, dense_macs=900_000, effective_macs=30 * 400_000, weights=20_000, activations=30_000, layers=4

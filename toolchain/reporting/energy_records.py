@@ -158,11 +158,18 @@ class Arrivals(Record):
 
     spike_operations: int
     effective_spike_operations: int
+    axon_operations: int = Field(
+        description="synaptic events of sources that are always on and carry biases: no spike of a neuron"
+    )
     input_operations: int
     effective_input_operations: int
 
     def synops(self, binary_input: bool, effective: bool = False) -> int:
-        """Binary synaptic events, those of the input included where it is spikes."""
+        """Binary synaptic events, those of the input included where it is spikes, and those of biases that are always on."""
+        return self.spiked(binary_input, effective) + self.axon_operations
+
+    def spiked(self, binary_input: bool, effective: bool = False) -> int:
+        """Binary synaptic events of spikes alone, those of the input included where it is spikes."""
         own, incoming = self._counted(effective)
         return own + incoming if binary_input else own
 
@@ -188,6 +195,9 @@ class LayerOperations(Arrivals):
     input_synapses: int
     weights: int
     nonzero_weights: int
+    twin_macs: int = Field(description="multiplications of an ANN of these layers on one input: merged ones one after the other")
+    twin_nonzero_macs: int = Field(description="of those behind other layers: with a nonzero weight; all of merged layers")
+    twin_weights: int = Field(description="that it stores")
     biases: int
     spikes: int
     messages: int
@@ -197,16 +207,24 @@ class LayerOperations(Arrivals):
 
 
 class StepOperations(Arrivals):
-    """Exact counts over all samples, of one step or of the steps that were carried out before an early exit."""
+    """Exact counts over all samples: what one more step of the readout adds, or what was carried out before an early exit."""
 
     spikes: int
     messages: int
-    updates: int
+    layer_messages: tuple[int, ...] = Field(description="the messages, in the order of the layers")
+    readout_spikes: int = Field(description="spikes of the layer that is read out")
+    input_messages: int
+    updates: int = Field(description="in steps of an inference that a layer takes")
+    idle_updates: int = Field(description="on a chip, in steps in which an inference has not reached a layer yet, or has left it")
     correct: int | None = Field(default=None, description="samples that are right if the readout stops here")
 
 
 class ExitOperations(Record):
-    """An early exit with what was carried out before it."""
+    """An early exit with what was carried out before it.
+
+    total: layer after layer, each as many steps as the readout, which is what a sequential machine has to do.
+    on_chip: with all layers at work at once, in which those in front of the readout are ahead of it.
+    """
 
     threshold: float
     chosen_on: int
@@ -214,6 +232,7 @@ class ExitOperations(Record):
     validation_correct_full: int
     exits: tuple[int, ...]
     total: StepOperations
+    on_chip: StepOperations
 
 
 class AnnOperations(Record):
@@ -258,19 +277,27 @@ class EnergyOperations(Record):
     state_bits: int = Field(description="of a state variable, as the chip holds it; of a float network 32")
     bias_bits: int = Field(description="of a bias, as the chip stores it; of a float network 32")
     steps: int
-    travel: int
+    travel: int = Field(description="further steps of the chip, in which spikes travel through the layers")
     samples: int
     binary_input: bool
-    input_events: int
+    input_events: int = Field(description="messages into the chip: values in every step in which they are sent, or biases, once")
+    input_frames: int = Field(description="different inputs that are sent in an inference: T where they change from step to step")
+    data_frames: int = Field(description="frames of a sample: T where the data change over time, else 1")
     encoded_values: int
     input_values: int
     host_macs: int
+    host_weights: int = Field(description="that the host stores for its multiplications")
+    host_biases: int = Field(description="values that it makes of them in an inference")
     readout: str
     readout_layer: str
     readout_values: int
     layers: tuple[LayerOperations, ...]
-    by_step: tuple[StepOperations, ...] = ()
+    by_step: tuple[StepOperations, ...] = Field(
+        default=(), description="on a chip with all layers at work at once, what each further step of the readout adds"
+    )
     early_exit: ExitOperations | None = None
+    validation_samples: int = Field(default=0, description="samples that the number of steps is chosen on; 0: those of the run")
+    validation_correct: tuple[int, ...] = Field(default=(), description="of them, right after 1..T steps")
     teacher: AnnOperations | None = None
     placed_on: str = ""
     unplaced: str = Field(default="", description="why there is no placement, where one was tried")
@@ -280,8 +307,16 @@ class EnergyOperations(Record):
     )
 
     def synops(self, effective: bool = False) -> int:
-        """Binary synaptic events of all layers (NeuroBench, where effective: effective ACs)."""
+        """Binary synaptic events of all layers, those of biases that are always on included."""
         return sum(layer.synops(self.binary_input, effective) for layer in self.layers)
+
+    def spiked(self, effective: bool = False) -> int:
+        """Binary synaptic events of spikes alone (NeuroBench, where effective: effective ACs)."""
+        return sum(layer.spiked(self.binary_input, effective) for layer in self.layers)
+
+    def idle_updates(self, layer: LayerOperations) -> int:
+        """Updates of a layer on a chip while spikes travel through the others: every neuron is updated in every step."""
+        return layer.neurons * self.travel * self.samples
 
     def graded(self, effective: bool = False) -> int:
         """Graded inputs times synapses of all layers (NeuroBench, where effective: effective MACs)."""
@@ -331,7 +366,10 @@ class EnergyReport(Record):
     spikes_per_synapse: float = Field(description="measured spikes per synapse and inference")
     break_even: tuple[str, ...] = Field(description="published break-even rates, as sentences with their source")
     curve: tuple[EnergyPoint, ...] = Field(default=(), description="if every inference stopped after 1..T steps")
-    knee: int | None = Field(default=None, description="steps after which more energy buys the least accuracy")
+    knee: int | None = Field(default=None, description="steps after which more energy buys little accuracy")
+    knee_chosen_on: int = Field(
+        default=0, description="validation samples whose answers chose the knee; 0: those that the report is about"
+    )
     early_exit: EarlyExit | None = None
     memory: MemoryAccesses | None = None
     neurobench: NeurobenchMetrics | None = None
