@@ -100,7 +100,7 @@ def energy_report(
     if counted is None:
         return None
     table = find_table(config.energy.table, base)
-    placement, why = placed(placements or Placements(deployment, counted.activity, config.placement), table)
+    placement, why = placed(placements or Placements(deployment, counted.fired, config.placement, counted.counts.samples), table)
     beside = Beside(
         by_step=() if counted.steps is None else counted.steps.records(),
         early_exit=_exit(counted, config, chosen),
