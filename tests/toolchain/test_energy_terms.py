@@ -207,5 +207,5 @@ def test_the_knee_is_chosen_by_validation_samples_where_there_are_any() -> None:
     assert flat.curve == chosen.curve, "accuracies shown are those of the samples of the report"
     assert any("10 validation samples" in limit for limit in chosen.limits)
     alone = estimate(deployment, found.counts, LOIHI1, Beside(by_step=found.steps.records()))
-    assert alone.knee_chosen_on == 0
+    assert alone.knee_chosen_on is None
     assert any("no other sample has confirmed" in limit for limit in alone.limits)

@@ -83,13 +83,13 @@ def _ends(energy: Amount | None) -> dict[str, float | None]:
     return {"value": energy.value, "low": energy.low, "high": energy.high}
 
 
-def knee_of(found: EnergyOperations, curve: Sequence[EnergyPoint]) -> tuple[int | None, int]:
-    """The knee, and how many validation samples' answers chose it: 0 where there are none, so that the curve's own did."""
+def knee_of(found: EnergyOperations, curve: Sequence[EnergyPoint]) -> tuple[int | None, int | None]:
+    """The knee, and how many validation samples' answers chose it: None where the curve's own did."""
     if not found.validation_samples:
-        return knee(curve), 0
+        return knee(curve), None
     right = [100.0 * number / found.validation_samples for number in found.validation_correct]
     chosen = [item.model_copy(update={"accuracy": each}) for item, each in zip(curve, right, strict=bool(curve))]
-    return knee(chosen), found.validation_samples if chosen else 0
+    return knee(chosen), found.validation_samples if chosen else None
 
 
 def knee(curve: Sequence[EnergyPoint]) -> int | None:

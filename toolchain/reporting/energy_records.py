@@ -367,8 +367,8 @@ class EnergyReport(Record):
     break_even: tuple[str, ...] = Field(description="published break-even rates, as sentences with their source")
     curve: tuple[EnergyPoint, ...] = Field(default=(), description="if every inference stopped after 1..T steps")
     knee: int | None = Field(default=None, description="steps after which more energy buys little accuracy")
-    knee_chosen_on: int = Field(
-        default=0, description="validation samples whose answers chose the knee; 0: those that the report is about"
+    knee_chosen_on: int | None = Field(
+        default=None, description="validation samples whose answers chose the knee; None: those that the report is about did"
     )
     early_exit: EarlyExit | None = None
     memory: MemoryAccesses | None = None
