@@ -30,6 +30,7 @@ from snn_export.export.graph import (
     connections,
     delay_steps,
     is_population,
+    weight_array,
 )
 from snn_export.export.linear import apply
 from snn_export.export.linear_maps import composed, convolution, matrix, multiplications, window_of
@@ -316,8 +317,14 @@ def _merged(chain: Chain, path: Mapping[str, nir.NIRNode], merged: Mapping[str, 
     first = chain.steps[0]
     if len(chain.steps) == 1 and not sparse and not isinstance(first.node, POOL_TYPES) and first.name not in merged:
         return {}
-    parts = [merged.get(s.name, MergedLayers(multiplications(s.node, s.given, s.made), sparse=False)) for s in chain.steps]
-    return {name: MergedLayers(sum(part.macs for part in parts), sparse or any(part.sparse for part in parts))}
+    parts = [merged.get(step.name) or _one_layer(step) for step in chain.steps]
+    macs, weights = sum(part.macs for part in parts), sum(part.weights for part in parts)
+    return {name: MergedLayers(macs, weights, sparse or any(part.sparse for part in parts))}
+
+
+def _one_layer(step: Step) -> MergedLayers:
+    macs = multiplications(step.node, step.given, step.made)
+    return MergedLayers(macs, int(weight_array(step.node).size) if macs else 0, sparse=False)
 
 
 def explicit(graph: nir.NIRGraph, shapes: Mapping[str, Shape]) -> nir.NIRGraph:

@@ -52,10 +52,12 @@ class MergedLayers:
     """What a weight node stands for that a pass made from several linear layers.
 
     macs: multiplications of those layers, one after the other on one input; pooling adds and multiplies nothing.
+    weights: that those layers store.
     sparse: the node is a matrix with the synapses of convolutions or poolings, so its zeros are none.
     """
 
     macs: int
+    weights: int
     sparse: bool
 
 

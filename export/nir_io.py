@@ -89,7 +89,7 @@ def write(deployment: Deployment, path: str | os.PathLike[str]) -> Path:
         metadata["fold_magnitude"] = dict(deployment.fold_magnitude)
     if deployment.merged:
         metadata["merged"] = {
-            name: np.array([layers.macs, layers.sparse], np.int64) for name, layers in deployment.merged.items()
+            name: np.array([layers.macs, layers.weights, layers.sparse], np.int64) for name, layers in deployment.merged.items()
         }
     graph = deployment.graph
     stored = nir.NIRGraph(graph.nodes, list(graph.edges), metadata={METADATA: metadata}, type_check=False)
@@ -164,9 +164,9 @@ def _merged(source: Path, found: object, graph: nir.NIRGraph) -> dict[str, Merge
     layers: dict[str, MergedLayers] = {}
     for name, values in found.items():
         numbers = np.asarray(values)
-        if name not in graph.nodes or numbers.shape != (2,) or numbers.dtype.kind != "i" or numbers[0] < 0:
+        if name not in graph.nodes or numbers.shape != (3,) or numbers.dtype.kind != "i" or numbers.min() < 0:
             raise _unreadable(source, f"the merged layers of {name} are damaged")
-        layers[name] = MergedLayers(int(numbers[0]), bool(numbers[1]))
+        layers[name] = MergedLayers(int(numbers[0]), int(numbers[1]), bool(numbers[2]))
     return layers
 
 

@@ -22,6 +22,7 @@ from snn_export.export.graph import (
     remove_node,
     successors,
     topological_order,
+    weight_array,
 )
 from snn_export.export.linear_maps import multiplications
 from snn_export.export.passes.pass_ import Exactness, with_graph
@@ -80,7 +81,8 @@ def _absorb(deployment: Deployment, name: str) -> Deployment | None:
 def _with_layers(deployment: Deployment, name: str) -> dict[str, MergedLayers]:
     """The merged layers with a weight node that pools as well from now on: what it multiplied behind the pooling."""
     given, made = deployment.shapes[predecessors(deployment.graph, name)[0]], deployment.shapes[name]
-    behind = MergedLayers(multiplications(deployment.graph.nodes[name], given, made), sparse=False)
+    node = deployment.graph.nodes[name]
+    behind = MergedLayers(multiplications(node, given, made), int(weight_array(node).size), sparse=False)
     return {**deployment.merged, name: deployment.merged.get(name, behind)}
 
 

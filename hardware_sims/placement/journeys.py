@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.hardware_sims.placement.mesh import Mesh, links
-from snn_export.hardware_sims.placement.traffic import UNIT, Traffic
+from snn_export.hardware_sims.placement.traffic import Traffic
 
 Counts = NDArray[np.int64]
 
@@ -70,15 +70,17 @@ def journeys_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> Mapping[str, Jou
         mesh: the routers.
         slots: (cores,).
     """
-    return {name: _journeys(mesh, begin, end, packets) for name, begin, end, packets in _flows(traffic, mesh, slots)}
+    return {
+        name: _journeys(mesh, begin, end, packets, traffic.unit) for name, begin, end, packets in _flows(traffic, mesh, slots)
+    }
 
 
-def _journeys(mesh: Mesh, begin: Counts, end: Counts, packets: Counts) -> Journeys:
+def _journeys(mesh: Mesh, begin: Counts, end: Counts, packets: Counts, unit: int) -> Journeys:
     east_west, north_south, between = mesh.hops(begin, end)
     weighted = mesh.weighted(east_west, north_south, between)
 
     def total(hops: Counts) -> float:
-        return int((packets * hops).sum()) / UNIT
+        return int((packets * hops).sum()) / unit
 
     near = (begin == end).astype(np.int64)
     return Journeys(*map(total, (np.ones_like(packets), near, east_west, north_south, between, weighted)))
@@ -97,5 +99,5 @@ def links_of(traffic: Traffic, mesh: Mesh, slots: Counts) -> tuple[Link, ...]:
             begin, end = ends[::-1] if reverse else ends
             routers = np.array([np.ravel_multi_index(at, mesh.shape) for at in (begin, end)], np.int64)
             _, _, between = mesh.hops(routers[:1], routers[1:])
-            result.append(Link(*begin, *end, int(packets[row, column]) / UNIT, bool(between.any())))
+            result.append(Link(*begin, *end, int(packets[row, column]) / traffic.unit, bool(between.any())))
     return tuple(result)

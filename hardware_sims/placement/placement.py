@@ -157,6 +157,7 @@ def place(
     chip: ChipTable,
     activity: Mapping[str, NDArray[Any]] | None = None,
     settings: PlacementSettings = DEFAULTS,
+    samples: int | None = None,
 ) -> Placement:
     """Place a network on a chip, or on as many of them as it takes.
 
@@ -166,6 +167,7 @@ def place(
         activity: mean spikes per neuron and inference, (*features) or (neurons,), by population and input node; for instance
             ``trace.layers[name].counts.mean(axis=0)``. Where there is none: one spike per neuron and step.
         settings: see there.
+        samples: where activity is given as integers, summed over so many inferences: packets and hops are then exact.
 
     Raises:
         UserError: SNX452 for a chip without a mesh, SNX453 and SNX454 where a single neuron exceeds a limit, SNX455 for more
@@ -178,7 +180,7 @@ def place(
             why="its limits are known, but not as cores on a mesh that share out a network",
             fix=f"place it on loihi1 or loihi2, or read its limits: snn-export targets {chip.name}",
         )  # fmt: skip
-    rates = activity_of(deployment, activity)
+    rates = activity_of(deployment, activity, samples)
     parts = partitioned(deployment, chip, chip.synapses, population_needs(deployment, chip.synapses, settings.weight_bits))
     cores = parts.cores
     mesh = mesh_of(chip.mesh, len(cores), settings.interchip)

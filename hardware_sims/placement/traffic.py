@@ -4,8 +4,8 @@ A spike is one packet to every core that holds a synapse of its neuron, and one 
 host's input enters through a port of the mesh, and so do sources that carry biases of the current, which fire in every step;
 membranes that are read out leave through it.
 
-Rates are means and may be fractions. They are counted in units of 2^-16 spikes, so that every sum is one of integers and the same
-network gives the same placement whatever adds it up.
+Every sum is one of integers, so that the same network gives the same placement whatever adds it up: spikes over all samples of a
+run are counted as they are, and everything is exact; rates, which are means and may be fractions, in units of 2^-16 spikes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 
 UNIT = 1 << 16
-"""Parts that a spike is counted in."""
+"""Parts that a spike is counted in where rates are given."""
 
 MOST_SPIKES = 1 << 28
 """Of all neurons of a population in one inference: times the cores and hops of any mesh they stay below 2^63."""
@@ -34,19 +34,21 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """Spikes per neuron and inference, (neurons,) in units of 1 / :data:`UNIT`, by population and input node.
+    """Spikes per neuron and inference, (neurons,) in units of 1 / ``unit``, by population and input node.
 
-    to_host: messages to the host, of the readout. assumed: sources without measured activity.
+    to_host: messages to the host, of the readout. assumed: sources without measured activity. unit: :data:`UNIT`, or the samples
+    over which spikes were counted.
     """
 
     spikes: Mapping[str, Counts]
     to_host: Mapping[str, Counts]
     assumed: tuple[str, ...]
+    unit: int = UNIT
 
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """Packets per inference in units of 1 / :data:`UNIT`.
+    """Packets per inference in units of 1 / ``unit``.
 
     between: by source population, (cores, cores), from each core to each.
     from_host: by source outside the chip, (cores,). to_host: by population, (cores,).
@@ -55,6 +57,7 @@ class Traffic:
     between: Mapping[str, Counts]
     from_host: Mapping[str, Counts]
     to_host: Mapping[str, Counts]
+    unit: int = UNIT
 
     @property
     def total(self) -> Counts:
@@ -73,13 +76,18 @@ def host_axons(deployment: Deployment) -> dict[str, int]:
     return {readout.node: 1} if readout.rule == "spike_count" else {}
 
 
-def activity_of(deployment: Deployment, measured: Mapping[str, NDArray[Any]] | None) -> Activity:
+def activity_of(deployment: Deployment, measured: Mapping[str, NDArray[Any]] | None, samples: int | None = None) -> Activity:
     """Activity of every source: as measured, else one spike per neuron and step.
+
+    Args:
+        deployment: the network.
+        measured: mean spikes per neuron and inference, or, with ``samples``, spikes over so many inferences as integers.
+        samples: see there; at least 1.
 
     Raises:
         UserError: SNX456 for a name that is no source, another number of neurons, or numbers that are no rates.
     """
-    steps, given = deployment.contract.steps, dict(measured or {})
+    steps, given, unit = deployment.contract.steps, dict(measured or {}), samples or UNIT
     source = next(name for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input))
     neurons = {name: int(np.prod(deployment.shapes[name])) for name in (source, *deployment.layers)}
     for name in given:
@@ -88,34 +96,34 @@ def activity_of(deployment: Deployment, measured: Mapping[str, NDArray[Any]] | N
     spikes, assumed = {}, []
     for name, size in neurons.items():
         if name in given:
-            spikes[name] = _checked(name, given[name], size, deployment.shapes[name])
+            spikes[name] = _checked(name, given[name], size, deployment.shapes[name], samples)
             continue
         silent = name in deployment.contract.neurons and not deployment.contract.neurons[name].spiking
-        spikes[name] = np.full(size, 0 if silent else steps * UNIT, np.int64)
+        spikes[name] = np.full(size, 0 if silent else steps * unit, np.int64)
         if not silent:
             assumed.append(name)
-    return Activity(spikes, _to_host(deployment, spikes), tuple(assumed))
+    return Activity(spikes, _to_host(deployment, spikes, unit), tuple(assumed), unit)
 
 
-def _to_host(deployment: Deployment, spikes: Mapping[str, Counts]) -> dict[str, Counts]:
+def _to_host(deployment: Deployment, spikes: Mapping[str, Counts], unit: int) -> dict[str, Counts]:
     """Messages of the readout: its spikes, or its membranes, read in the last step or in every one."""
     readout = deployment.contract.readout
     if readout.rule == "spike_count":
         return {readout.node: spikes[readout.node]}
     reads = 1 if readout.rule == "membrane_last" else deployment.contract.steps
-    return {readout.node: np.full_like(spikes[readout.node], reads * UNIT)}
+    return {readout.node: np.full_like(spikes[readout.node], reads * unit)}
 
 
-def _checked(name: str, rates: NDArray[Any], neurons: int, shape: tuple[int, ...]) -> Counts:
+def _checked(name: str, rates: NDArray[Any], neurons: int, shape: tuple[int, ...], samples: int | None) -> Counts:
     array = np.asarray(rates)
-    if array.dtype.kind not in "fiub" or array.shape not in (shape, (neurons,)):
+    if array.dtype.kind not in ("fiub" if samples is None else "iu") or array.shape not in (shape, (neurons,)):
         what = f"it is an array of {array.dtype} of shape {array.shape}"
         raise _unusable(name, what, f"give spikes per neuron in the shape {shape}")
-    values = array.astype(np.float64).reshape(-1)
-    if not np.isfinite(values).all() or values.min(initial=0.0) < 0 or values.sum() >= MOST_SPIKES:
+    values, most = array.astype(np.float64).reshape(-1), MOST_SPIKES * min(samples or 1, UNIT)
+    if not np.isfinite(values).all() or values.min(initial=0.0) < 0 or values.sum() >= most:
         what = "its numbers are negative, not finite or larger than any count"
         raise _unusable(name, what, "give mean spikes per neuron and inference")
-    return np.rint(values * UNIT).astype(np.int64)
+    return np.rint(values * UNIT).astype(np.int64) if samples is None else array.astype(np.int64).reshape(-1)
 
 
 def _unusable(name: str, what: str, fix: str) -> UserError:
@@ -144,13 +152,13 @@ def traffic_of(cores: Sequence[Sequence[Part]], activity: Activity, steps: int) 
                 np.add.at(between[source][:, target], owners[source][heard], sent)
                 continue
             always = source.startswith(ALWAYS_ON)
-            spikes = steps * UNIT * int(heard.sum()) if always else int(activity.spikes[source][heard].sum())
+            spikes = steps * activity.unit * int(heard.sum()) if always else int(activity.spikes[source][heard].sum())
             from_host.setdefault(source, np.zeros(len(cores), np.int64))[target] += spikes
     to_host = {
         name: np.bincount(owners[name], weights=messages.astype(np.float64), minlength=len(cores)).astype(np.int64)
         for name, messages in activity.to_host.items()
     }
-    return Traffic(between, from_host, to_host)
+    return Traffic(between, from_host, to_host, activity.unit)
 
 
 def _owners(cores: Sequence[Sequence[Part]], activity: Activity) -> dict[str, Counts]:

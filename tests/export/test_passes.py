@@ -129,7 +129,8 @@ def test_merged_layers_remember_what_they_multiplied(case: str, tmp_path: Any) -
         nn.init.zeros_(ones.bias)
         expected = int(ones(pooled).sum())
     after = ComposeLinear()(absorb(before))
-    assert after.merged["conv"] == MergedLayers(expected, sparse=isinstance(after.graph.nodes["conv"], nir.Linear | nir.Affine))
+    matrix = isinstance(after.graph.nodes["conv"], nir.Linear | nir.Affine)
+    assert after.merged["conv"] == MergedLayers(expected, conv.weight.numel(), sparse=matrix)
     assert nir_io.read(nir_io.write(after, tmp_path / "net.nir")).merged == after.merged
     assert set(quantised(after).merged) == {"conv"}
 

@@ -517,3 +517,19 @@ def test_placing_needs_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_spikes_over_all_samples_are_counted_to_the_last_digit() -> None:
+    """Three samples: a mean of a third is no binary fraction, and a sum of ones is exact."""
+    deployment = dense(40, 30, 20, 10)
+    rng = np.random.default_rng(0)
+    summed = {name: rng.integers(0, 9, deployment.shapes[name]) for name in ("input", "a", "b", "c")}
+    exact = place(deployment, LOIHI1, summed, samples=3)
+    means = place(deployment, LOIHI1, {name: spikes / 3 for name, spikes in summed.items()})
+    for name in ("input", "a", "b"):
+        assert exact.journeys[name].packets == summed[name].sum() / 3
+        assert means.journeys[name].packets == pytest.approx(summed[name].sum() / 3, abs=1e-3)
+    assert exact.journeys["to the host"].packets == 10
+    assert exact.cores == means.cores
+    with pytest.raises(UserError, match="SNX456"):
+        place(deployment, LOIHI1, {"a": np.full(30, 0.5)}, samples=3)

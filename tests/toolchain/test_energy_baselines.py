@@ -56,7 +56,13 @@ def test_this_network_on_the_terms_of_an_ordinary_chip_by_hand() -> None:
     bit = 10 / 64
     operands = (8 * acs + 16 * macs + 2 * 24 * updates) * bit
     assert memory.value == pytest.approx(int8.value + operands)
-    assert memory.low == pytest.approx(int8.low + 10 * 8 * bit), "each of the 10 weights once"
+    assert memory.low == pytest.approx(int8.low + ((10 + 3) * 8 + 2 * 16) * bit), (
+        "each of the 10 weights and 3 inputs once, and a bit per neuron and step, written and read"
+    )
+    binary = figures(report(high=1).cmos)
+    assert binary["this network, INT8, with memory"].low - binary["this network, INT8, arithmetic"].low == pytest.approx(
+        (10 * 8 + 3 + 2 * 16) * bit
+    ), "inputs of one bit"
     assert memory.high == pytest.approx(int8.high + operands + 2 * 32 * (acs + macs) * bit)
     skipped = own["this network, INT8, arithmetic, zeros skipped"]
     assert skipped.count == 4.5 + 4 * (2 + 2 + 1) / 2
@@ -253,16 +259,19 @@ def test_stopping_early_is_compared_on_the_fairest_terms() -> None:
     deployment = network()
     counts = counted(deployment)
     done = StepOperations(
-        spike_operations=6, effective_spike_operations=4, input_operations=12, effective_input_operations=10, spikes=4,
-        messages=3, updates=16,
+        spike_operations=6, effective_spike_operations=4, axon_operations=0, input_operations=12, effective_input_operations=10,
+        spikes=4, messages=3, layer_messages=(3, 0), readout_spikes=0, input_messages=6, updates=16, idle_updates=0,
     )  # fmt: skip
+    ahead = done.model_copy(update={"spike_operations": 12, "updates": 24, "idle_updates": 8})
     early = ExitOperations(
-        threshold=1.0, chosen_on=5, validation_correct=4, validation_correct_full=4, exits=(0, 2, 0, 0), total=done
+        threshold=1.0, chosen_on=5, validation_correct=4, validation_correct_full=4, exits=(0, 2, 0, 0), total=done, on_chip=ahead
     )  # fmt: skip
     found = estimate(deployment, counts, load_table("loihi1"), Beside(early_exit=early))
     stopped = figures(found.cmos)["this network with early exit, INT8, with memory"]
     bit = 10 / 64
     assert stopped.value == pytest.approx(3 * 0.03 + 6 * 0.23 + 8 * 3.2 + (8 * 3 + 16 * 6 + 48 * 8) * bit)
+    assert stopped.low == pytest.approx(3 * 0.03 + 6 * 0.23 + 8 * 3.2 + ((10 + 3) * 8 + 2 * 8) * bit), "half of the activations"
+    assert found.early_exit.value == pytest.approx(6 * 23.6 + 2 * 81 + 14 * 52 + 1.5 * 1.7), "on the chip other layers are ahead"
     (compared_with,) = [item for item in found.comparisons if item.subject == "early_exit"]
     assert stopped.operation == "int8_memory_early_exit"
     assert compared_with.own == "this network with early exit"

@@ -190,7 +190,9 @@ def test_events_are_counted_in_the_steps_in_which_they_come() -> None:
     events = np.zeros((4, 2, 3))
     events[0, 0, 0] = events[3, 0, 0] = events[2, 1, 1] = 1.0
     counts = count(tiny(events=True, high=1), TINY_TRACE, events)
-    assert (counts.input_events, synops(counts, "hidden"), counts.layers["hidden"].twin_input_macs) == (3, 6, 2 + 1)
+    assert (counts.input_events, synops(counts, "hidden"), counts.layers["hidden"].twin_input_macs) == (3, 6, 2 + 2 + 1), (
+        "an ANN without memory runs on every frame"
+    )
 
 
 def test_a_float_network_takes_real_values_as_graded_and_zero_one_events_as_spikes() -> None:

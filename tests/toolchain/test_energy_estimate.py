@@ -45,13 +45,15 @@ def test_a_tiny_network_in_picojoule_by_hand() -> None:
     assert [(f.component, f.count) for f in energy.figures[:4]] == [
         ("synaptic operations", 6.0),
         ("active neuron updates", 3.5),
-        ("inactive neuron updates", 12.5),
+        ("inactive neuron updates", 12.5 + 4 * 2),
         ("spike messages within a tile", 3.0),
     ]
-    assert energy.total == pytest.approx(6 * 23.6 + 3.5 * 81 + 12.5 * 52 + 3 * 1.7)
-    assert energy.total_low == pytest.approx(4.5 * 23.6 + 3.5 * 72.8 + 12.5 * 51.2 + 3 * 1.7), "without the zero weights"
-    assert energy.total_high == pytest.approx(6 * 35.5 + 3.5 * 142.1 + 12.5 * 81 + 3 * 111)
-    assert energy.layers[1].value == pytest.approx(6 * 23.6 + 0.5 * 81 + 7.5 * 52)
+    assert energy.operations.travel == 2, "the steps in which spikes travel: all four neurons are updated in them too"
+    assert energy.total == pytest.approx(6 * 23.6 + 3.5 * 81 + 20.5 * 52 + 3 * 1.7)
+    assert energy.total_low == pytest.approx(4.5 * 23.6 + 3.5 * 72.8 + 20.5 * 51.2 + 3 * 1.7), "without the zero weights"
+    assert energy.total_high == pytest.approx(6 * 35.5 + 3.5 * 142.1 + 20.5 * 81 + 3 * 111)
+    assert energy.layers[1].value == pytest.approx(6 * 23.6 + 0.5 * 81 + 11.5 * 52)
+    assert energy.layers[1].inactive_updates == 11.5
     assert energy.samples == 2
 
 

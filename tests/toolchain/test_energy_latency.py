@@ -169,7 +169,7 @@ def test_a_step_lasts_as_long_as_the_busiest_core_and_the_barrier() -> None:
 def test_packets_and_hops_are_those_of_the_placement_and_layers_still_add_up() -> None:
     report, placement, _, _ = placed(large())
     figures = {figure.component: figure for figure in report.figures}
-    journeys = placement.journeys.values()
+    journeys = [item for name, item in placement.journeys.items() if name != "to the host"]
     assert figures["packets, each charged as a spike within a tile, placed on Loihi 1"].count == pytest.approx(
         sum(item.packets for item in journeys)
     )
@@ -179,7 +179,7 @@ def test_packets_and_hops_are_those_of_the_placement_and_layers_still_add_up() -
     assert figures["hops north or south, placed on Loihi 1"].value == pytest.approx(4.0 * north)
     assert "spike messages within a tile" not in figures
     assert sum(layer.value for layer in report.layers) == pytest.approx(report.total)
-    assert {"(input)", "(to the host)"} <= {layer.layer for layer in report.layers}
+    assert "(input)" in {layer.layer for layer in report.layers}
     assert report.curve[-1].value == pytest.approx(report.total)
     near = sum(item.within_router for item in journeys)
     assert 0 < near < sum(item.packets for item in journeys)

@@ -55,16 +55,18 @@ def report() -> Report:
     observer.chunk(rng.integers(0, 3, (30, 1, 20, 20)).astype(float), {"loihi": trace}, 0, rng.integers(0, 10, 30))
     counted = observer.counted
     placement = place(deployment, load_chip("loihi1"), counted.activity)
-    chosen = Chosen(4.0, 25, 20, 20)
+    chosen = Chosen(4.0, 25, 20, 20, (8, 14, 19, 20))
+    sequential, on_chip = counted.steps.exit_records()
     early = ExitOperations(
         threshold=chosen.threshold, chosen_on=chosen.samples, validation_correct=chosen.correct, validation_correct_full=20,
-        exits=tuple(counted.steps.exits.tolist()), total=counted.steps.exit_record(),
+        exits=tuple(counted.steps.exits.tolist()), total=sequential, on_chip=on_chip,
     )  # fmt: skip
     teacher = AnnOperations(
         name="teacher", samples=30, dense_macs=900_000, effective_macs=30 * 400_000, weights=20_000, activations=30_000, layers=4
     )  # fmt: skip
     beside = Beside(
-        by_step=counted.steps.records(), early_exit=early, teacher=teacher, placement=placement,
+        by_step=counted.steps.records(), early_exit=early, validation_samples=25, validation_correct=chosen.by_step,
+        teacher=teacher, placement=placement,
         cores=may_be_busiest(core_loads(deployment, placement, counted.activity, counted.counts.binary_input)),
     )  # fmt: skip
     energy = estimate(deployment, counted.counts, load_table("loihi1"), beside)
@@ -184,6 +186,17 @@ def test_a_network_at_one_router_gets_no_mesh() -> None:
 def test_the_energy_page_begins_with_the_energy() -> None:
     page = html.render_energy(report())
     assert page.index('<section id="energy"') < page.index('<section id="placement"')
+
+
+@pytest.mark.parametrize(
+    ("chosen_on", "said"), [(25, "validation samples."), (None, "It was read off these samples themselves.")]
+)
+def test_the_page_says_on_which_samples_the_knee_was_chosen(chosen_on: int | None, said: str) -> None:
+    assert energy().knee_chosen_on == 25
+    page = html.render(report().model_copy(update={"energy": energy().model_copy(update={"knee_chosen_on": chosen_on})}))
+    told = page[page.index("The knee lies at") :][:600]
+    assert said in told
+    assert ("25" in told.split("It was")[1][:160]) is (chosen_on is not None)
 
 
 def test_the_knee_of_the_curve_has_a_shape_of_its_own() -> None:

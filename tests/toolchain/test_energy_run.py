@@ -10,8 +10,10 @@ from snn_export.config_schema import Config, EnergyConfig, PlacementConfig, to_t
 from snn_export.data.dataset import Dataset, Samples
 from snn_export.energy.cost_table import load_table
 from snn_export.energy.observer import Counted, EnergyObserver
+from snn_export.energy.step_counts import answers_of
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.registry import simulator
+from snn_export.hardware_sims.trace import Trace
 from snn_export.models.diagnostics import UserError
 from snn_export.pipeline import energy_run, steps, verification
 from snn_export.pipeline.placing import Placements
@@ -36,10 +38,14 @@ def dataset() -> Dataset:
     )  # fmt: skip
 
 
+def ran(deployment: Deployment, x: np.ndarray) -> Trace:
+    runner = simulator("loihi")
+    return runner.run(runner.compile(deployment), x, ("spikes", "membrane"))
+
+
 def counted(config: Config, deployment: Deployment, x: np.ndarray) -> Counted:
     observer = EnergyObserver("loihi", deployment, config.energy.exit_margin)
-    runner = simulator("loihi")
-    observer.chunk(x, {"loihi": runner.run(runner.compile(deployment), x, ("spikes", "membrane"))}, 0, dataset().y_val)
+    observer.chunk(x, {"loihi": ran(deployment, x)}, 0, dataset().y_val)
     return observer.counted
 
 
@@ -79,9 +85,11 @@ def test_the_report_is_placed_with_the_activity_that_was_measured(tmp_path: Path
     assert report.latency.inference is not None
     journeys = {item.source: item for item in report.operations.journeys}
     hidden = found.counts.layers["hidden"]
-    assert journeys["hidden"].packets == pytest.approx(hidden.messages / found.counts.samples, abs=1e-3)
+    assert journeys["hidden"].packets == hidden.messages / found.counts.samples, "to the last digit: spikes are integers"
     assert len(report.curve) == 6
-    assert report.early_exit.chosen_on == 40
+    assert (report.early_exit.chosen_on, report.knee_chosen_on) == (40, 40)
+    answers = answers_of("membrane_last", ran(deployment, data.x_val).layers["out"])
+    assert report.operations.validation_correct == tuple((answers.classes == data.y_val).sum(axis=1))
     assert sum(report.early_exit.exits) == 40
 
 

@@ -13,7 +13,7 @@ from snn_export.energy.curve import chosen_threshold, knee
 from snn_export.energy.estimate import estimate
 from snn_export.energy.observer import EnergyObserver
 from snn_export.energy.operations import Beside
-from snn_export.energy.step_counts import Answers, StepCounter, answers_of
+from snn_export.energy.step_counts import OPERATIONS, Answers, StepCounter, answers_of
 from snn_export.export import interpreter
 from snn_export.export.deployment import Deployment
 from snn_export.hardware_sims.trace import LayerTrace, Trace, layer_trace, read_out
@@ -47,12 +47,18 @@ def shortened(deployment: Deployment, trace: Trace, inputs: np.ndarray, steps: i
     )
 
 
+def sequential(deployment: Deployment) -> Deployment:
+    """The same as if a spike crossed all layers within one step: the layers of a chip are then no steps apart."""
+    latency = dict.fromkeys(deployment.contract.latency, 0)
+    return deployment.replace(contract=deployment.contract.model_copy(update={"latency": latency}))
+
+
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**16), steps=st.integers(1, 6))
 def test_steps_add_up_to_the_whole_and_to_every_shorter_run(seed: int, steps: int) -> None:
     rng = np.random.default_rng(seed)
     try:
-        deployment = random_deployment(rng, steps=steps)
+        deployment = sequential(random_deployment(rng, steps=steps))
     except UserError as error:
         assert error.code == "SNX206", "only a kernel that does not fit is no example"
         return
@@ -64,13 +70,74 @@ def test_steps_add_up_to_the_whole_and_to_every_shorter_run(seed: int, steps: in
     for taken in range(1, steps + 1):
         shorter = shortened(deployment, trace, inputs, taken)
         counts = Counter(shorter[0]).count(*shorter[1:])
-        layers = counts.layers.values()
-        expected = [
-            sum(getattr(layer, name) for layer in layers)
-            for name in ("spike_operations", "effective_spike_operations", "input_operations", "effective_input_operations")
-        ]
-        assert cumulative[taken - 1].tolist() == [*expected, sum(x.spikes for x in layers), sum(x.messages for x in layers)]
-        assert taken * totals.updates * 4 == sum(layer.updates for layer in layers)
+        layers = list(counts.layers.values())
+        done = dict(zip(OPERATIONS, cumulative[taken - 1].tolist(), strict=False))
+        assert (done.pop("input_messages"), done.pop("readout_spikes")) == (counts.input_events, layers[-1].spikes)
+        assert done == {name: sum(getattr(layer, name) for layer in layers) for name in done}
+        assert cumulative[taken - 1, len(OPERATIONS) :].tolist() == [layer.messages for layer in layers]
+        updates = totals.updates.cumsum(axis=0)[taken - 1]
+        assert (updates * 4).tolist() == [sum(layer.updates for layer in layers), 0]
+
+
+def on_the_chip(deployment: Deployment, trace: Trace, inputs: np.ndarray, sample: int, steps: int, last: bool) -> dict[str, int]:
+    """What one sample makes the chip do until the readout has taken so many steps: one step of the chip after the other."""
+    counter, latency = Counter(deployment), deployment.contract.latency
+    counts = dict.fromkeys(("spike_operations", "spikes", "input_operations", "input_messages", "updates", "idle_updates"), 0)
+    outgoing, sent = counter.outgoing(), counter.sent(inputs)
+    (source,) = set(outgoing) - set(deployment.layers)
+    whole = len(trace.layers[deployment.contract.readout.node].spikes)
+    for now in range(whole + max(latency.values()) if last else steps + latency[deployment.contract.readout.node]):
+        if now < whole:
+            message = sent[now if len(sent) > 1 else 0, sample]
+            counts["input_messages"] += int(message.sum())
+            counts["input_operations"] += int((message * outgoing[source][0]).sum())
+        for name in deployment.layers:
+            spikes, own = trace.layers[name].spikes, now - latency[name]
+            if not 0 <= own < whole:
+                counts["idle_updates"] += spikes[0, 0].size
+                continue
+            counts["updates"] += spikes[0, 0].size
+            counts["spikes"] += int(spikes[own, sample].sum())
+            counts["spike_operations"] += int((spikes[own, sample] * outgoing[name][0]).sum())
+    return counts
+
+
+@pytest.mark.parametrize("readout", ["out", "first"])
+@pytest.mark.parametrize("events", [False, True])
+def test_on_a_chip_the_layers_in_front_of_the_readout_have_run_ahead_of_it(readout: str, events: bool) -> None:
+    """Four layers, six steps: whoever reads the last layer early has had the others work on later steps already."""
+    rng = np.random.default_rng(5)
+    sizes = {"first": 4, "second": 6, "third": 5, "out": 3}
+    plans, source, width = [], "input", 7
+    for name, size in sizes.items():
+        plans.append(LayerPlan(name, rng.integers(-40, 90, (size, width)) * 2, source, threshold=60, dv=900))
+        source, width = name, size
+    deployment = deployment_from(Plan((7,), tuple(plans), steps=6, high=1, events=events, readout=readout))
+    assert list(deployment.contract.latency.values()) == [1, 2, 3, 4]
+    inputs = random_inputs(rng, deployment, 5)
+    layers = {}
+    for name, size in sizes.items():
+        spikes = rng.random((6, 5, size)) < 0.4
+        layers[name] = LayerTrace(spikes.sum(axis=0), spikes, rng.integers(-900, 900, spikes.shape))
+    trace = Trace("test", layers, np.zeros((5, 3)), np.zeros(5, np.int64), 0)
+    answers = answers_of("membrane_last", trace.layers[readout])
+    limit = float(np.quantile(answers.margins, 0.7))
+    totals = StepCounter(Counter(deployment), limit).count(trace, inputs)
+    records = totals.records()
+    names = ("spike_operations", "spikes", "input_operations", "input_messages", "updates", "idle_updates")
+    for steps in range(1, 7):
+        expected = [on_the_chip(deployment, trace, inputs, sample, steps, steps == 6) for sample in range(5)]
+        for name in names:
+            assert sum(getattr(item, name) for item in records[:steps]) == sum(item[name] for item in expected), (name, steps)
+    last = answers.stops(limit) + 1
+    assert len(set(last)) > 2, "the example must stop at different steps"
+    expected = [on_the_chip(deployment, trace, inputs, n, int(last[n]), last[n] == 6) for n in range(5)]
+    own, chip = totals.exit_records()
+    for name in names:
+        assert getattr(chip, name) == sum(item[name] for item in expected), name
+    assert (own.updates, own.idle_updates) == (18 * int(last.sum()), 0)
+    if readout == "out":
+        assert chip.spikes > own.spikes
 
 
 @pytest.mark.parametrize("rule", ["membrane_last", "membrane_mean", "membrane_max", "spike_count"])
@@ -90,7 +157,7 @@ def test_the_answer_after_a_step_is_that_of_a_run_that_ends_there(rule: str) -> 
 
 def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
     rng = np.random.default_rng(7)
-    deployment = random_deployment(rng, steps=6)
+    deployment = sequential(random_deployment(rng, steps=6))
     inputs = random_inputs(rng, deployment, 16)
     trace = run(deployment, inputs)
     counter = Counter(deployment)
@@ -98,7 +165,7 @@ def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
     limit = float(np.median(answers.margins))
     labels = rng.integers(0, answers.classes.max() + 1, 16)
     totals = StepCounter(counter, limit).count(trace, inputs, labels)
-    alone, right = np.zeros(6, np.int64), 0
+    alone, right = np.zeros(totals.by_step.shape[1], np.int64), 0
     last = np.array([next((t for t in range(6) if answers.margins[t, n] >= limit), 5) for n in range(16)])
     assert len(set(last)) > 2, "the example must stop at different steps"
     for sample in range(16):
@@ -108,9 +175,10 @@ def test_an_exit_carries_out_the_steps_up_to_it_and_no_more() -> None:
         one = StepCounter(counter).count(part, inputs[sample : sample + 1])
         alone += one.by_step[: last[sample] + 1].sum(axis=0)
         right += int(answers.classes[last[sample], sample] == labels[sample])
-    found = totals.exit_record()
-    assert totals.until_exit.tolist() == alone.tolist()
-    assert (found.correct, found.updates) == (right, totals.updates * int((last + 1).sum()))
+    found, on_chip = totals.exit_records()
+    assert totals.until_exit.tolist() == [alone.tolist()] * 2
+    assert (found.correct, found.updates) == (right, totals.neurons * int((last + 1).sum()))
+    assert on_chip == found
     assert totals.exits.tolist() == np.bincount(last, minlength=6).tolist()
 
 
@@ -125,7 +193,7 @@ def test_the_threshold_loses_nothing_on_its_samples_and_takes_the_fewest_steps()
     margins = np.array([[9.0, 3.0, 8.0, 4.0], [9.0, 5.0, 8.0, 6.0], [9.0, 7.0, 8.0, 7.0]])
     chosen = chosen_threshold(Answers(classes, margins), labels)
     assert chosen.threshold == 5.0, "below, sample 1 or 3 would stop where it is wrong; above, they would go on for nothing"
-    assert (chosen.samples, chosen.correct, chosen.correct_full) == (4, 4, 4)
+    assert (chosen.samples, chosen.correct, chosen.correct_full, chosen.by_step) == (4, 4, 4, (2, 4, 4))
     assert Answers(classes, margins).stops(5.0).tolist() == [0, 1, 0, 1]
     hopeless = chosen_threshold(Answers(1 - classes, margins), labels)
     assert hopeless.correct >= hopeless.correct_full
@@ -171,9 +239,10 @@ def test_the_curve_ends_at_the_whole_and_an_exit_that_never_comes_costs_the_whol
     observer.chunk(inputs, {"loihi": run(deployment, inputs)}, 0, labels)
     counted = observer.counted
     steps = counted.steps.records()
+    total, on_chip = counted.steps.exit_records()
     exit_ = ExitOperations(
         threshold=1e300, chosen_on=3, validation_correct=2, validation_correct_full=2, exits=tuple(counted.steps.exits.tolist()),
-        total=counted.steps.exit_record(),
+        total=total, on_chip=on_chip,
     )  # fmt: skip
     report = estimate(deployment, counted.counts, load_table("loihi1"), Beside(by_step=steps, early_exit=exit_))
     last = report.curve[-1]
@@ -207,7 +276,7 @@ def test_counts_of_shards_merge_to_those_of_one_run() -> None:
     got, expected = merged.counted, whole.counted
     assert got.counts == expected.counts
     assert got.steps.records() == expected.steps.records()
-    assert got.steps.exit_record() == expected.steps.exit_record()
+    assert got.steps.exit_records() == expected.steps.exit_records()
     assert got.steps.exits.tolist() == expected.steps.exits.tolist()
     assert all(np.array_equal(got.activity[name], expected.activity[name]) for name in expected.activity)
     whole.forget("another")

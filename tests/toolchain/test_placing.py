@@ -24,7 +24,7 @@ DEFAULTS = PlacementConfig()
 
 def fitting() -> tuple[Deployment, Placements]:
     deployment = network()
-    activity = {"input": np.ones(6), "hidden": np.full(12, 2.0), "out": np.zeros(4)}
+    activity = {"input": np.ones(6, int), "hidden": np.full(12, 2), "out": np.zeros(4, int)}
     return deployment, Placements(deployment, activity, DEFAULTS)
 
 
@@ -91,7 +91,7 @@ def test_a_chip_is_searched_once_whether_the_network_fits_or_not(searches: list[
 def test_resources_and_energy_of_one_chip_share_a_search(searches: list[str]) -> None:
     deployment, config = targeting(network(), "loihi1"), Config(energy=EnergyConfig(exit_margin=1.0))
     found = counted(config, deployment, dataset().x_val)
-    placements = Placements(deployment, found.activity, config.placement)
+    placements = Placements(deployment, found.fired, config.placement, found.counts.samples)
     report, _ = placing.on_the_target(deployment, placements)
     energy = energy_run.energy_report(deployment, found, config, Path(), None, None, placements)
     assert report is not None and energy is not None and energy.operations is not None

@@ -3,10 +3,13 @@
 Three networks, all charged with one table of an ordinary process (Horowitz's figures), at FP32 and INT8, arithmetic alone and
 with memory:
 
-the twin      the same layers, run once per inference: every synapse is one multiply-accumulate (MAC), not one per step
+the twin      the same layers, run once per inference: every synapse is one multiply-accumulate (MAC), not one per step. Layers
+              that the export merged are carried out one after the other: pool first, then convolve. Data that change over time
+              are one frame per step to it: it runs once per frame, since a sum of all frames would be another task
 the teacher   its own MACs, counted on its activations
 this network  one accumulation (AC) per synaptic event, a MAC per graded operation and step, and per state variable and update a
-              multiplication by the decay and an addition
+              multiplication by the decay and an addition; the MACs of a first layer that the host computes. Layers are worked off
+              one after the other, T steps each: no step of a chip in which spikes only travel
 
 Padding is not multiplied. An 8-bit ANN is the fair opponent, since the spiking network has 8-bit weights too; FP32 is shown
 because papers compare with it.
@@ -15,7 +18,8 @@ Memory is a model, the same for all three: 64 bits from a cache of 8 kB cost wha
 
 value   operands are read for every operation: weight and input of a MAC, the weight of an AC; state, as wide as the chip holds
         it, is read and written in every update; sums stay in a register
-low     perfect reuse: every weight and every activation is moved once per inference, state never leaves its register
+low     perfect reuse: every weight, input and activation is moved once per inference (of this network: a bit per neuron and step,
+        spike or not, written and read; a bit per binary input and step), state never leaves its register
 high    no reuse: the 32-bit sum is read and written for every operation as well
 """
 
@@ -34,8 +38,8 @@ Precision = Literal["FP32", "INT8"]
 PRECISIONS: Final[tuple[tuple[Precision, int], ...]] = (("FP32", 32), ("INT8", 8))
 MEMORY_MODEL = (
     "Figures with memory are a model, not a measurement: 64 bits from a cache of 8 kB per access, the operands of every "
-    "operation read from there. Low: every weight and activation moves once per inference. High: the 32-bit sum is read and "
-    "written for every operation too."
+    "operation read from there. Low: every weight, input and activation moves once per inference, that of a spiking layer as one "
+    "bit per neuron and step. High: the 32-bit sum is read and written for every operation too."
 )
 
 
@@ -108,12 +112,17 @@ def update(table: CostTable, precision: str) -> Amount:
 
 
 def twin_work(found: EnergyOperations) -> Work:
-    """The ANN twin. Zeros of its input are skipped as measured; how sparse its later activations would be is not known."""
-    dense = float(sum(layer.synapses + layer.input_synapses for layer in found.layers))
-    first = sum(layer.twin_input_macs for layer in found.layers) / found.samples
-    fewest = first + sum(layer.nonzero_synapses for layer in found.layers)
-    activations = found.input_values + 2 * sum(layer.neurons for layer in found.layers)
-    return Work(dense, fewest, moved_bits=_moved(sum(layer.weights for layer in found.layers), activations))
+    """The ANN twin. Zeros of its input are skipped as measured; how sparse its later activations would be is not known.
+
+    A layer that the host computes for this network is one of its own.
+    """
+    frames, host = found.data_frames, found.host_macs / found.samples
+    dense = host + frames * sum(layer.twin_macs for layer in found.layers)
+    first = host + sum(layer.twin_input_macs for layer in found.layers) / found.samples
+    fewest = first + frames * sum(layer.twin_nonzero_macs for layer in found.layers)
+    activations = frames * (found.input_values + 2 * sum(layer.neurons for layer in found.layers))
+    weights = found.host_weights + sum(layer.twin_weights for layer in found.layers)
+    return Work(dense, fewest, moved_bits=_moved(weights, activations))
 
 
 def teacher_work(teacher: AnnOperations) -> Work:
@@ -127,29 +136,46 @@ def teacher_work(teacher: AnnOperations) -> Work:
 
 def own_work(found: EnergyOperations) -> Work:
     """This network, with all its steps."""
+    host = found.host_macs / found.samples
+    updates = sum(layer.updates for layer in found.layers) / found.samples
     return Work(
-        macs=found.graded() / found.samples,
-        fewest_macs=found.graded(effective=True) / found.samples,
+        macs=host + found.graded() / found.samples,
+        fewest_macs=host + found.graded(effective=True) / found.samples,
         acs=found.synops() / found.samples,
         fewest_acs=found.synops(effective=True) / found.samples,
         updates=sum(layer.updates * layer.state_variables for layer in found.layers) / found.samples,
         state_bits=found.state_bits,
-        moved_bits=_moved(sum(layer.weights for layer in found.layers), 0.0),
+        moved_bits=_own_moved(found, updates),
     )
 
 
 def early_work(found: EnergyOperations, done: StepOperations) -> Work:
-    """This network, where only some of the steps were carried out."""
+    """This network, where only some of the steps were carried out, as many in every layer."""
     whole, samples, binary = own_work(found), found.samples, found.binary_input
     share = done.updates / sum(layer.updates for layer in found.layers)  # of the steps: every neuron is updated in each
+    host = found.host_macs / samples
     return replace(
         whole,
-        macs=done.graded(binary) / samples,
-        fewest_macs=done.graded(binary, effective=True) / samples,
+        macs=host + done.graded(binary) / samples,
+        fewest_macs=host + done.graded(binary, effective=True) / samples,
         acs=done.synops(binary) / samples,
         fewest_acs=done.synops(binary, effective=True) / samples,
         updates=whole.updates * share,
+        moved_bits=_own_moved(found, done.updates / samples, share),
     )
+
+
+def _own_moved(found: EnergyOperations, updates: float, share: float = 1.0) -> tuple[float, float]:
+    """Bits that this network moves once: weights, inputs, and a bit per neuron and step, written and read.
+
+    Inputs that change move anew in every step that is taken (``share`` of them); binary ones are a bit each. Where the host
+    computes the first layer, it reads the input as values, and the biases that it makes are written and read.
+    """
+    weights = found.host_weights + sum(layer.weights for layer in found.layers)
+    sent = found.input_values * (found.input_frames * share if found.input_frames > 1 else 1.0)
+    binary = sent if found.binary_input and not found.host_macs else 0.0
+    fp32, int8 = _moved(weights, sent - binary + 2 * found.host_biases)
+    return fp32 + binary + 2 * updates, int8 + binary + 2 * updates
 
 
 def _moved(weights: float, activations: float) -> tuple[float, float]:

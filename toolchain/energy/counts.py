@@ -2,7 +2,8 @@
 
 Counted per layer (a population and the connections into it), summed over samples and steps::
 
-    synops          sum over sources of spikes x fan-out: binary synaptic events that arrive, those of always-on biases included
+    synops          sum over sources of spikes x fan-out: binary synaptic events that arrive
+    axon            synaptic events of the sources that carry biases and are always on: charged as such, measured apart
     graded          sum over steps of nonzero graded inputs x fan-out: a value is sent anew in every step
     spikes          spikes the layer fires
     updates         neurons x steps: every neuron of a clocked chip is updated in every step
@@ -20,18 +21,18 @@ a bias) makes almost every update of a network with biases active; the range of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import dataclass, fields, replace
+from itertools import chain, pairwise
 from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_export.energy.fan_out import FanOut, fan_out, multiplications
+from snn_export.energy.fan_out import FanOut, dense_macs, dense_weights, fan_out, stored_weights
 from snn_export.export import encoding
 from snn_export.export.deployment import Deployment, biases_in, weights_in
-from snn_export.export.graph import SYNAPSE_TYPES
+from snn_export.export.graph import SYNAPSE_TYPES, Connection
 from snn_export.hardware_sims.placement.resources import always_on
 from snn_export.hardware_sims.trace import LayerTrace, Trace
 from snn_export.models.diagnostics import UserError
@@ -45,18 +46,21 @@ class LayerCounts:
 
     Attributes:
         spike_operations, effective_spike_operations: synaptic events caused by spikes of other layers.
+        axon_operations: synaptic events of sources that are always on and carry biases; no neuron spikes for them.
         input_operations, effective_input_operations: nonzero inputs times synapses, in every step in which they are sent.
         spikes: spikes fired.
         messages: spikes fired by neurons with at least one synapse: each leaves its neuron's core at least once.
         updates: neuron updates.
-        twin_input_macs: nonzero-weight synapses whose input element is nonzero in any step: what an ANN that skips zeros
-            multiplies once per inference.
+        twin_input_macs: what an ANN that skips zeros multiplies behind the input: nonzero-weight synapses whose input element is
+            nonzero, once per inference, or in every frame where the data have frames; all multiplications of merged layers,
+            whose zeros behind the pooling are not known.
         membrane_changes: updates after which the membrane is another one, and all of the first step; None where membranes were
             not recorded.
     """
 
     spike_operations: int = 0
     effective_spike_operations: int = 0
+    axon_operations: int = 0
     input_operations: int = 0
     effective_input_operations: int = 0
     spikes: int = 0
@@ -79,7 +83,10 @@ class LayerStructure:
         neurons: neurons of the population.
         synapses, nonzero_synapses: of the connections from other populations.
         input_synapses: of the connections from the network's input.
-        weights, nonzero_weights: stored parameters; a convolution's kernel counts once.
+        weights, nonzero_weights: stored parameters; a convolution's kernel counts once, zeros that are no synapses do not.
+        twin_macs, twin_weights: multiplications on one input and stored weights of an ordinary ANN with these layers, those
+            that were merged one after the other.
+        twin_nonzero_macs: of the multiplications behind other populations, those with a nonzero weight; all of merged layers.
         biases: stored parameters too; those of weight nodes that have any.
     """
 
@@ -89,6 +96,9 @@ class LayerStructure:
     input_synapses: int
     weights: int
     nonzero_weights: int
+    twin_macs: int
+    twin_nonzero_macs: int
+    twin_weights: int
     biases: int = 0
 
 
@@ -100,10 +110,15 @@ class Counts:
         fingerprint: of the deployment that was counted.
         samples, steps: inferences, and steps of each.
         binary_input: True where the network's input is spikes, False where it is graded values.
-        input_events: nonzero input values, in every step in which they are sent.
+        input_events: messages into the chip: nonzero input values, in every step in which they are sent; biases, once per
+            inference, where the host computes the first layer.
+        input_frames: different inputs that the chip is sent in an inference: T where they change from step to step, else 1.
+        data_frames: frames of a sample: T where the data change over time, else 1.
         structure, layers: by population name, sources first.
         encoded_values: input values that the host turns into levels, or draws a random number for; 0 for events.
         host_macs: multiplications of the first layer where the host computes it (``input_as_bias``).
+        host_weights: that the host stores for them.
+        host_biases: values that it makes of them in an inference.
     """
 
     fingerprint: str
@@ -111,10 +126,14 @@ class Counts:
     steps: int
     binary_input: bool
     input_events: int
+    input_frames: int
+    data_frames: int
     structure: Mapping[str, LayerStructure]
     layers: Mapping[str, LayerCounts]
     encoded_values: int = 0
     host_macs: int = 0
+    host_weights: int = 0
+    host_biases: int = 0
 
     def merge(self, other: Counts) -> Counts:
         """Counts of two runs of one deployment on different samples.
@@ -126,17 +145,25 @@ class Counts:
         """
         if self.fingerprint != other.fingerprint:
             raise wrong_deployment(self.fingerprint, other.fingerprint)
-        return Counts(
-            self.fingerprint,
-            self.samples + other.samples,
-            self.steps,
-            self.binary_input and other.binary_input,
-            self.input_events + other.input_events,
-            self.structure,
-            {name: layer + other.layers[name] for name, layer in self.layers.items()},
-            self.encoded_values + other.encoded_values,
-            self.host_macs + other.host_macs,
+        return replace(
+            self,
+            samples=self.samples + other.samples,
+            binary_input=self.binary_input and other.binary_input,
+            input_events=self.input_events + other.input_events,
+            layers={name: layer + other.layers[name] for name, layer in self.layers.items()},
+            encoded_values=self.encoded_values + other.encoded_values,
+            host_macs=self.host_macs + other.host_macs,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Incoming:
+    """A connection on the chip. macs: of an ordinary ANN; merged: passes made its weight layer from several."""
+
+    source: str
+    fan: FanOut
+    macs: int
+    merged: bool
 
 
 class Counter:
@@ -151,15 +178,18 @@ class Counter:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._fan_out: dict[str, tuple[tuple[str, FanOut], ...]] = {}
-        self._host_macs = 0
+        self._incoming: dict[str, tuple[_Incoming, ...]] = {}
+        self._host_macs, self._host_biases = 0, 0
         for target, incoming in deployment.connections.items():
             on_host = [each for each in incoming if any(node in deployment.host_synapses for node in each.path)]
-            self._fan_out[target] = tuple((each.source, fan_out(deployment, each)) for each in incoming if each not in on_host)
-            self._host_macs += sum(multiplications(deployment, each) for each in on_host)
+            self._incoming[target] = tuple(_incoming(deployment, each) for each in incoming if each not in on_host)
+            self._host_macs += sum(dense_macs(deployment, each) for each in on_host)
+            self._host_biases += int(np.prod(deployment.shapes[target])) if on_host else 0
+        multiplied = [name for name in deployment.host_synapses if isinstance(deployment.graph.nodes[name], SYNAPSE_TYPES)]
+        self._host_weights = sum(dense_weights(deployment, name) for name in multiplied)
         self._axon_operations = {name: _axon_operations(deployment, name) for name in deployment.layers}
         self._inputs = frozenset(name for name, node in deployment.graph.nodes.items() if isinstance(node, nir.Input))
-        self._senders = _senders(self._fan_out, {name: deployment.shapes[name] for name in deployment.layers})
+        self._senders = _senders(self._incoming, {name: deployment.shapes[name] for name in deployment.layers})
         self._structure = {name: self._layer_structure(name, weights) for name, weights in _weight_nodes(deployment).items()}
 
     def count(self, trace: Trace, inputs: NDArray[Any]) -> Counts:
@@ -177,15 +207,26 @@ class Counter:
         sent = self.sent(inputs)
         samples = sent.shape[1]
         self._check(trace, samples)
-        any_step = sent.any(axis=0).sum(axis=0, dtype=np.int64)
         sources = self.fired(trace, sent)
-        input_events = next(int(sources[name].sum()) for name in self._inputs)
-        layers = {name: self._layer(name, sources, any_step, trace.layers[name]) for name in deployment.layers}
+        frames = len(sent) if deployment.contract.encoder.kind == "events" else 1
+        seen = (sent if frames > 1 else sent.any(axis=0, keepdims=True)).sum(axis=(0, 1), dtype=np.int64)
+        layers = {name: self._layer(name, sources, seen, frames, trace.layers[name]) for name in deployment.layers}
         encoded = {"direct": len(sent), "rate": steps, "events": 0, "bias": 0}[deployment.contract.encoder.kind]
         return Counts(
-            deployment.fingerprint, samples, steps, self._binary(inputs), input_events, self._structure, layers,
-            encoded * sent[0].size, self._host_macs * samples,
-        )  # fmt: skip
+            fingerprint=deployment.fingerprint,
+            samples=samples,
+            steps=steps,
+            binary_input=self._binary(inputs),
+            input_events=int(self.input_messages(sent).sum()),
+            input_frames=len(sent),
+            data_frames=frames,
+            structure=self._structure,
+            layers=layers,
+            encoded_values=encoded * sent[0].size,
+            host_macs=self._host_macs * samples,
+            host_weights=self._host_weights,
+            host_biases=self._host_biases,
+        )
 
     @property
     def deployment(self) -> Deployment:
@@ -208,19 +249,27 @@ class Counter:
         found = {
             name: (np.zeros(self._deployment.shapes[name], np.int64),) * 2 for name in (*self._inputs, *self._deployment.layers)
         }
-        for incoming in self._fan_out.values():
-            for source, fan in incoming:
-                structural, effective = found[source]
-                found[source] = structural + fan.structural, effective + fan.effective
+        for each in chain.from_iterable(self._incoming.values()):
+            structural, effective = found[each.source]
+            found[each.source] = structural + each.fan.structural, effective + each.fan.effective
         return found
 
     def senders(self, name: str) -> NDArray[np.bool_]:
         """(*features): neurons of a population with at least one synapse."""
         return self._senders[name]
 
-    def always_on(self) -> int:
-        """Synaptic events per step of the sources that carry biases of the current."""
-        return sum(self._axon_operations.values())
+    def always_on(self, name: str) -> int:
+        """Synaptic events per step of the sources that carry biases of a population's current."""
+        return self._axon_operations[name]
+
+    def input_messages(self, sent: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Messages into the chip in every step, (T, B): values that are sent, or biases, which are written once."""
+        found: NDArray[np.int64] = np.zeros((self._deployment.contract.steps, sent.shape[1]), np.int64)
+        if self._deployment.contract.encoder.kind == "bias":
+            found[0] = self._host_biases
+        else:
+            found[:] = sent.reshape(*sent.shape[:2], -1).sum(axis=2)
+        return found
 
     def sent(self, inputs: NDArray[Any]) -> NDArray[np.bool_]:
         """Where an input message is sent, (S, B, *shape): S = T steps, or 1 where every step is the same."""
@@ -229,23 +278,24 @@ class Counter:
         return encoding.levels(self._deployment, inputs).astype(np.bool_)
 
     def _layer(
-        self, name: str, sources: Mapping[str, NDArray[np.int64]], any_step: NDArray[np.int64], trace: LayerTrace
+        self, name: str, sources: Mapping[str, NDArray[np.int64]], seen: NDArray[np.int64], frames: int, trace: LayerTrace
     ) -> LayerCounts:
+        """``seen``: by input element, samples and frames in which an ANN finds it nonzero."""
         samples = len(trace.counts)
         spike, effective_spike, graded, effective_graded, twin = 0, 0, 0, 0, 0
-        for source, fan in self._fan_out[name]:
+        for each in self._incoming[name]:
+            source, fan = each.source, each.fan
             arrived, effective = int((sources[source] * fan.structural).sum()), int((sources[source] * fan.effective).sum())
             if source in self._inputs:
                 graded, effective_graded = graded + arrived, effective_graded + effective
-                twin += int((any_step * fan.effective).sum())
+                twin += each.macs * samples * frames if each.merged else int((seen * fan.effective).sum())
             else:
                 spike, effective_spike = spike + arrived, effective_spike + effective
-        always_on = self._axon_operations[name] * self._deployment.contract.steps * samples
-        spike, effective_spike = spike + always_on, effective_spike + always_on
         fired = sources[name]
         return LayerCounts(
             spike_operations=spike,
             effective_spike_operations=effective_spike,
+            axon_operations=self._axon_operations[name] * self._deployment.contract.steps * samples,
             input_operations=graded,
             effective_input_operations=effective_graded,
             spikes=int(fired.sum()),
@@ -276,18 +326,22 @@ class Counter:
                 )  # fmt: skip
 
     def _layer_structure(self, name: str, weight_nodes: tuple[str, ...]) -> LayerStructure:
-        fans = self._fan_out[name]
-        spiking = [fan for source, fan in fans if source not in self._inputs]
-        graded = [fan for source, fan in fans if source in self._inputs]
-        stored = [weights_in(self._deployment, node) for node in weight_nodes]
+        incoming, deployment = self._incoming[name], self._deployment
+        spiking = [each.fan for each in incoming if each.source not in self._inputs]
+        graded = [each.fan for each in incoming if each.source in self._inputs]
         return LayerStructure(
-            neurons=int(np.prod(self._deployment.shapes[name])),
+            neurons=int(np.prod(deployment.shapes[name])),
             synapses=sum(fan.synapses for fan in spiking),
             nonzero_synapses=sum(fan.nonzero_synapses for fan in spiking),
             input_synapses=sum(fan.synapses for fan in graded),
-            weights=sum(weight.size for weight in stored),
-            nonzero_weights=sum(int(np.count_nonzero(weight)) for weight in stored),
-            biases=sum(_biases(self._deployment, node) for node in weight_nodes),
+            weights=sum(stored_weights(deployment, node) for node in weight_nodes),
+            nonzero_weights=sum(int(np.count_nonzero(weights_in(deployment, node))) for node in weight_nodes),
+            twin_macs=sum(each.macs for each in incoming),
+            twin_nonzero_macs=sum(
+                each.macs if each.merged else each.fan.nonzero_synapses for each in incoming if each.source not in self._inputs
+            ),
+            twin_weights=sum(dense_weights(deployment, node) for node in weight_nodes),
+            biases=sum(_biases(deployment, node) for node in weight_nodes),
         )
 
 
@@ -320,6 +374,11 @@ def _weight_nodes(deployment: Deployment) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _incoming(deployment: Deployment, connection: Connection) -> _Incoming:
+    merged = any(name in deployment.merged for name in connection.path)
+    return _Incoming(connection.source, fan_out(deployment, connection), dense_macs(deployment, connection), merged)
+
+
 def _axon_operations(deployment: Deployment, population: str) -> int:
     """Synaptic events per step of the sources that carry biases of the current: they fire in every step, 254 units a synapse."""
     if population not in deployment.populations:
@@ -345,12 +404,11 @@ def _biases(deployment: Deployment, node: str) -> int:
 
 
 def _senders(
-    fan_outs: Mapping[str, tuple[tuple[str, FanOut], ...]], shapes: Mapping[str, tuple[int, ...]]
+    incoming: Mapping[str, tuple[_Incoming, ...]], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[np.bool_]]:
     """Per population, the neurons with at least one synapse: only their spikes leave the core."""
     senders = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
-    for incoming in fan_outs.values():
-        for source, fan in incoming:
-            if source in senders:
-                senders[source] |= fan.structural > 0
+    for each in chain.from_iterable(incoming.values()):
+        if each.source in senders:
+            senders[each.source] |= each.fan.structural > 0
     return senders

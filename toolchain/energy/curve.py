@@ -3,6 +3,11 @@
 The knee is where the curve of accuracy over energy, both scaled to 0..1, lies farthest above the straight line between its ends
 (Satopää et al., Finding a "Kneedle" in a haystack, ICDCS workshops 2011): beyond it, more energy buys little accuracy.
 
+Its accuracies are those of validation samples where there are some. Its energies are counted on the run.
+
+Energies are those of the chip, on which all layers work at once: what the layers in front of the readout have done by the time
+that it has taken so many steps (:mod:`snn_export.energy.step_counts`) is counted.
+
 Early exit: an inference stops at the first step after which the largest readout leads the second by at least a threshold. The
 threshold is the one with the fewest steps among those that lose no accuracy on validation samples, which no test sample sees.
 """
@@ -17,7 +22,7 @@ from numpy.typing import NDArray
 
 from snn_export.energy.charging import Amount, charged
 from snn_export.energy.cost_table import CostTable
-from snn_export.energy.operations import amounts_until
+from snn_export.energy.operations import amounts_until, classes, reads_every_step
 from snn_export.energy.step_counts import Answers
 from snn_export.reporting.energy_records import EarlyExit, EnergyOperations, EnergyPoint, StepOperations
 
@@ -33,12 +38,14 @@ class Chosen:
         threshold: lead of the readout at which an inference stops.
         samples: validation samples.
         correct, correct_full: of them, right with early exit, and with all steps.
+        by_step: of them, right after 1..T steps.
     """
 
     threshold: float
     samples: int
     correct: int
     correct_full: int
+    by_step: tuple[int, ...]
 
 
 RULE_OF_USER = "an inference stops at the first step after which the largest readout leads the second by at least the threshold"
@@ -50,7 +57,7 @@ def points(found: EnergyOperations, table: CostTable) -> tuple[EnergyPoint, ...]
     made, done = [], None
     for number, step in enumerate(found.by_step, 1):
         done = step if done is None else _plus(done, step)
-        amounts = amounts_until(found, done, found.samples)
+        amounts = amounts_until(found, done, found.samples, classes(found) * (number if reads_every_step(found.readout) else 1))
         energy = charged(table, amounts)
         made.append(
             EnergyPoint(
@@ -64,14 +71,25 @@ def points(found: EnergyOperations, table: CostTable) -> tuple[EnergyPoint, ...]
 
 
 def _plus(one: StepOperations, other: StepOperations) -> StepOperations:
-    names = [name for name in StepOperations.model_fields if name != "correct"]
-    return StepOperations(**{name: getattr(one, name) + getattr(other, name) for name in names}, correct=other.correct)
+    names = [name for name in StepOperations.model_fields if name not in ("correct", "layer_messages")]
+    messages = tuple(map(sum, zip(one.layer_messages, other.layer_messages, strict=True)))
+    sums = {name: getattr(one, name) + getattr(other, name) for name in names}
+    return StepOperations(**sums, layer_messages=messages, correct=other.correct)
 
 
 def _ends(energy: Amount | None) -> dict[str, float | None]:
     if energy is None:
         return dict.fromkeys(("value", "low", "high"))
     return {"value": energy.value, "low": energy.low, "high": energy.high}
+
+
+def knee_of(found: EnergyOperations, curve: Sequence[EnergyPoint]) -> tuple[int | None, int | None]:
+    """The knee, and how many validation samples' answers chose it: None where the curve's own did."""
+    if not found.validation_samples:
+        return knee(curve), None
+    right = [100.0 * number / found.validation_samples for number in found.validation_correct]
+    chosen = [item.model_copy(update={"accuracy": each}) for item, each in zip(curve, right, strict=bool(curve))]
+    return knee(chosen), found.validation_samples if chosen else None
 
 
 def knee(curve: Sequence[EnergyPoint]) -> int | None:
@@ -108,7 +126,7 @@ def chosen_threshold(answers: Answers, labels: NDArray[np.int64]) -> Chosen:
         if correct >= full:
             found.append((int((last + 1).sum()), float(value), correct))
     _, limit, correct = min(found)
-    return Chosen(float(limit), samples, correct, full)
+    return Chosen(float(limit), samples, correct, full, tuple(int(number) for number in right.sum(axis=1)))
 
 
 def exit_report(found: EnergyOperations, table: CostTable) -> EarlyExit | None:
@@ -116,7 +134,8 @@ def exit_report(found: EnergyOperations, table: CostTable) -> EarlyExit | None:
     tried = found.early_exit
     if tried is None:
         return None
-    energy = charged(table, amounts_until(found, tried.total, found.samples))
+    mean_steps = sum((step + 1) * samples for step, samples in enumerate(tried.exits)) / found.samples
+    energy = charged(table, amounts_until(found, tried.on_chip, found.samples, classes(found) * mean_steps))
     full = found.by_step[-1].correct if found.by_step else None
     return EarlyExit(
         rule=RULE if tried.chosen_on else RULE_OF_USER,
@@ -124,7 +143,7 @@ def exit_report(found: EnergyOperations, table: CostTable) -> EarlyExit | None:
         chosen_on=tried.chosen_on,
         validation_accuracy=_percent(tried.validation_correct, tried.chosen_on),
         validation_accuracy_full=_percent(tried.validation_correct_full, tried.chosen_on),
-        mean_steps=sum((step + 1) * samples for step, samples in enumerate(tried.exits)) / found.samples,
+        mean_steps=mean_steps,
         accuracy=_percent(tried.total.correct, found.samples),
         accuracy_full=_percent(full, found.samples),
         exits=tried.exits,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from snn_export.energy import baselines, break_even, curve, latency, neurobench, verdicts
+from snn_export.energy import baselines, break_even, curve, latency, limits, neurobench, verdicts
 from snn_export.energy.charging import Amount, charge, total
 from snn_export.energy.cost_table import TITLES, CostTable, load_table, table_names
 from snn_export.energy.counts import Counts
@@ -22,6 +22,7 @@ from snn_export.energy.operations import (
     NOTHING,
     Beside,
     Component,
+    carries_values,
     components,
     operations_of,
     spikes_per_synapse,
@@ -73,6 +74,7 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
     chip = verdicts.ChipEstimate(table.title, table.process, whole, unpriced)
     compared = verdicts.compare(own, early, others, chip)
     points, early_exit = curve.points(found, table), curve.exit_report(found, table)
+    knee, knee_chosen_on = curve.knee_of(found, points)
     return EnergyReport(
         label=_label(found, table),
         samples=found.samples,
@@ -94,7 +96,8 @@ def estimate_from(found: EnergyOperations, table: CostTable) -> EnergyReport:
         spikes_per_synapse=spikes_per_synapse(found),
         break_even=break_even.sentences(found),
         curve=points,
-        knee=curve.knee(points),
+        knee=knee,
+        knee_chosen_on=knee_chosen_on,
         early_exit=early_exit,
         memory=baselines.memory_accesses(found),
         neurobench=neurobench.metrics(found),
@@ -237,7 +240,7 @@ def _layer(name: str, found: EnergyOperations, parts: Sequence[Component], table
         synops=0.0 if layer is None else layer.synops(found.binary_input) / samples,
         graded_operations=0.0 if layer is None else layer.graded(found.binary_input) / samples,
         active_updates=0.0 if layer is None else layer.spikes / samples,
-        inactive_updates=0.0 if layer is None else (layer.updates - layer.spikes) / samples,
+        inactive_updates=0.0 if layer is None else (layer.updates - layer.spikes + found.idle_updates(layer)) / samples,
         value=None if whole is None else whole.value,
         low=None if whole is None else whole.low,
         high=None if whole is None else whole.high,
@@ -281,20 +284,7 @@ def _label(found: EnergyOperations, table: CostTable) -> str:
 
 
 def _limits(found: EnergyOperations, table: CostTable, cmos: CostTable) -> tuple[str, ...]:
-    notes = [
-        "An update counts as active where the neuron spikes. If active meant that anything arrives or there is a bias, "
-        "nearly every update would be: the upper end of the range.",
-        "All synapses are charged; the lower end leaves out those with a weight of zero.",
-        f"Updates are counted for the {found.steps} steps of an inference. Not charged: the steps in which spikes travel "
-        f"through the layers (up to {found.travel}), and clearing the state between inputs.",
-        _transport_note(found, table),
-        "The ANN twin has the layers as they are deployed: an average pool is part of the convolution behind it, which takes "
-        "more multiplications than pooling first. The teacher is counted as it is.",
-    ]
-    if found.journeys and found.by_step:
-        notes.append(
-            "Packets and hops of fewer steps are taken in proportion to the messages: a placement tells them per inference."
-        )
+    notes = [*limits.of_the_count(found), _transport_note(found, table), *limits.of_stopping_early(found)]
     if found.target == "loihi2" and table.shipped:
         notes.insert(0, "No energy per operation is published for Loihi 2: these are Loihi 1's figures, for orientation.")
     if table.process != cmos.process:
@@ -312,10 +302,11 @@ def _transport_note(found: EnergyOperations, table: CostTable) -> str:
         )
     if found.placed_on != table.chip:
         return f"Packets and hops: {table.reason('spike_message')}."
-    packets, near = (sum(getattr(item, name) for item in found.journeys) for name in ("packets", "within_router"))
+    spikes = [item for item in found.journeys if not carries_values(found, item)]
+    packets, near = (sum(getattr(item, name) for item in spikes) for name in ("packets", "within_router"))
     return (
-        f"Packets and hops are those of a placement on {found.placed_on}, made with this run's activity. Every packet is "
-        "charged as one spike within a tile, whether it leaves its tile or not, and its hops besides, since the source of the "
-        f"figures does not say whether a hop includes it; {formatting.amount(near)} of {formatting.amount(packets)} packets per "
-        "inference stay at their tile."
+        f"Packets and hops are those of a placement on {found.placed_on}, made with this run's activity. Every packet "
+        "of a spike is charged as one spike within a tile, whether it leaves its tile or not, and its hops besides, since "
+        f"the source of the figures does not say whether a hop includes it; {formatting.amount(near)} of "
+        f"{formatting.amount(packets)} packets per inference stay at their tile."
     )

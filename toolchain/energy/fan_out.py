@@ -3,6 +3,9 @@
 A spike costs one synaptic operation per synapse it reaches, so a neuron at the border of a map costs less than one in the
 middle, and ``C_out x kH x kW`` overstates both. Rows and columns are independent, so a convolution's fan-out is a product of two
 tables of which inputs are read (:func:`snn_export.export.linear_maps.axis_readers`), summed over the kernel.
+
+A matrix that stands for convolutions or poolings (:class:`snn_export.export.deployment.MergedLayers`, ``sparse``) holds zeros
+where those have no synapse: of it only the entries that are not zero are synapses, which is how it is placed on cores too.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.export.deployment import Deployment, weights_in
-from snn_export.export.graph import CONV_TYPES, SYNAPSE_TYPES, Connection, weight_array
+from snn_export.export.graph import CONV_TYPES, SYNAPSE_TYPES, Connection
 from snn_export.export.linear_maps import conv_readers
 from snn_export.models.diagnostics import UserError
 
@@ -27,7 +30,7 @@ class FanOut:
     """Synapses of one connection, per source neuron.
 
     Attributes:
-        structural: (*source features), every kernel or matrix position, zero weights included.
+        structural: (*source features), every kernel or matrix position, zero weights included unless they are no synapses.
         effective: (*source features), positions with a nonzero weight only.
     """
 
@@ -36,7 +39,7 @@ class FanOut:
 
     @property
     def synapses(self) -> int:
-        """Synapses of the connection: the MACs of a dense layer of the same geometry."""
+        """Synapses of the connection."""
         return int(self.structural.sum())
 
     @property
@@ -61,21 +64,43 @@ def fan_out(deployment: Deployment, connection: Connection) -> FanOut:
     found = _of_node(deployment.graph.nodes[weight_node], weights_in(deployment, weight_node), given, produced)
     source = deployment.shapes[connection.source]
     effective = found.effective.reshape(source) * _passes(deployment, connection.path[:position], source)
-    return FanOut(found.structural.reshape(source), effective)
+    structural = found.effective if is_sparse(deployment, weight_node) else found.structural
+    return FanOut(structural.reshape(source), effective)
 
 
-def multiplications(deployment: Deployment, connection: Connection) -> int:
-    """Multiplications of all weight layers of a connection on one input, whatever else stands between them.
+def is_sparse(deployment: Deployment, weight_node: str) -> bool:
+    """Whether the zeros of a weight node are no synapses, because it is a matrix with the synapses of windows."""
+    merged = deployment.merged.get(weight_node)
+    return merged is not None and merged.sparse
 
-    For connections that the host computes: there a path may hold several weight layers, and pooling.
+
+def stored_weights(deployment: Deployment, weight_node: str) -> int:
+    """Weights that a node stores: all, or those that are not zero where the others are no synapses."""
+    weights = weights_in(deployment, weight_node)
+    return int(np.count_nonzero(weights) if is_sparse(deployment, weight_node) else weights.size)
+
+
+def dense_macs(deployment: Deployment, connection: Connection) -> int:
+    """Multiplications of an ordinary ANN for a connection on one input, zeros included and padding not.
+
+    Layers that passes merged are carried out one after the other, pooling first. Scales beside other weights are none: they are
+    factors of those. Paths that the host computes may hold several weight layers, and pooling.
     """
-    found, before = 0, connection.source
+    nodes, found, before = deployment.graph.nodes, 0, connection.source
+    weights = [name for name in connection.path if isinstance(nodes[name], SYNAPSE_TYPES)]
+    multiplied = [name for name in weights if not isinstance(nodes[name], nir.Scale)] or weights
     for name in connection.path:
-        node = deployment.graph.nodes[name]
-        if isinstance(node, SYNAPSE_TYPES):
-            found += _of_node(node, weight_array(node), deployment.shapes[before], deployment.shapes[name]).synapses
+        if name in multiplied:
+            merged, given, made = deployment.merged.get(name), deployment.shapes[before], deployment.shapes[name]
+            found += merged.macs if merged else _of_node(nodes[name], weights_in(deployment, name), given, made).synapses
         before = name
     return found
+
+
+def dense_weights(deployment: Deployment, weight_node: str) -> int:
+    """Weights that an ordinary ANN stores for a node: those of the layers that it was merged from."""
+    merged = deployment.merged.get(weight_node)
+    return merged.weights if merged else int(weights_in(deployment, weight_node).size)
 
 
 def _of_node(node: nir.NIRNode, weights: NDArray[Any], given: tuple[int, ...], produced: tuple[int, ...]) -> FanOut:

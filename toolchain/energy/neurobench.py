@@ -2,7 +2,8 @@
 
 They agree with what NeuroBench 2.3 counts on a network that both can measure (``tests/toolchain/test_neurobench.py``). What
 differs: its footprint is that of the PyTorch module in memory, with every buffer of snnTorch's neurons; here it is what is
-deployed. Sparsities are not rounded here, there to four decimals.
+deployed. Sparsities are not rounded here, there to four decimals. Sources that are always on and carry biases are no spikes, so
+they are in no metric.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def metrics(found: EnergyOperations) -> NeurobenchMetrics:
         connection_sparsity=1.0 - sum(layer.nonzero_weights for layer in found.layers) / weights if weights else 0.0,
         activation_sparsity=1.0 - sum(layer.spikes for layer in found.layers) / updates,
         effective_macs=found.graded(effective=True) / found.samples,
-        effective_acs=found.synops(effective=True) / found.samples,
+        effective_acs=found.spiked(effective=True) / found.samples,
         dense=float(synapses * found.steps),
         membrane_updates=None if None in changes else sum(item or 0 for item in changes) / found.samples,
     )

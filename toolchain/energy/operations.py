@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ from snn_export.energy.counts import Counts, wrong_deployment
 from snn_export.export.chips import CHIPS
 from snn_export.export.deployment import Deployment
 from snn_export.export.grid import is_filtered
+from snn_export.hardware_sims.placement.journeys import TO_HOST
 from snn_export.hardware_sims.placement.placement import Placement
+from snn_export.hardware_sims.placement.resources import ALWAYS_ON
 from snn_export.reporting.energy_records import (
     AnnOperations,
     Arrivals,
@@ -38,6 +40,7 @@ class Beside:
         teacher: what the teacher multiplies on the same samples.
         placement: where the network lies on a chip, placed with the activity of this run.
         unplaced: why there is no placement, where one was tried.
+        validation_samples, validation_correct: samples that are no test samples, and how many are right after each step.
         cores: what the cores of that placement of which one is the busiest do in a step.
     """
 
@@ -46,6 +49,8 @@ class Beside:
     teacher: AnnOperations | None = None
     placement: Placement | None = None
     unplaced: str = ""
+    validation_samples: int = 0
+    validation_correct: tuple[int, ...] = ()
     cores: tuple[CoreLoad, ...] = ()
 
 
@@ -75,15 +80,21 @@ def operations_of(deployment: Deployment, counts: Counts, beside: Beside = NOTHI
         samples=counts.samples,
         binary_input=counts.binary_input,
         input_events=counts.input_events,
+        input_frames=counts.input_frames,
+        data_frames=counts.data_frames,
         encoded_values=counts.encoded_values,
         input_values=int(np.prod(deployment.input_shape)),
         host_macs=counts.host_macs,
+        host_weights=counts.host_weights,
+        host_biases=counts.host_biases,
         readout=readout.rule,
         readout_layer=readout.node,
         readout_values=_readout_values(deployment),
         layers=tuple(_layer(deployment, counts, name) for name in counts.layers),
         by_step=beside.by_step,
         early_exit=beside.early_exit,
+        validation_samples=beside.validation_samples,
+        validation_correct=beside.validation_correct,
         teacher=beside.teacher,
         cores=beside.cores,
         unplaced=beside.unplaced,
@@ -102,8 +113,7 @@ def _widths(target: str | None) -> tuple[int, int]:
 def _readout_values(deployment: Deployment) -> int:
     """Values the host reads per inference: membranes of the last step or of every one, or a spike count per class."""
     readout = deployment.contract.readout
-    classes = int(np.prod(deployment.shapes[readout.node]))
-    return classes if readout.rule in ("membrane_last", "spike_count") else classes * deployment.contract.steps
+    return int(np.prod(deployment.shapes[readout.node])) * (deployment.contract.steps if reads_every_step(readout.rule) else 1)
 
 
 def _layer(deployment: Deployment, counts: Counts, name: str) -> LayerOperations:
@@ -143,15 +153,15 @@ class Component:
         operation: as a cost table names it.
         title: as a report names it.
         counts, fewest: by layer; a name in parentheses is no layer, but where packets begin or end outside the cores.
-        scales: what it grows with when an inference stops early: "steps", or a field of
-            :class:`snn_export.reporting.energy_records.StepOperations`; "" where it does not depend on the steps.
+        scales: what it grows with when an inference stops early, see :func:`amounts_until`; "" where it does not depend on the
+            steps.
     """
 
     operation: str
     title: str
     counts: Mapping[str, float]
     fewest: Mapping[str, float] = field(default_factory=dict)
-    scales: str = "steps"
+    scales: str = ""
 
     @property
     def total(self) -> float:
@@ -186,7 +196,7 @@ def components(found: EnergyOperations) -> tuple[Component, ...]:
     def arrived(kind: Callable[[Arrivals, bool, bool], int], effective: bool) -> dict[str, float]:
         return {layer.layer: kind(layer, binary, effective) / found.samples for layer in found.layers}
 
-    silent = {layer.layer: (layer.updates - layer.spikes) / found.samples for layer in found.layers}
+    silent = {layer.layer: (layer.updates - layer.spikes + found.idle_updates(layer)) / found.samples for layer in found.layers}
     synaptic, graded = (
         Component(operation, title, arrived(kind, False), arrived(kind, True), scales)
         for operation, title, kind, scales in (
@@ -201,23 +211,27 @@ def components(found: EnergyOperations) -> tuple[Component, ...]:
         *_transport(found, by_layer("messages")),
         *((graded,) if graded.total else ()),
         Component("input_message", "input messages", {INPUT: found.input_events / found.samples}, scales="input"),
-        Component("readout_value", "values read out", {found.readout_layer: float(found.readout_values)}, scales=""),
-        *((Component("encoded_value", "input values encoded by the host", mean(**{INPUT: found.encoded_values}), scales=""),)
+        Component("readout_value", "values read out", {found.readout_layer: float(found.readout_values)}, scales="readings"),
+        *((Component("encoded_value", "input values encoded by the host", mean(**{INPUT: found.encoded_values})),)
           if found.encoded_values else ()),
-        *((Component("host_mac", "multiplications of the first layer, on the host", mean(**{INPUT: found.host_macs}), scales=""),)
+        *((Component("host_mac", "multiplications of the first layer, on the host", mean(**{INPUT: found.host_macs})),)
           if found.host_macs else ()),
     )  # fmt: skip
 
 
 def _transport(found: EnergyOperations, messages: Mapping[str, float]) -> tuple[Component, ...]:
-    """Packets and hops of a placement; where there is none, one message per spike that anyone hears."""
+    """Packets and hops of a placement, those that carry values apart; where there is none, a message per spike that is heard."""
     if not found.journeys:
-        return (Component("spike_message", "spike messages within a tile", messages, scales="messages"),)
+        return (Component("spike_message", "spike messages within a tile", messages, scales="packets"),)
     layers = {layer.layer for layer in found.layers}
-    names = {item.source: item.source if item.source in layers else f"({item.source})" for item in found.journeys}
+    values = [item for item in found.journeys if carries_values(found, item)]
+    spikes = [item for item in found.journeys if item not in values]
 
-    def hops(name: str) -> dict[str, float]:
-        return {names[item.source]: getattr(item, name) for item in found.journeys}
+    def of(journeys: Sequence[PacketJourney], *names: str) -> dict[str, float]:
+        return {
+            item.source if item.source in layers else f"({item.source})": sum(getattr(item, name) for name in names)
+            for item in journeys
+        }
 
     fields = (
         ("spike_message", "packets, each charged as a spike within a tile", "packets"),
@@ -225,8 +239,23 @@ def _transport(found: EnergyOperations, messages: Mapping[str, float]) -> tuple[
         ("hop_north_south", "hops north or south", "north_south"),
         ("hop_between_chips", "hops between chips", "between_chips"),
     )
-    made = (Component(operation, title, hops(name), scales="messages") for operation, title, name in fields)
-    return tuple(item for item in made if item.total or item.operation != "hop_between_chips")
+    made = [Component(operation, title, of(spikes, name), scales="packets") for operation, title, name in fields]
+    made += [
+        Component("value_packet", "packets with a value: graded input, membranes read", of(values, "packets"), scales="packets"),
+        Component(
+            "value_hop", "hops of packets with a value", of(values, "east_west", "north_south", "between_chips"), scales="packets"
+        ),
+    ]
+    optional = ("hop_between_chips", "value_packet", "value_hop")
+    return tuple(item for item in made if item.total or item.operation not in optional)
+
+
+def carries_values(found: EnergyOperations, item: PacketJourney) -> bool:
+    """Whether packets hold a number, so that they are no binary spikes: graded input, and membranes on their way to the host."""
+    if item.source == TO_HOST:
+        return found.readout != "spike_count"
+    outside = item.source not in {layer.layer for layer in found.layers} and not item.source.startswith(ALWAYS_ON)
+    return outside and not found.binary_input
 
 
 def amounts(found: EnergyOperations) -> dict[str, tuple[float, float]]:
@@ -234,43 +263,70 @@ def amounts(found: EnergyOperations) -> dict[str, tuple[float, float]]:
     return {item.operation: (item.total, item.least) for item in components(found)}
 
 
-def amounts_until(found: EnergyOperations, done: StepOperations, samples: int) -> dict[str, tuple[float, float]]:
+def amounts_until(found: EnergyOperations, done: StepOperations, samples: int, readings: float) -> dict[str, tuple[float, float]]:
     """The same where only some of the steps were carried out: ``done`` over ``samples`` samples.
 
-    Everything is counted but packets and hops of a placement: they are taken in proportion to the messages that were sent, since
-    a placement tells hops per inference.
+    Everything is counted but packets and hops of a placement, which tells them per inference: those of a population are taken in
+    proportion to its messages, those of the input to the values sent, those of biases that are always on to their operations,
+    those to the host to what is read.
+
+    Args:
+        found: the whole run.
+        done: what was carried out on the chip.
+        samples: over how many.
+        readings: values read out per inference.
     """
-    whole = sum(layer.messages for layer in found.layers) / found.samples
-    steps = done.updates / samples / max(1, sum(layer.neurons for layer in found.layers))
     binary = found.binary_input
     counted = {
         "synops": (done.synops(binary), done.synops(binary, effective=True)),
         "graded": (done.graded(binary), done.graded(binary, effective=True)),
         "active": (done.spikes,) * 2,
-        "inactive": (done.updates - done.spikes,) * 2,
+        "inactive": (done.updates - done.spikes + done.idle_updates,) * 2,
+        "input": (done.input_messages,) * 2,
+        "readings": (readings * samples,) * 2,
     }
+    shares = _shares(found, done, samples, readings)
     result = {}
     for item in components(found):
         if item.scales in counted:
             many, few = counted[item.scales]
             result[item.operation] = (many / samples, few / samples)
-            continue
-        share = {
-            "messages": done.messages / samples / whole if whole else 0.0,
-            "input": _share_of_input(found, done, samples),
-            "steps": steps / found.steps,
-            "": 1.0,
-        }[item.scales]
-        result[item.operation] = (item.total * share, item.least * share)
+        elif item.scales == "packets":
+            result[item.operation] = (sum(count * shares[name] for name, count in item.counts.items()),) * 2
+        else:
+            result[item.operation] = (item.total, item.least)
     return result
 
 
-def _share_of_input(found: EnergyOperations, done: StepOperations, samples: int) -> float:
-    whole = sum(layer.input_operations for layer in found.layers) / found.samples
-    return done.input_operations / samples / whole if whole else 0.0
+def _shares(found: EnergyOperations, done: StepOperations, samples: int, readings: float) -> dict[str, float]:
+    """By source of packets as components name it: part of its packets that was sent."""
+
+    def share(part: float, whole: float) -> float:
+        return part / samples / (whole / found.samples) if whole else 0.0
+
+    shares = {layer.layer: share(sent, layer.messages) for layer, sent in zip(found.layers, done.layer_messages, strict=True)}
+    axons = share(done.axon_operations, sum(layer.axon_operations for layer in found.layers))
+    read = readings / found.readout_values
+    if found.readout == "spike_count":
+        read = share(done.readout_spikes, sum(layer.spikes for layer in found.layers if layer.layer == found.readout_layer))
+    for name in {item.source for item in found.journeys} - set(shares):
+        always_on = name.startswith(ALWAYS_ON)
+        sent = axons if always_on else share(done.input_messages, found.input_events)
+        shares[f"({name})"] = read if name == TO_HOST else sent
+    return shares
+
+
+def classes(found: EnergyOperations) -> int:
+    """Values that the host reads at a time."""
+    return found.readout_values // found.steps if reads_every_step(found.readout) else found.readout_values
+
+
+def reads_every_step(readout: str) -> bool:
+    """Whether a readout rule needs the values of every step, and not those of the last one alone."""
+    return readout in ("membrane_mean", "membrane_max")
 
 
 def spikes_per_synapse(found: EnergyOperations) -> float:
-    """Spikes a synapse carries per inference, on average; 0 where no synapse carries spikes."""
+    """Spikes a synapse carries per inference, on average; 0 where none carries any. Biases that are always on are no spikes."""
     places = sum(layer.synapses + (layer.input_synapses if found.binary_input else 0) for layer in found.layers) * found.samples
-    return found.synops() / places if places else 0.0
+    return found.spiked() / places if places else 0.0

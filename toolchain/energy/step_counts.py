@@ -1,14 +1,18 @@
 """Operations step by step, and what the readout says after every step: what it takes to stop early.
 
-A step here is one of the network's own: its operations are those of every layer in the local step of that number, which is what
-the readout needs to have taken so many. On the chip layers work on different steps at once while a sample passes through.
+Two ways to count what was carried out when the readout has taken k steps:
+
+sequential   every layer has taken k steps of its own: what a machine has to do that works off one layer after the other
+on a chip    all layers work at once, and the readout is ``latency(readout) - latency(layer)`` steps behind a layer, so that this
+             one has taken as many steps more, T at most. Every neuron is updated in every step of the chip: before an inference
+             reaches its layer, and after the inference has left it, those updates are idle
 
 Everything is summed over samples as they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +26,12 @@ from snn_export.reporting.energy_records import StepOperations
 
 Grid = NDArray[np.int64]
 OPERATIONS = (
-    "spike_operations", "effective_spike_operations", "input_operations", "effective_input_operations", "spikes", "messages",
+    "spike_operations", "effective_spike_operations", "axon_operations", "input_operations", "effective_input_operations",
+    "spikes", "messages", "readout_spikes", "input_messages",
 )  # fmt: skip
-"""What is counted per step, in this order; names as in :class:`snn_export.energy.counts.LayerCounts`, all layers together."""
+"""What is counted per step, in this order; names as in :class:`snn_export.reporting.energy_records.StepOperations`, all layers
+together. Behind them stand the messages of each layer."""
+_COLUMN = {name: number for number, name in enumerate(OPERATIONS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +59,19 @@ class StepTotals:
     """Sums over samples; nothing grows with their number.
 
     Attributes:
-        by_step: (T, operations), in the order of :data:`OPERATIONS`.
-        updates: neuron updates of one step of one sample.
+        by_step: (T, operations), on a chip: what each further step of the readout adds; in the order of :data:`OPERATIONS`.
+        updates: (T, 2), the same of one sample's neuron updates: of steps that layers take, and idle ones.
+        neurons: of all layers.
         samples: N.
         correct: (T,), samples that are right if the readout stops after that step; None without labels.
-        until_exit: (operations,) of the steps before each sample's early exit; None where no threshold was given.
+        until_exit: (2, operations), before each sample's early exit: sequential, and on a chip; None without a threshold.
         exits: (T,), samples whose early exit comes after that step; zeros without a threshold.
         exit_correct: of those that exit, how many are right; None without labels or threshold.
     """
 
     by_step: Grid
-    updates: int
+    updates: Grid
+    neurons: int
     samples: int
     correct: Grid | None
     until_exit: Grid | None
@@ -74,6 +83,7 @@ class StepTotals:
         return StepTotals(
             self.by_step + other.by_step,
             self.updates,
+            self.neurons,
             self.samples + other.samples,
             None if self.correct is None or other.correct is None else self.correct + other.correct,
             None if self.until_exit is None or other.until_exit is None else self.until_exit + other.until_exit,
@@ -82,23 +92,30 @@ class StepTotals:
         )
 
     def records(self) -> tuple[StepOperations, ...]:
-        """One per step."""
+        """What each further step of the readout adds on a chip."""
         correct = [None] * len(self.by_step) if self.correct is None else [int(number) for number in self.correct]
         return tuple(
-            StepOperations(**_named(sums), updates=self.updates * self.samples, correct=right)
-            for sums, right in zip(self.by_step, correct, strict=True)
+            _record(sums, updates * self.samples, right)
+            for sums, updates, right in zip(self.by_step, self.updates, correct, strict=True)
         )
 
-    def exit_record(self) -> StepOperations | None:
-        """What was carried out before the early exits; None where no threshold was given."""
+    def exit_records(self) -> tuple[StepOperations, StepOperations] | None:
+        """What was carried out before the early exits: sequential, and on a chip; None where no threshold was given."""
         if self.until_exit is None:
             return None
+        sequential, on_chip = self.until_exit
         taken = int((self.exits * np.arange(1, len(self.exits) + 1)).sum())
-        return StepOperations(**_named(self.until_exit), updates=self.updates * taken, correct=self.exit_correct)
+        updates: Grid = self.exits @ self.updates.cumsum(axis=0)
+        return (
+            _record(sequential, np.array([self.neurons * taken, 0]), self.exit_correct),
+            _record(on_chip, updates, self.exit_correct),
+        )
 
 
-def _named(sums: Grid) -> dict[str, int]:
-    return {name: int(value) for name, value in zip(OPERATIONS, sums, strict=True)}
+def _record(sums: Grid, updates: Grid, correct: int | None) -> StepOperations:
+    named = {name: int(sums[column]) for name, column in _COLUMN.items()}
+    each = tuple(int(number) for number in sums[len(OPERATIONS) :])
+    return StepOperations(**named, layer_messages=each, updates=int(updates[0]), idle_updates=int(updates[1]), correct=correct)
 
 
 class StepCounter:
@@ -126,30 +143,72 @@ class StepCounter:
         answers = answers_of(deployment.contract.readout.rule, trace.layers[deployment.contract.readout.node])
         if answers is None or any(trace.layers[name].sent is None for name in deployment.layers):
             return None
-        grid = self._grid(trace, inputs, *answers.margins.shape)
-        updates = sum(len(sends) for sends in self._senders.values())
+        steps, samples = answers.margins.shape
+        grids = self._grids(trace, inputs, steps, samples)
         right = None if labels is None else answers.classes == labels
-        correct = None if right is None else right.sum(axis=1, dtype=np.int64)
-        until, exits, exit_right = None, np.zeros(len(grid), np.int64), None
+        until, exits, exit_right = None, np.zeros(steps, np.int64), None
         if self._threshold is not None:
             last = answers.stops(self._threshold)
-            until = grid[np.arange(len(grid))[:, None] <= last].sum(axis=0)
-            exits = np.bincount(last, minlength=len(grid))
+            carried_out = np.arange(steps)[:, None] <= last
+            until = np.stack([grid[carried_out].sum(axis=0) for grid in grids])
+            exits = np.bincount(last, minlength=steps)
             exit_right = None if right is None else int(np.take_along_axis(right, last[None], axis=0).sum())
-        return StepTotals(grid.sum(axis=1), updates, grid.shape[1], correct, until, exits, exit_right)
+        return StepTotals(
+            by_step=grids[1].sum(axis=1),
+            updates=self._updates(steps),
+            neurons=sum(map(len, self._senders.values())),
+            samples=samples,
+            correct=None if right is None else right.sum(axis=1, dtype=np.int64),
+            until_exit=until,
+            exits=exits,
+            exit_correct=exit_right,
+        )
 
-    def _grid(self, trace: Trace, inputs: NDArray[Any], steps: int, samples: int) -> Grid:
-        """(T, N, operations)."""
-        found = np.zeros((steps, samples, len(OPERATIONS)))
-        for name in self._counter.deployment.layers:
+    def _seen(self, name: str, steps: int) -> NDArray[np.int64]:
+        """(T,): of each step of a population, or of the input, the step of the readout (from 0) before whose end it is done."""
+        latency, readout = self._counter.deployment.contract.latency, self._counter.deployment.contract.readout.node
+        ahead = latency[readout] - latency.get(name, 0)
+        return np.clip(np.arange(steps) - ahead, 0, steps - 1)
+
+    def _updates(self, steps: int) -> Grid:
+        """(T, 2): what each further step of the readout adds to a sample's updates: in steps that layers take, and idle ones."""
+        contract = self._counter.deployment.contract
+        chip_steps = np.arange(1, steps + 1) + contract.latency[contract.readout.node]
+        chip_steps[-1] = steps + max(contract.latency.values())
+        whole, own = np.diff(chip_steps, prepend=0), np.zeros(steps, np.int64)
+        for name, sends in self._senders.items():
+            own += len(sends) * np.bincount(self._seen(name, steps), minlength=steps)
+        return np.stack([own, whole * sum(map(len, self._senders.values())) - own], axis=1)
+
+    def _grids(self, trace: Trace, inputs: NDArray[Any], steps: int, samples: int) -> tuple[Grid, Grid]:
+        """(T, N, operations) each: in a layer's own steps, and in the step of the readout before whose end it is done."""
+        layers, column = self._counter.deployment.layers, _COLUMN
+        found = [np.zeros((steps, samples, len(OPERATIONS) + len(layers))) for _ in range(2)]
+        (source,) = set(self._outgoing) - set(layers)
+        sent = self._counter.sent(inputs)
+        own = np.zeros(found[0].shape)
+        own[..., column["input_operations"] : column["effective_input_operations"] + 1] = np.stack(
+            [row @ self._outgoing[source] for row in _rows(sent, samples)]
+        )
+        own[..., column["input_messages"]] = self._counter.input_messages(sent)
+        self._add(found, own, source)
+        for number, name in enumerate(layers):
+            own = np.zeros(found[0].shape)
+            own[..., column["axon_operations"]] = self._counter.always_on(name)
             for step, fired in enumerate(_rows(np.asarray(trace.layers[name].sent), samples)):
-                found[step, :, 0:2] += fired @ self._outgoing[name]
-                found[step, :, 4] += fired.sum(axis=1)
-                found[step, :, 5] += fired[:, self._senders[name]].sum(axis=1)
-        found[..., 0:2] += self._counter.always_on()
-        (source,) = set(self._outgoing) - set(self._counter.deployment.layers)
-        found[..., 2:4] = np.stack([row @ self._outgoing[source] for row in _rows(self._counter.sent(inputs), samples)])
-        return np.rint(found).astype(np.int64)
+                own[step, :, 0:2] = fired @ self._outgoing[name]
+                own[step, :, column["spikes"]] = fired.sum(axis=1)
+                own[step, :, len(OPERATIONS) + number] = fired[:, self._senders[name]].sum(axis=1)
+            own[..., column["messages"]] = own[..., len(OPERATIONS) + number]
+            if name == self._counter.deployment.contract.readout.node:
+                own[..., column["readout_spikes"]] = own[..., column["spikes"]]
+            self._add(found, own, name)
+        one, other = (np.rint(grid).astype(np.int64) for grid in found)
+        return one, other
+
+    def _add(self, found: Sequence[NDArray[np.float64]], own: NDArray[np.float64], name: str) -> None:
+        found[0][:] += own
+        np.add.at(found[1], self._seen(name, len(own)), own)
 
 
 def _columns(structural: NDArray[np.int64], effective: NDArray[np.int64]) -> NDArray[np.float64]:

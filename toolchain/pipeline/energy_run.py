@@ -100,11 +100,13 @@ def energy_report(
     if counted is None:
         return None
     table = find_table(config.energy.table, base)
-    placement, why = placed(placements or Placements(deployment, counted.activity, config.placement), table)
+    placement, why = placed(placements or Placements(deployment, counted.fired, config.placement, counted.counts.samples), table)
     beside = Beside(
         by_step=() if counted.steps is None else counted.steps.records(),
         early_exit=_exit(counted, config, chosen),
         teacher=teacher,
+        validation_samples=0 if chosen is None else chosen.samples,
+        validation_correct=() if chosen is None else chosen.by_step,
         placement=placement,
         unplaced=why,
         cores=()
@@ -124,9 +126,10 @@ def placed(placements: Placements, table: CostTable) -> tuple[Placement | None, 
 
 def _exit(counted: Counted, config: Config, chosen: Chosen | None) -> ExitOperations | None:
     limit = config.energy.exit_margin
-    total = None if counted.steps is None else counted.steps.exit_record()
-    if limit is None or total is None or counted.steps is None:
+    records = None if counted.steps is None else counted.steps.exit_records()
+    if limit is None or records is None or counted.steps is None:
         return None
+    total, on_chip = records
     return ExitOperations(
         threshold=limit,
         chosen_on=0 if chosen is None else chosen.samples,
@@ -134,4 +137,5 @@ def _exit(counted: Counted, config: Config, chosen: Chosen | None) -> ExitOperat
         validation_correct_full=0 if chosen is None else chosen.correct_full,
         exits=tuple(int(number) for number in counted.steps.exits),
         total=total,
+        on_chip=on_chip,
     )

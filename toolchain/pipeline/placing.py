@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from snn_export.config_schema import PlacementConfig
@@ -25,12 +25,15 @@ class Placements:
 
     Args:
         deployment: the network.
-        activity: mean spikes per neuron and inference, by population and input node.
+        fired: spikes of each neuron over all samples, by population and input node.
         settings: of every placement.
+        samples: that were counted.
     """
 
-    def __init__(self, deployment: Deployment, activity: Mapping[str, NDArray[Any]], settings: PlacementConfig) -> None:
-        self._deployment, self._activity = deployment, activity
+    def __init__(
+        self, deployment: Deployment, fired: Mapping[str, NDArray[np.int64]], settings: PlacementConfig, samples: int = 1
+    ) -> None:
+        self._deployment, self._fired, self._samples = deployment, fired, samples
         self._settings = PlacementSettings(chips=settings.chips, interchip=settings.interchip, kicks=settings.kicks)
         self._found: dict[str, Placement | Diagnostic] = {}
 
@@ -47,7 +50,7 @@ class Placements:
     def _placed(self, chip: str) -> Placement | Diagnostic:
         table = load_chip(chip)
         try:
-            return place(self._deployment, table, self._activity, self._settings)
+            return place(self._deployment, table, self._fired, self._settings, self._samples)
         except UserError as error:
             if error.code not in REFUSALS:
                 raise

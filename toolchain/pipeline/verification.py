@@ -166,7 +166,9 @@ def verify_forms(forms: Forms, config: Config, base: Path, progress: Progress, s
         samples=config.verify.attribution_samples, structure={} if counts is None else counts.structure, progress=progress,
     )  # fmt: skip
     counted = watchers.energy.counted
-    placements = None if counted is None else placing.Placements(forms.quantised, counted.activity, config.placement)
+    placements = (
+        None if counted is None else placing.Placements(forms.quantised, counted.fired, config.placement, counted.counts.samples)
+    )
     placement, unplaced = placing.on_the_target(forms.quantised, placements)
     around = assemble.Surroundings(
         network=config.project.name,

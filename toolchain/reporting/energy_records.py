@@ -206,6 +206,9 @@ class Arrivals(Record):
 
     spike_operations: Count
     effective_spike_operations: Count
+    axon_operations: Count = Field(
+        description="synaptic events of sources that are always on and carry biases: no spike of a neuron"
+    )
     input_operations: Count
     effective_input_operations: Count
 
@@ -216,7 +219,11 @@ class Arrivals(Record):
         return self
 
     def synops(self, binary_input: bool, effective: bool = False) -> int:
-        """Binary synaptic events, those of the input included where it is spikes."""
+        """Binary synaptic events, those of the input included where it is spikes, and those of biases that are always on."""
+        return self.spiked(binary_input, effective) + self.axon_operations
+
+    def spiked(self, binary_input: bool, effective: bool = False) -> int:
+        """Binary synaptic events of spikes alone, those of the input included where it is spikes."""
         own, incoming = self._counted(effective)
         return own + incoming if binary_input else own
 
@@ -242,6 +249,9 @@ class LayerOperations(Arrivals):
     input_synapses: Count
     weights: Count
     nonzero_weights: Count
+    twin_macs: Count = Field(description="multiplications of an ANN of these layers on one input, merged ones in turn")
+    twin_nonzero_macs: Count = Field(description="of those behind other layers: with a nonzero weight; all of merged layers")
+    twin_weights: Count = Field(description="that it stores")
     biases: Count
     spikes: Count
     messages: Count
@@ -258,11 +268,15 @@ class LayerOperations(Arrivals):
 
 
 class StepOperations(Arrivals):
-    """Exact counts over all samples, of one step or of the steps that were carried out before an early exit."""
+    """Exact counts over all samples: what one more step of the readout adds, or what was carried out before an early exit."""
 
     spikes: Count
     messages: Count
-    updates: Count
+    layer_messages: tuple[Count, ...] = Field(description="the messages, in the order of the layers")
+    readout_spikes: Count = Field(description="spikes of the layer that is read out")
+    input_messages: Count
+    updates: Count = Field(description="in steps of an inference that a layer takes")
+    idle_updates: Count = Field(description="on a chip, in steps in which an inference has not reached a layer or has left it")
     correct: Count | None = Field(default=None, description="samples that are right if the readout stops here")
 
     @model_validator(mode="after")
@@ -272,7 +286,11 @@ class StepOperations(Arrivals):
 
 
 class ExitOperations(Record):
-    """An early exit with what was carried out before it."""
+    """An early exit with what was carried out before it.
+
+    total: layer after layer, each as many steps as the readout, which is what a sequential machine has to do.
+    on_chip: with all layers at work at once, in which those in front of the readout are ahead of it.
+    """
 
     threshold: float
     chosen_on: Count
@@ -280,6 +298,7 @@ class ExitOperations(Record):
     validation_correct_full: Count
     exits: tuple[Count, ...]
     total: StepOperations
+    on_chip: StepOperations
 
 
 class AnnOperations(Record):
@@ -336,19 +355,27 @@ class EnergyOperations(Record):
     state_bits: AtLeastOne = Field(description="of a state variable, as the chip holds it; of a float network 32")
     bias_bits: Count = Field(description="of a bias, as the chip stores it; of a float network 32")
     steps: AtLeastOne
-    travel: Count
+    travel: Count = Field(description="further steps of the chip, in which spikes travel through the layers")
     samples: AtLeastOne
     binary_input: bool
-    input_events: Count
+    input_events: Count = Field(description="messages into the chip: values in every step that sends them, or biases, once")
+    input_frames: Count = Field(description="inputs that an inference is sent: T where they change from step to step")
+    data_frames: Count = Field(description="frames of a sample: T where the data change over time, else 1")
     encoded_values: Count
     input_values: Count
     host_macs: Count
+    host_weights: Count = Field(description="that the host stores for its multiplications")
+    host_biases: Count = Field(description="values that it makes of them in an inference")
     readout: str
     readout_layer: str
     readout_values: Count
     layers: tuple[LayerOperations, ...] = Field(min_length=1)
-    by_step: tuple[StepOperations, ...] = ()
+    by_step: tuple[StepOperations, ...] = Field(
+        default=(), description="on a chip with all layers at work at once, what each further step of the readout adds"
+    )
     early_exit: ExitOperations | None = None
+    validation_samples: Count = Field(default=0, description="samples that the number of steps is chosen on; 0: those of the run")
+    validation_correct: tuple[Count, ...] = Field(default=(), description="of them, right after 1..T steps")
     teacher: AnnOperations | None = None
     placed_on: str = ""
     placed_cores: Count = Field(default=0, description="cores of the placement")
@@ -389,8 +416,16 @@ class EnergyOperations(Record):
             _at_most(step.correct or 0, self.samples, "more samples right than there are")
 
     def synops(self, effective: bool = False) -> int:
-        """Binary synaptic events of all layers (NeuroBench, where effective: effective ACs)."""
+        """Binary synaptic events of all layers, those of biases that are always on included."""
         return sum(layer.synops(self.binary_input, effective) for layer in self.layers)
+
+    def spiked(self, effective: bool = False) -> int:
+        """Binary synaptic events of spikes alone (NeuroBench, where effective: effective ACs)."""
+        return sum(layer.spiked(self.binary_input, effective) for layer in self.layers)
+
+    def idle_updates(self, layer: LayerOperations) -> int:
+        """Updates of a layer on a chip while spikes travel through the others: every neuron is updated in every step."""
+        return layer.neurons * self.travel * self.samples
 
     def graded(self, effective: bool = False) -> int:
         """Graded inputs times synapses of all layers (NeuroBench, where effective: effective MACs)."""
@@ -450,7 +485,10 @@ class EnergyReport(Record):
     spikes_per_synapse: Quantity = Field(description="measured spikes per synapse and inference")
     break_even: tuple[str, ...] = Field(description="published break-even rates, as sentences with their source")
     curve: tuple[EnergyPoint, ...] = Field(default=(), description="if every inference stopped after 1..T steps")
-    knee: int | None = Field(default=None, description="steps after which more energy buys the least accuracy")
+    knee: int | None = Field(default=None, description="steps after which more energy buys little accuracy")
+    knee_chosen_on: int | None = Field(
+        default=None, description="validation samples whose answers chose the knee; None: those that the report is about did"
+    )
     early_exit: EarlyExit | None = None
     memory: MemoryAccesses | None = None
     neurobench: NeurobenchMetrics | None = None
