@@ -218,9 +218,13 @@ def test_the_energy_is_shown_with_what_both_networks_take_in_one_process_and_whe
     report = energy_page.report()
     energy = report.energy
     text = " ".join(terminal.render(report).split())
-    for group in ("cmos", "baselines", "teacher"):
-        for number, figure in enumerate(getattr(energy, group)):
-            assert f"{' '.join(text_of(report, f'energy.{group}.{number}.value').split())} {figure.component}" in text
-    assert all(" ".join(sentence.split()) in text for sentence in energy.verdict)
+    fair = [n for n, item in enumerate(energy.comparisons) if (item.subject, item.terms) == ("network", "INT8, with memory")]
+    assert [energy.comparisons[n].opponent for n in fair] == ["twin", "teacher"]
+    for number in fair:
+        item, at = energy.comparisons[number], f"energy.comparisons.{number}"
+        assert f"{' '.join(text_of(report, f'{at}.own_value').split())} this network" in text
+        assert f"{' '.join(text_of(report, f'{at}.value').split())} {item.other}" in text
+        assert " ".join(item.sentence.split())[1:] in text
+    assert all(figure.component in text for figure in energy.figures if figure.value is None)
     assert f"Placement {' '.join(wording.placement_sentence(report.placement).split())}" in text
     assert max(len(line) for line in terminal.render(report).splitlines()) <= 100

@@ -207,15 +207,21 @@ class _Renderer:
         head = Text.assemble(self._text("Energy per inference", "bold"), "  ", self._text(energy.label, "dim"))
         table = self._table(">", "", show_header=False)
         table.add_row(self._cell("energy.total", "bold"), self._text("this network, spiking"))
-        for group in energy.groups():
-            if group.orientation:
-                continue
-            if group.name != "figures":
-                table.add_row(Text(), self._text(group.title, "dim"))
-            for number, figure in enumerate(group.figures):
-                if group.name != "figures" or figure.value is None:
-                    table.add_row(self._cell(f"energy.{group.name}.{number}.value"), self._text(figure.component))
-        return Group(head, table, *(self._item(sentence, "yellow") for sentence in energy.verdict))
+        fair = [
+            (number, item)
+            for number, item in enumerate(energy.comparisons)
+            if (item.subject, item.precision, item.memory) == ("network", "INT8", True)
+        ]
+        if fair:
+            table.add_row(Text(), self._text(f"In {energy.process}, {fair[0][1].terms}", "dim"))
+            table.add_row(self._cell(f"energy.comparisons.{fair[0][0]}.own_value"), self._text("this network"))
+        for number, item in fair:
+            table.add_row(self._cell(f"energy.comparisons.{number}.value"), self._text(item.other))
+        unpriced = "; ".join(figure.component for figure in energy.figures if figure.value is None)
+        lines = [self._item(f"no figure is published for: {unpriced}", "yellow")] if unpriced else []
+        lines += [self._item(item.sentence[:1].upper() + item.sentence[1:], "yellow") for _, item in fair]
+        more = self._text("every comparison, layer and source: snn-export energy", "dim")
+        return Group(head, table, *lines, Padding(more, _INDENT))
 
     def _coverage(self) -> RenderableType:
         if not self._report.coverage:
