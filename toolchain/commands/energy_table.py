@@ -46,6 +46,7 @@ class _Writer:
         self._sources = energy.sources()
 
     def write(self) -> None:
+        """All parts, the answer first."""
         energy = self._energy
         digest = f", SHA-256 {energy.table_digest[:12]}" if energy.table_digest else ""
         self._say(f"{energy.label}; mean of {energy.samples} samples, per inference; table {energy.table_told()}{digest}\n")
