@@ -13,6 +13,7 @@ from contextlib import suppress
 import click
 
 from snn_export.command_group import CommandGroup, LazyCommand
+from snn_export.interrupts import kept_interrupts
 
 PROGRAM = "snn-export"
 
@@ -89,7 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # on a busy machine. Read by OpenMP when torch is imported, so it must stand before that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with command_line.make_context(PROGRAM, list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with (
+            kept_interrupts(),
+            command_line.make_context(PROGRAM, list(sys.argv[1:] if arguments is None else arguments)) as context,
+        ):
             command_line.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as ended:

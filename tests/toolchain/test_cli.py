@@ -227,6 +227,30 @@ def test_an_interrupt_from_the_keyboard_ends_with_130(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+def test_an_interrupt_that_python_drops_is_raised_again(tmp_path: Path) -> None:
+    """In a finaliser, as in callbacks of the import system, exceptions are printed and forgotten: a run would go on."""
+    code = """if True:
+        import os, signal, sys, time, click
+        from snn_export import cli
+        class Held:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+        @cli.command_line.command("wait")
+        def wait():
+            held = Held()
+            del held
+            time.sleep(60)
+        sys.exit(cli.main(["wait"]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(),
+        preexec_fn=heed_interrupts, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr == "\ninterrupted: what was finished is kept; run again to continue\n"
+
+
 def test_a_reader_that_goes_away_is_neither_a_bug_nor_a_pass(tmp_path: Path) -> None:
     gone = f"{sys.executable} -P -m snn_export explain --format json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", gone], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment())
