@@ -8,9 +8,10 @@ from typing import Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
+from snn_export.commands.output import print_table
 from snn_export.reporting import formatting
 from snn_export.reporting.energy_records import EnergyFigure, EnergyReport
 from snn_export.text_safety import printable
@@ -83,17 +84,11 @@ class _Writer:
     def _table(self, headings: Sequence[str], rows: Sequence[_Row]) -> None:
         """A table; a heading that begins with ``>`` is that of numbers, which keep to one line where there is room."""
         width = self._width or UNBROKEN
-        console = Console(highlight=False, markup=False, emoji=False, width=width)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in headings:
-            number = heading.startswith(">")
-            table.add_column(heading.removeprefix(">"), no_wrap=number and width >= ROOM, overflow="fold")
-        for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
-        with console.capture() as captured:
-            console.print(table)
-        for line in captured.get().splitlines():
-            click.echo(line.rstrip())
+        columns = [
+            Column(heading.removeprefix(">"), no_wrap=heading.startswith(">") and width >= ROOM, overflow="fold")
+            for heading in headings
+        ]
+        print_table(columns, rows, width)
         click.echo()
 
     def _total(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from snn_export.text_safety import printable
@@ -20,10 +20,10 @@ def print_json(content: object) -> None:
     click.echo(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Write a table: within the terminal's width, or without breaking lines where the output is no terminal."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+def print_table(headings: Sequence[str | Column], rows: Iterable[Sequence[str | Text]], width: int | None = None) -> None:
+    """Write a table: ``width`` columns wide, else within the terminal's width, or unbroken where the output is no terminal."""
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    if width is None and not console.is_terminal:
         console.width = _PIPED_WIDTH
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for row in rows:
