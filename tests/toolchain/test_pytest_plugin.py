@@ -220,6 +220,9 @@ def test_each_check_passes_fails_and_skips_as_it_says(project: pytest.Pytester) 
         assert ".py:" not in found[name], "no traceback"
     table = found["test_fault"].splitlines()
     assert max(map(len, table[:-2])) <= WIDTH
+    shown = "\n".join(line for line in table if re.match(r"(layer|lif1|lif2|readout) ", line))
+    for page in ("README.md", "docs/pytest.md"):
+        assert shown in (REPOSITORY / page).read_text(encoding="utf-8"), f"{page} shows another table:\n{shown}"
     assert table[-2] == f"Whole report: {project.path}/reports/{folder_name('test_it.py::test_fault')}/report.html"
     smallest = "Smallest case: snn-export bisect net.nir --reference loihi --target faulty --inputs "
     assert table[-1] == smallest + table[-2].removeprefix("Whole report: ").replace("report.html", "inputs.npz")
