@@ -3,15 +3,15 @@
     python benchmarks/training_cost.py [--steps 1 2 4 8 16 32 64] [--threads 1] [--repeats 5] [--output docs]
 
 One network (conv5, width 32, random images 3x32x32, batch 32) takes the same training step (forward, cross-entropy, backward,
-SGD) in four ways: this project's rate-based pass and its backpropagation through time, snnTorch's plain loop as its tutorials
-write it, and SpikingJelly's multi-step mode. That they are one network is checked first: in evaluation mode all logits must
-agree, or the program ends with status 1.
+SGD) in five ways: this project's rate-based pass, as it is and with float32 alone, its backpropagation through time, snnTorch's
+plain loop as its tutorials write it, and SpikingJelly's multi-step mode. That they are one network is checked first: in
+evaluation mode all logits must agree, or the program ends with status 1.
 
 Times are medians of interleaved steps, all methods in one process per T, so that a busy moment does not fall on one method alone;
 the first round warms up and does not count. Memory is the peak of a process of its own for every method and T, after three steps,
 with what the process held before the first of them beside it (Linux; elsewhere the peak alone). What would need more than
 ``--memory-limit`` is left out, and the table says so. Beside the methods stands a limit: the convolutions that a rate-based step
-cannot do without, and nothing else.
+in float32 cannot do without, and nothing else.
 
 SpikingJelly is no dependency of this project: its licence is not one that the Open Source Initiative has approved. Where it is
 not installed (``pip install spikingjelly``), its column says so.
@@ -39,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file, 
 
 import torch
 from training_cost_methods import LIMIT, METHODS, Size, agreement, training_step
+
+from snn_export.models.rate_based import spike_convolution
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 REPEATS, FEWEST = 5, 3
@@ -163,7 +165,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "snntorch")},
         "titles": {name: method.title for name, method in METHODS.items()},
-        "agreement": agreement(size, 4),
+        "agreement": agreement(size, 4), "integer_convolutions": spike_convolution.available(),
         "rows": [],
     }  # fmt: skip
     if METHODS["spikingjelly"].installed:

@@ -1,4 +1,4 @@
-"""One network, trained in four ways: what ``training_cost.py`` measures.
+"""One network, trained in five ways: what ``training_cost.py`` measures.
 
 All of them take the same student (:func:`student`) apart, or use it as it is: the same weights, the same LIF equations
 (u = beta v + x, s = u > 1, v = 0 where s, seen by the gradient), the same sigmoid surrogate, the same readout (the mean over the
@@ -13,12 +13,14 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import snntorch
 import torch
 from snntorch import surrogate
 from torch import Tensor, nn
 
+from snn_export.models.rate_based import spike_convolution
 from snn_export.models.students.conv5 import build_conv5
 from snn_export.models.students.student import SpikingStudent, StudentConfig
 
@@ -160,8 +162,19 @@ def _multi_step(origin: SpikingStudent) -> tuple[nn.Module, Callable[[Tensor], T
     return network, network
 
 
+def _rates_in_floats(origin: SpikingStudent) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """What a processor without matrix units does: no convolution of bytes."""
+
+    def logits(images: Tensor) -> Tensor:
+        with mock.patch.object(spike_convolution, "available", lambda: False):
+            return origin.by_rates(images).logits
+
+    return origin, logits
+
+
 METHODS = {
     "rates": Method("rate-based", 1, lambda origin: (origin, lambda images: origin.by_rates(images).logits)),
+    "floats": Method("rate-based, float32 alone", 1, _rates_in_floats),
     "bptt": Method("BPTT", 8, lambda origin: (origin, lambda images: origin.through_time(images).logits)),
     "snntorch": Method("snnTorch loop", 18, _plain_loop),
     "spikingjelly": Method("SpikingJelly multi-step", 18, _multi_step, needs="spikingjelly"),
@@ -169,7 +182,7 @@ METHODS = {
 
 
 LIMIT = "convolutions"
-"""Not a method: the convolutions of the rate-based pass and nothing else, which it cannot go below on this library."""
+"""Not a method: the convolutions of the rate-based pass in float32 and nothing else, below which only bytes can go."""
 
 
 def training_step(name: str, size: Size, steps: int) -> Callable[[], float]:
@@ -195,7 +208,7 @@ def training_step(name: str, size: Size, steps: int) -> Callable[[], float]:
 def convolutions_alone(size: Size, steps: int) -> Callable[[], float]:
     """The convolutions of one rate-based training step: the first once and the others T times forward, then all forward and back.
 
-    Inputs lie ready as float32, one batch that is used over and over, in the cache where it fits.
+    All in float32. Inputs lie ready, one batch that is used over and over, in the cache where it fits.
     """
     layers = [layer for layer in student(size, steps).layers if isinstance(layer, nn.Conv2d)]
     shapes = [value.shape for value in _inputs_of(layers, next(batches(size))[0])]

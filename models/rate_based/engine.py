@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import LifRule, blocks_of_neurons, fire, lif_rule_of, reset
-from snn_export.models.rate_based import kernels
+from snn_export.models.rate_based import kernels, spike_convolution
 from snn_export.models.rate_based.admissible import check_rate_based
 from snn_export.models.rate_based.gradients import along, channel_squares, channel_sums, rate_norm, rate_output
 from snn_export.models.rate_based.slopes import SlopeRule, ThroughTime
@@ -133,13 +133,14 @@ class _Signal:
 
     ``owned``: nothing else reads these numbers, they may be overwritten. ``affine``: (scale, shift), both (C,), of a batch-norm
     that the next population carries out while it reads, which saves two rounds through memory; anything else asks for
-    :meth:`settled` first.
+    :meth:`settled` first. ``moments``: mean and biased variance of ``value``, (C,), where they are known.
     """
 
     value: Tensor
     over_time: bool
     owned: bool = False
     affine: tuple[Tensor, Tensor] | None = None
+    moments: tuple[Tensor, Tensor] | None = None
 
     def samples(self) -> Tensor:
         """(T*B, *features), or (B, *features)."""
@@ -202,53 +203,73 @@ class _SpikeWalk:
     def _stateless(self, layer: nn.Module, signal: _Signal) -> _Signal:
         if isinstance(layer, nn.Flatten):  # a view: bytes remain bytes, and belong to whom they belonged
             flat = layer(signal.samples())
-            return replace(signal, value=flat.unflatten(0, (self.steps, -1)) if signal.over_time else flat)
+            return replace(signal, value=flat.unflatten(0, (self.steps, -1)) if signal.over_time else flat, moments=None)
         if not signal.over_time:
             return _Signal(layer(signal.value), over_time=False, owned=True)
         samples, found = signal.samples(), None
+        if spike_convolution.fits(layer, samples):
+            return self._convolve(layer, samples)
         size = _samples_at_once(samples)
         start = 0
-        given = torch.empty((min(size, len(samples)), *samples.shape[1:]), dtype=self.dtype, device=samples.device)
+        given = torch.empty_like(samples[:size], dtype=self.dtype)
         while start < len(samples):
             piece = samples[start : start + size]
             part = layer(given[: len(piece)].copy_(piece))
             if found is None:
                 size = min(size, _samples_at_once(part))
-                found = part if len(part) == len(samples) else _storage((len(samples), *part.shape[1:]), part.dtype, part.device)
+                found = part if len(part) == len(samples) else _storage_like(part, len(samples))
             if found is not part:
                 found[start : start + len(part)] = part
             start += len(part)
         return signal if found is None else _Signal(found.unflatten(0, (self.steps, -1)), over_time=True, owned=True)
 
+    def _convolve(self, layer: nn.Conv2d, spikes: Tensor) -> _Signal:
+        """A convolution of spikes in integers, and the moments that a batch-norm behind it takes."""
+        elements = CHUNK_ELEMENTS * torch.get_num_threads()
+        found = spike_convolution.convolve(layer, spikes, elements, lambda shape, kind: _storage(shape, kind, spikes.device))
+        currents = found.value.view(self.steps, -1, *found.value.shape[1:])
+        return _Signal(currents, over_time=True, owned=True, moments=(found.mean, found.variance))
+
     def _norm(self, name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, signal: _Signal) -> _Signal:
         value = signal.value.to(self.dtype)
-        found = _Signal(value, signal.over_time, owned=signal.owned or value is not signal.value)
+        found = replace(signal, value=value, owned=signal.owned or value is not signal.value)
         samples = found.samples()
-        mean, variance = _moments(samples)
+        mean, variance = found.moments or _moments(samples)
         self.norms[name] = NormState(mean, variance)
         _move_running_statistics(layer, mean, variance, samples.numel() // samples.shape[1])
         scale = torch.rsqrt(variance + layer.eps) * layer.weight
-        return replace(found, affine=(scale, layer.bias - mean * scale))
+        return replace(found, affine=(scale, layer.bias - mean * scale), moments=None)
 
     def _spike(self, name: str, rule: LifRule, signal: _Signal) -> _Signal:
         compiled = kernels.available(signal.value) and self.dtype == torch.float32 and type(self.slopes) is ThroughTime
         if not compiled:
             signal = signal.settled()
         currents = signal.value.to(self.dtype)
+        if compiled and not signal.over_time and currents.ndim == 4 and spike_convolution.available():
+            currents = currents.contiguous(memory_format=torch.channels_last)
         first = currents[0] if signal.over_time else currents
-        spikes = _storage((self.steps, *first.shape), torch.uint8, first.device)
-        rates, slopes = (torch.empty(first.shape, dtype=first.dtype, device=first.device) for _ in range(2))
+        last = spike_convolution.stored_channels_last(currents)
+        spikes = _storage((self.steps, *first.shape), torch.uint8, first.device, channels_last=last)
+        rates, slopes = (torch.empty_like(first) for _ in range(2))
+        # The same tensors in the order of their memory: neurons do not care which of them is next.
+        stored = [value.movedim(-3, -1) if last else value for value in (currents, spikes, rates, slopes)]
         if compiled:
-            scale, shift = _of_features(signal.affine, first)
-            arriving = kernels.Currents(currents if signal.over_time else currents[None], scale, shift)
-            kernels.run(rule, arriving, spikes, rates, slopes)
+            scale, shift = _of_features(signal.affine, first, last)
+            arriving = kernels.Currents(stored[0] if signal.over_time else stored[0][None], scale, shift)
+            kernels.run(rule, arriving, *stored[1:])
         else:
-            flat = currents.reshape(self.steps, -1) if signal.over_time else currents.reshape(1, -1).expand(self.steps, -1)
-            for block in blocks_of_neurons(flat):
-                rate, slope = self._spike_block(rule, flat[:, block], spikes.view(self.steps, -1)[:, block])
-                rates.view(-1)[block], slopes.view(-1)[block] = rate, slope
+            self._spike_in_blocks(rule, signal.over_time, *stored)
         self.neurons[name] = NeuronState(rates, slopes)
         return _Signal(spikes, over_time=True)
+
+    def _spike_in_blocks(
+        self, rule: LifRule, over_time: bool, currents: Tensor, spikes: Tensor, rates: Tensor, slopes: Tensor
+    ) -> None:
+        """What the kernels do, in torch's operations and with any rule for slopes; spikes, rates and slopes are written."""
+        flat = currents.reshape(self.steps, -1) if over_time else currents.reshape(1, -1).expand(self.steps, -1)
+        for block in blocks_of_neurons(flat):
+            rate, slope = self._spike_block(rule, flat[:, block], spikes.view(self.steps, -1)[:, block])
+            rates.view(-1)[block], slopes.view(-1)[block] = rate, slope
 
     def _spike_block(self, rule: LifRule, currents: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor]:
         """Rates and slopes (neurons,) of some neurons under ``currents`` (T, neurons); their spikes are written."""
@@ -274,15 +295,24 @@ def _stateful(layers: nn.Sequential) -> set[str]:
     }
 
 
-def _storage(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An empty tensor of many steps.
+def _storage(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, channels_last: bool = False) -> Tensor:
+    """An empty tensor of many steps; ``channels_last``: maps (..., C, H, W) lie in memory as (..., H, W, C).
 
     On a CPU its memory is numpy's, which asks Linux for huge pages: torch's arrives in pages of 4 KB, and that takes as long as
     a third of a convolution.
     """
+    if channels_last:
+        *outer, channels, height, width = shape
+        return _storage((*outer, height, width, channels), dtype, device).movedim(-1, -3)
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+
+
+def _storage_like(part: Tensor, count: int) -> Tensor:
+    """Storage for ``count`` samples that lie in memory as those of ``part`` do."""
+    last = spike_convolution.stored_channels_last(part)
+    return _storage((count, *part.shape[1:]), part.dtype, part.device, channels_last=last)
 
 
 def _samples_at_once(samples: Tensor) -> int:
@@ -315,12 +345,13 @@ def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(samples.dtype), (squares / count).to(samples.dtype)
 
 
-def _of_features(affine: tuple[Tensor, Tensor] | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(scale, shift) of every feature of ``like`` (B, C, *space), both (C * space,); 1 and 0 where there is none."""
+def _of_features(affine: tuple[Tensor, Tensor] | None, like: Tensor, channels_last: bool) -> tuple[Tensor, Tensor]:
+    """(scale, shift) of every feature of ``like`` (B, C, *space) in the order of memory, both (C * space,); 1 and 0 without."""
     features = like[0].numel()
     if affine is None:
         return like.new_ones(features), like.new_zeros(features)
-    scale, shift = (factor.repeat_interleave(features // len(factor)) for factor in affine)
+    copies = features // len(affine[0])
+    scale, shift = (factor.repeat(copies) if channels_last else factor.repeat_interleave(copies) for factor in affine)
     return scale, shift
 
 

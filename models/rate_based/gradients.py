@@ -81,11 +81,23 @@ def along(values: Tensor, x: Tensor) -> Tensor:
 
 
 def channel_sums(x: Tensor) -> Tensor:
-    """Sum per channel, (C,), of x (B, C, *space). Row by row first: torch's sum over several axes takes five times as long."""
-    return (x.flatten(2).sum(2) if x.ndim > 2 else x).sum(0)
+    """Sum per channel, (C,), of x (B, C, *space), along its memory: torch's sum over several axes takes five times as long."""
+    if x.ndim < 3:
+        return x.sum(0)
+    rows = _rows_of_channels(x)
+    return x.flatten(2).sum(2).sum(0) if rows is None else rows.sum(0)
 
 
 def channel_squares(x: Tensor) -> Tensor:
     """Sum of squares per channel, (C,), of x (B, C, *space)."""
-    rows = torch.linalg.vector_norm(x.flatten(2), dim=2).square_() if x.ndim > 2 else x.square()
-    return rows.sum(0)
+    if x.ndim < 3:
+        return x.square().sum(0)
+    rows = _rows_of_channels(x)
+    return torch.linalg.vector_norm(x.flatten(2), dim=2).square_().sum(0) if rows is None else rows.square().sum(0)
+
+
+def _rows_of_channels(x: Tensor) -> Tensor | None:
+    """Maps that lie in memory channel last as (B * space, C), a view; None where they do not."""
+    if x.is_contiguous() or not x.movedim(1, -1).is_contiguous():
+        return None
+    return x.movedim(1, -1).reshape(-1, x.shape[1])

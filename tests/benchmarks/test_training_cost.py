@@ -106,22 +106,26 @@ def rows(command: ModuleType, steps: int, seconds: dict[str, float], peak: dict[
 def test_the_report_says_ratios_and_what_was_left_out(
     command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peaks = {"rates": 500.0, "bptt": 900.0, "snntorch": 1000.0}
+    peaks = {"rates": 500.0, "floats": 500.0, "bptt": 900.0, "snntorch": 1000.0}
     found = {
-        8: rows(command, 8, {"convolutions": 0.09, "rates": 0.1, "bptt": 0.3, "snntorch": 0.45}, peaks),
-        32: rows(command, 32, {"rates": 0.3, "bptt": 1.2, "snntorch": 2.4}, peaks),
-        4: rows(command, 4, {"rates": 0.05, "bptt": 0.1, "snntorch": 0.2}, {**peaks, "rates": 400.0}),
+        8: rows(command, 8, {"convolutions": 0.09, "rates": 0.1, "floats": 0.15, "bptt": 0.3, "snntorch": 0.45}, peaks),
+        32: rows(command, 32, {"rates": 0.3, "floats": 0.5, "bptt": 1.2, "snntorch": 2.4}, peaks),
+        4: rows(command, 4, {"rates": 0.05, "floats": 0.08, "bptt": 0.1, "snntorch": 0.2}, {**peaks, "rates": 400.0}),
     }
     monkeypatch.setattr(command, "measure", lambda size, steps, *settings: found[steps])
     assert run(command, tmp_path, "32", "4", "8") == 0
     text = (tmp_path / "training-cost.md").read_text(encoding="utf-8")
     assert "| snnTorch's loop / rate-based, seconds at T = 8 | at least 4 | 4.50 |" in text
-    assert "| the same, if nothing but a rate-based step's convolutions took time | | 5.00 |" in text
+    assert "| the same, in float32 alone | | 3.00 |" in text
+    assert "| the same, if nothing but a rate-based step's convolutions in float32 took time | | 5.00 |" in text
     assert "| snnTorch's loop / rate-based, seconds at T = 32 | at least 7 | 8.00 |" in text
     assert "| rate-based, peak memory at T = 32 / at T = 4 | at most 1.6 | 1.25 |" in text
-    assert "| 4 | 0.050 (0.025) | 0.100 (0.050) | 0.200 (0.100) | not installed | not installed | 4.00 | 2.00 | 3 |" in text
+    assert (
+        "| 4 | 0.050 (0.025) | 0.080 (0.040) | 0.100 (0.050) | 0.200 (0.100) | not installed | not installed | 4.00 | 2.00 | 3 |"
+        in text
+    )
     assert str(tmp_path) not in text
     written = json.loads((tmp_path / "training-cost.json").read_text(encoding="utf-8"))
-    assert [row["steps"] for row in written["rows"]] == [4] * 5 + [8] * 5 + [32] * 5
+    assert [row["steps"] for row in written["rows"]] == [4] * 6 + [8] * 6 + [32] * 6
     assert (tmp_path / "training-cost.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"training-cost.{kind}" for kind in ("json", "md", "svg")]
