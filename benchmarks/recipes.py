@@ -4,7 +4,8 @@
 
 Every row (a data set, a recipe, a seed) is trained in a process of its own with one thread, chosen by validation, tested once and
 deployed. A finished row is kept in the work folder and in ``docs/results/recipes.json``; a run that was killed goes on with the
-rows that are missing, and within a row after its last epoch. ``--report`` writes the table and the plots of what is there.
+rows that are missing, and within a row after its last epoch. ``--costs`` measures what an epoch of each recipe takes, on an idle
+machine; ``--report`` writes the table and the plots of what is there.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 from benchmarks.recipes_data import available  # noqa: E402
-from benchmarks.recipes_plan import EXPERIMENTS, Row, rows  # noqa: E402
+from benchmarks.recipes_plan import EXPERIMENTS, TRIALS, Row, rows  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results" / "recipes.json"
+COSTS = RESULTS.with_name("recipes_costs.json")
 ROW_LIMIT_SECONDS = 3 * 3600
 ALLOCATOR = {
     # Large tensors come and go in every step. Keeping their memory in place of giving it back halves the time of a convolution.
@@ -45,18 +47,22 @@ def main() -> int:
     parser.add_argument(
         "--work", type=Path, default=ROOT / "benchmarks" / "results" / "recipes", help="networks, checkpoints, logs"
     )
+    parser.add_argument("--costs", action="store_true", help="train no row; measure what an epoch of each takes, side by side")
     parser.add_argument("--report", action="store_true", help="train nothing; write the table of what is there")
     options = parser.parse_args()
     missing = [name for name in options.data if not available(name)]
     for name in missing:
         print(f"{name}: skipped, its file is not here (see benchmarks/recipes_data.py)")
-    wanted = [row for name in options.data if name not in missing for row in rows(name)]
+    there = [name for name in options.data if name not in missing]
+    wanted = [row for name in there for row in rows(name)] + [row for row in TRIALS if row.data in there]
     wanted = [row for row in wanted if not options.only or row.recipe in options.only]
     options.work.mkdir(parents=True, exist_ok=True)
-    failed = 0 if options.report else _train(wanted, options.work, options.workers)
+    if options.costs:
+        _measure_costs(there)
+    failed = 0 if options.report or options.costs else _train(wanted, options.work, options.workers)
     from benchmarks.recipes_report import write_report
 
-    write_report(RESULTS)
+    write_report(RESULTS, COSTS)
     return 1 if failed else 0
 
 
@@ -82,6 +88,7 @@ def _row(row: Row, work: Path, workers: int) -> bool:
         str(row.seed),
         str(work),
         str(workers),
+        json.dumps(row.weights),
     ]
     with log.open("a", encoding="utf-8") as stream:
         surroundings = {**os.environ, **ALLOCATOR}
@@ -96,6 +103,17 @@ def _row(row: Row, work: Path, workers: int) -> bool:
     if code == 0:
         keep(row.key, json.loads((work / f"{row.key}.json").read_text(encoding="utf-8")))
     return code == 0
+
+
+def _measure_costs(names: list[str]) -> None:
+    """Seconds per epoch of every recipe, beside those of other data sets that are there already."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.recipes_costs import costs
+    from snn_export.reporting.json_file import write_text
+
+    for name in names:
+        found = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
+        write_text(COSTS, json.dumps({**found, name: costs(name)}, indent=1, sort_keys=True) + "\n")
 
 
 def kept() -> dict[str, object]:

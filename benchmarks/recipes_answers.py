@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from benchmarks.recipes_measures import (
     right,
     seeds_above,
 )
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TOLERATED
+from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TOLERATED, TRIALS, Row
 from snn_export.training.conversion.baseline import first_to_reach
 
 ALLOWED = 0.5
@@ -34,15 +35,15 @@ Lines = Mapping[str, Sequence[Group]]
 """The groups of every data set, by its name."""
 
 
-def answers(lines: Lines) -> list[str]:
-    """The Markdown sections, in order."""
+def answers(lines: Lines, trials: Mapping[Row, Result] | None = None) -> list[str]:
+    """The Markdown sections, in order. trials: what was tried with other weights, and what it gave."""
     return [
         *_section("Does rate-based training cost accuracy?", [_rates(data, found) for data, found in lines.items()]),
         *_section(
             f"Is distillation worth more than conversion at T = {STEPS}?",
             [text for data, found in lines.items() for text in _conversion(data, found)],
         ),
-        *_section("Which methods help, and which claims did not reproduce?", _methods(lines)),
+        *_section("Which methods help, and which claims did not reproduce?", [*_methods(lines), *_tried(lines, trials or {})]),
         *_section("Does the accuracy survive on the chip's integers?", _deployments(lines)),
     ]
 
@@ -85,16 +86,16 @@ def _rates(data: str, lines: Sequence[Group]) -> str:
     found = compare(rate, bptt)
     margin = max(ALLOWED, found.half_width)
     below = found.points < -margin
-    faster = bptt.mean("seconds_per_epoch") / rate.mean("seconds_per_epoch")
+    faster = bptt.epoch_seconds / rate.epoch_seconds
     speed = (
         "as fast" if 0.95 < faster < 1.05 else f"{faster:.1f} times faster" if faster > 1 else f"{1 / faster:.1f} times slower"
     )
+    cost = "" if math.isnan(faster) else f" An epoch on rates is {speed}."
     return (
         f"**{data}**: {'yes' if below else 'no'}. Without a teacher, rates reach {percent(rate.mean('test_accuracy'))} "
         f"({seeded(rate)}), backpropagation through time {percent(bptt.mean('test_accuracy'))} ({seeded(bptt)}): {said(found)}. "
         f"That is {'' if below else 'not '}below by more than {margin:.2f} points, the larger of {ALLOWED} and half the "
-        "interval. "
-        f"An epoch on rates was {speed}."
+        f"interval.{cost}"
     )
 
 
@@ -256,9 +257,9 @@ def _cheaper(line: Group, found: Difference, text: str, through_time: Group | No
     """Hybrid block-wise replacement: comparable to or better than others, and cheaper than backpropagation through time."""
     if found.verdict == "below":
         return Finding(False, text)
-    if line.mode != "rate" or through_time is None:
+    cost = math.nan if line.mode != "rate" or through_time is None else line.epoch_seconds / through_time.epoch_seconds
+    if math.isnan(cost):
         return Finding(None, f"{text}; the cost was not compared")
-    cost = line.mean("seconds_per_epoch") / through_time.mean("seconds_per_epoch")
     return Finding(cost < 1, f"{text}; an epoch takes {cost:.2f} times as long as one through time without a teacher")
 
 
@@ -276,6 +277,29 @@ def _fewer_steps(line: Group, lines: Sequence[Group]) -> Finding:
     reached = first_to_reach(modern.curve(), line.mean("test_accuracy")) if modern else None
     beside = f", qcfs at T = {reached}" if reached else ""
     return Finding(steps / STEPS >= 20, f"max_norm is as accurate at T = {steps}, {steps / STEPS:g} times the steps{beside}")
+
+
+# --- what was tried --------------------------------------------------------------------------------------------------
+
+
+def _tried(lines: Lines, trials: Mapping[Row, Result]) -> Iterator[str]:
+    """Other weights for methods that did not beat the same student without a teacher, by validation accuracy."""
+    points = []
+    for row in TRIALS:
+        line, baseline = (group_of(lines.get(row.data, ()), recipe, row.mode) for recipe in (row.recipe, "no_teacher"))
+        if line is None or baseline is None:
+            continue
+        changed = " and ".join(f"{term} at {weight:g}" for term, weight in row.weights)
+        outcome = percent(trials[row]["validation_best"]) if row in trials else "missing"
+        beside = [f"{name} {percent(item.results[row.seed]['validation_best'])}" for name, item in
+                  (("with the published weights", line), ("no teacher", baseline)) if row.seed in item.results]  # fmt: skip
+        points.append(f"- `{row.recipe}` on {row.data}, {changed}: {outcome} ({', '.join(beside)})")
+    if points:
+        yield (
+            "Tried where a method did not beat no teacher: other weights of its terms, one run of seed "
+            f"{', '.join(sorted({str(row.seed) for row in TRIALS}))} each, judged by validation accuracy alone:"
+        )
+        yield "\n".join(points)
 
 
 # --- deployment ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.recipes_plan import EXPERIMENTS, rows
+from benchmarks.recipes_plan import EXPERIMENTS, TRIALS, rows
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -28,7 +28,8 @@ class Group:
     """The seeds of one recipe in one mode on one data set: a line of the table.
 
     seeds: those the plan asks for; results: those that were trained, by seed. They may be fewer, or none. refusals: codes of
-    those that the recipe refused to train, by seed: an answer too, not a missing one.
+    those that the recipe refused to train, by seed: an answer too, not a missing one. epoch_seconds: of an epoch beside all
+    other recipes of the data set (``recipes_costs.py``), NaN where that was not measured.
     """
 
     data: str
@@ -37,6 +38,7 @@ class Group:
     seeds: tuple[int, ...]
     results: Mapping[int, Result]
     refusals: Mapping[int, str] = field(default_factory=dict)
+    epoch_seconds: float = math.nan
 
     @property
     def name(self) -> str:
@@ -80,8 +82,10 @@ class Group:
         return {step: statistics.fmean(curve[str(step)] for curve in found if str(step) in curve) for step in steps}
 
 
-def groups(found: Mapping[str, Result], data: str) -> tuple[Group, ...]:
+def groups(found: Mapping[str, Result], data: str, costs: Mapping[str, Any] | None = None) -> tuple[Group, ...]:
     """The lines of one data set in the order of the plan, also those that nothing is there for.
+
+    costs: what ``recipes_costs.costs`` found for this data set.
 
     Raises:
         ValueError: rows of two different data sets under one name: no sample of the one is a sample of the other.
@@ -96,7 +100,8 @@ def groups(found: Mapping[str, Result], data: str) -> tuple[Group, ...]:
         fingerprints |= {row["data"] for row in there.values()}
         trained = {seed: row for seed, row in there.items() if "refused" not in row}
         refused = {seed: row["refused"] for seed, row in there.items() if "refused" in row}
-        result.append(Group(data, recipe, mode, tuple(seeds), trained, refused))
+        epoch = (costs or {}).get("epochs", {}).get(f"{recipe}-{mode}", {}).get("median", math.nan)
+        result.append(Group(data, recipe, mode, tuple(seeds), trained, refused, epoch))
     if len(fingerprints) > 1:
         raise ValueError(f"rows of '{data}' were measured on {len(fingerprints)} different data sets: train them again")
     return tuple(result)
@@ -104,7 +109,8 @@ def groups(found: Mapping[str, Result], data: str) -> tuple[Group, ...]:
 
 def unplanned(found: Mapping[str, Result]) -> tuple[str, ...]:
     """Keys of rows that no plan asks for."""
-    return tuple(sorted(found.keys() - {row.key for data in EXPERIMENTS for row in rows(data)}))
+    planned = {row.key for data in EXPERIMENTS for row in rows(data)} | {row.key for row in TRIALS}
+    return tuple(sorted(found.keys() - planned))
 
 
 def group_of(lines: Sequence[Group], recipe: str, mode: str) -> Group | None:

@@ -42,17 +42,23 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Row:
-    """One training run and its deployment: a line of the table is one or three of them."""
+    """One training run and its deployment: a line of the table is one or three of them.
+
+    weights: weights of loss terms, by name, that are not the recipe's own. Such a run is a trial: it is judged on the validation
+    samples, and neither tested nor deployed.
+    """
 
     data: str
     recipe: str
     mode: str
     seed: int
+    weights: tuple[tuple[str, float], ...] = ()
 
     @property
     def key(self) -> str:
         """Unique, and a file name."""
-        return f"{self.data}-{self.recipe}-{self.mode}-{self.seed}"
+        changed = "".join(f"-{term}_{weight:g}" for term, weight in self.weights)
+        return f"{self.data}-{self.recipe}-{self.mode}-{self.seed}{changed}"
 
 
 BY_RATES = (
@@ -125,3 +131,11 @@ def rows(data: str) -> tuple[Row, ...]:
     found += [Row(data, name, "bptt", 0) for name in THROUGH_TIME]
     found += [Row(data, name, "conversion", 0) for name in CONVERSIONS if name not in MAIN]
     return tuple(found)
+
+
+TRIALS = (
+    Row("cifar10", "ckdsnn", "rate", 0, (("activation_map", 0.01),)),
+    Row("cifar10", "ckdsnn", "rate", 0, (("activation_map", 0.0),)),
+    Row("cifar10", "esd", "rate", 0, (("reliable_teacher", 0.3),)),
+)
+"""What was tried where one of the four methods did not beat the same student without a teacher."""

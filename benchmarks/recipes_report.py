@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.recipes_answers import answers, percent, said
 from benchmarks.recipes_measures import Group, Result, baseline_of, compare, groups, unplanned
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, Experiment
+from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TRIALS, Experiment, Row
 from benchmarks.recipes_plots import write_plots
 from snn_export.reporting.json_file import write_text
 from snn_export.training.settings import TrainingSettings
@@ -29,28 +29,36 @@ NOTES = (
     "of each sample's mean correctness over the seeds. It says how far the test set decides, not how far other seeds would "
     "differ: a line with one seed may owe its place to it.",
     "*firing rate*: spikes per neuron and step, the plain mean over populations whatever their size, and the lowest and highest "
-    "of them. *s / epoch*: median wall time. *peak MiB*: what training added to the memory of the row's process at its highest, "
-    "+ what it had needed before. *on integers*: the same test samples on Loihi 2's integer grid in the `loihi` simulator, or "
-    "why not; *microcode*: on Loihi 2 alone, as a neuron program. Conversions stand at T = 4; the whole curve is below, and "
-    "their memory is that of everything up to T = 64.",
+    "of them. *s / epoch*: of training alone, all recipes of a data set side by side in one run of `--costs` (12 batches in "
+    "turn, the median of 5 rounds, one thread); not what the rows took, which had other work beside them. *peak MiB*: what "
+    "training added to the memory of the row's process at its highest, + what it had needed before. *on integers*: the same "
+    "test samples on Loihi 2's integer grid in the `loihi` simulator, or why not; *microcode*: on Loihi 2 alone, as a neuron "
+    "program. Conversions stand at T = 4; the whole curve is below, and their memory is that of everything up to T = 64.",
 )
 
 
-def write_report(results: Path) -> None:
+def write_report(results: Path, costs: Path) -> None:
     """Write ``recipes.md`` and the plots beside ``results``, ``{"rows": {key: row}}``; no rows where the file is not there.
+
+    costs: the file of ``recipes_costs.py``, if it is there.
 
     Raises:
         ValueError: rows of one data set that were measured on different samples.
     """
     found = json.loads(results.read_text(encoding="utf-8"))["rows"] if results.is_file() else {}
     results.parent.mkdir(parents=True, exist_ok=True)
-    lines = {data: groups(found, data) for data in EXPERIMENTS}
+    epochs = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    lines = {data: groups(found, data, epochs.get(data)) for data in EXPERIMENTS}
+    trials = {row: found[row.key] for row in TRIALS if row.key in found}
     plots = write_plots(lines, results.parent)
-    write_text(results.with_suffix(".md"), document(lines, plots, unplanned(found)))
+    write_text(results.with_suffix(".md"), document(lines, plots, unplanned(found), trials))
 
 
 def document(
-    lines: Mapping[str, Sequence[Group]], plots: Mapping[str, Sequence[str]] | None = None, other: Sequence[str] = ()
+    lines: Mapping[str, Sequence[Group]],
+    plots: Mapping[str, Sequence[str]] | None = None,
+    other: Sequence[str] = (),
+    trials: Mapping[Row, Result] | None = None,
 ) -> str:
     """The Markdown text. plots: names of the pictures of a data set; other: keys of rows that no plan asks for."""
     missing = sum(len(line.missing) for found in lines.values() for line in found)
@@ -64,7 +72,7 @@ def document(
     ]
     for data, found in lines.items():
         parts += _data_set(data, found, (plots or {}).get(data, ()))
-    return "\n".join([*parts, *answers(lines), *_leftovers(lines, other)])
+    return "\n".join([*parts, *answers(lines, trials), *_leftovers(lines, other)])
 
 
 def _data_set(data: str, lines: Sequence[Group], plots: Sequence[str]) -> list[str]:
@@ -150,7 +158,7 @@ def _cells(line: Group, lines: Sequence[Group]) -> list[str]:
         said(compare(line, baseline)).replace(" points", "") if baseline else "-",
         f"{_hundred(line.mean('validation_best'))} / {_hundred(line.mean('validation_last'))}",
         _hundred(line.mean("teacher_accuracy")), _firing(line), "yes" if row["fully_spiking"] else "no",
-        _plain(line.mean("seconds_per_epoch"), 2), f"{_plain(peak, 0)}{before}", *_deployed(line),
+        _plain(line.epoch_seconds, 2), f"{_plain(peak, 0)}{before}", *_deployed(line),
     ]  # fmt: skip
 
 

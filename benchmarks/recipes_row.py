@@ -1,7 +1,8 @@
 """One row of the recipes benchmark: train, choose by validation, read the test set once, deploy on integer Loihi.
 
 Run by ``benchmarks/recipes.py`` in a process of its own, so that its peak memory is that of the row:
-``python benchmarks/recipes_row.py DATA RECIPE MODE SEED WORK_FOLDER WORKERS``. The result is one JSON object in WORK_FOLDER.
+``python benchmarks/recipes_row.py DATA RECIPE MODE SEED WORK_FOLDER WORKERS WEIGHTS``, WEIGHTS being those of ``Row`` as JSON.
+The result is one JSON object in WORK_FOLDER.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ from snn_export.training.conversion.qcfs import Qcfs  # noqa: E402
 from snn_export.training.devices import peak_memory  # noqa: E402
 from snn_export.training.evaluate import predictions  # noqa: E402
 from snn_export.training.loop import Progress, TrainingResult, fit  # noqa: E402
-from snn_export.training.recipe import ForwardMode  # noqa: E402
+from snn_export.training.recipe import ForwardMode, Recipe  # noqa: E402
 from snn_export.training.recipes.registry import load_recipe  # noqa: E402
 from snn_export.training.settings import TrainingSettings  # noqa: E402
 
@@ -60,9 +61,9 @@ CHUNK = 250
 
 
 def main(arguments: list[str]) -> None:
-    data_name, recipe, mode, seed, work, workers = arguments
+    data_name, recipe, mode, seed, work, workers, weights = arguments
     torch.set_num_threads(1)
-    row = Row(data_name, recipe, mode, int(seed))
+    row = Row(data_name, recipe, mode, int(seed), tuple((term, float(weight)) for term, weight in json.loads(weights)))
     experiment, data, folder = EXPERIMENTS[data_name], load(data_name), Path(work)
     result = {
         "row": asdict(row), "data": data.fingerprint, "torch": torch.__version__, "workers": int(workers), "machine": _machine(),
@@ -86,13 +87,16 @@ def _trained(row: Row, experiment: Experiment, data: Dataset, folder: Path) -> d
         return {"method": "ReLU network", "fully_spiking": False, **facts, **_accuracy("test", found, data)}
     # The gradient is not divided by T, so that one learning rate serves both forward modes.
     recipe = replace(load_recipe(row.recipe).in_mode(ForwardMode(row.mode)), scale_gradient=False)
+    recipe = reweighted(recipe, dict(row.weights))
     teacher, teacher_facts = shared_teacher(experiment, data, folder) if recipe.needs_teacher else (None, {})
-    student = _student(experiment, data, row.seed)
+    student = student_of(experiment, data, row.seed)
     before = peak_memory()
     result = fit(
         student, data.train, data.validation, recipe, settings,
         teacher=teacher, checkpoint_dir=folder / row.key, progress=_progress(row.key),
     )  # fmt: skip
+    if row.weights:  # a trial: the test samples have no part in what is chosen
+        return {"method": recipe.describe(), **_training(result, settings)}
     peak = peak_memory()
     save_model(folder / f"{row.key}.safetensors", student)
     found, rates = _tested(student, data)
@@ -152,10 +156,18 @@ def _curve(conversion: Conversion, source: Teacher, calibration: torch.Tensor, d
     return {str(steps): float(np.mean(answers == data.test.y)) for steps, answers in found.items()}
 
 
+def reweighted(recipe: Recipe, weights: Mapping[str, float]) -> Recipe:
+    """The recipe with other weights for the terms that are named."""
+    unknown = weights.keys() - {item.term.name for item in recipe.terms}
+    if unknown:
+        raise ValueError(f"{recipe.name} has no term {', '.join(sorted(unknown))}")
+    return replace(recipe, terms=tuple(replace(item, weight=weights.get(item.term.name, item.weight)) for item in recipe.terms))
+
+
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
-def _student(experiment: Experiment, data: Dataset, seed: int) -> SpikingStudent:
+def student_of(experiment: Experiment, data: Dataset, seed: int) -> SpikingStudent:
     name, config = experiment.student
     time = {} if data.steps is None else {"steps": data.steps, "encoder": "events"}
     return build_student(name, seed=seed, input_shape=data.input_shape, classes=data.classes, **config, **time)
