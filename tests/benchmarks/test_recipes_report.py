@@ -376,7 +376,19 @@ def test_whether_accuracy_survives_on_integers() -> None:
     rows["cifar10-esd-rate-2"].update(scored("integer", 0.894))
     found = section(text_of(rows), "on the chip").split("**cifar10**")[1]
     assert found.startswith(": not everywhere. 1 of ")
-    assert "esd, rate seed 2 (-0.60)" in found
+    assert "esd, rate seed 2 (-0.60); beyond chance only esd, rate seed 2 (95 % interval of the paired difference)." in found
+
+
+def test_a_loss_that_the_test_set_does_not_show_is_called_so() -> None:
+    rows = everything()
+    right = np.less(HARDNESS, 900)
+    found = right.copy()
+    found[np.flatnonzero(right)[:40]] = False  # decisions that changed for the worse,
+    found[np.flatnonzero(~right)[:33]] = True  # and nearly as many for the better
+    rows["cifar10-esd-rate-2"] |= {"integer_right": packed(found), "integer_accuracy": float(found.mean())}
+    text = section(text_of(rows), "on the chip").split("**cifar10**")[1]
+    assert "1 of" in text
+    assert "esd, rate seed 2 (-0.70); none beyond chance" in text
 
 
 def test_an_integer_network_that_is_better_loses_nothing() -> None:
