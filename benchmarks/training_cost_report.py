@@ -212,7 +212,7 @@ def _lines(axis: Axes, result: dict[str, Any], value: Callable[[Row], float], la
     steps = _steps(result)
     axis.set_xticks(steps, [str(step) for step in steps])
     axis.minorticks_off()
-    axis.set_xlim(steps[0] / 1.15, steps[-1] * 5)  # room for the names
+    axis.set_xlim(steps[0] / 1.15, steps[-1] * 12)  # room for the names
     axis.set_xlabel("steps T")
     axis.set_ylabel(label)
     axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -228,3 +228,5 @@ def _lines(axis: Axes, result: dict[str, Any], value: Callable[[Row], float], la
             result["titles"][name], (x, math.exp(height)), xytext=(7, 0), textcoords="offset points", va="center",
             color=COLOURS[name], fontsize=9,
         )  # fmt: skip
+    if ends:
+        axis.set_ylim(top=max(axis.get_ylim()[1], math.exp(lowest + 0.05 * span)))  # a name above the axes would not be drawn
