@@ -106,14 +106,16 @@ def _row(row: Row, work: Path, workers: int) -> bool:
 
 
 def _measure_costs(names: list[str]) -> None:
-    """Seconds per epoch of every recipe, beside those of other data sets that are there already."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from benchmarks.recipes_costs import costs
+    """Seconds per epoch of every recipe, as a row's process has them, beside those of other data sets that are there already."""
     from snn_export.reporting.json_file import write_text
 
     for name in names:
+        command = [sys.executable, str(ROOT / "benchmarks" / "recipes_costs.py"), name]
+        surroundings = {**os.environ, **ALLOCATOR}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=ROW_LIMIT_SECONDS, env=surroundings, check=True)
         found = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
-        write_text(COSTS, json.dumps({**found, name: costs(name)}, indent=1, sort_keys=True) + "\n")
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        write_text(COSTS, json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def kept() -> dict[str, object]:

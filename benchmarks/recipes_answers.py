@@ -290,7 +290,8 @@ def _tried(lines: Lines, trials: Mapping[Row, Result]) -> Iterator[str]:
         if line is None or baseline is None:
             continue
         changed = " and ".join(f"{term} at {weight:g}" for term, weight in row.weights)
-        outcome = percent(trials[row]["validation_best"]) if row in trials else "missing"
+        found = trials.get(row, {})
+        outcome = percent(found["validation_best"]) if "validation_best" in found else found.get("refused", "missing")
         beside = [f"{name} {percent(item.results[row.seed]['validation_best'])}" for name, item in
                   (("with the published weights", line), ("no teacher", baseline)) if row.seed in item.results]  # fmt: skip
         points.append(f"- `{row.recipe}` on {row.data}, {changed}: {outcome} ({', '.join(beside)})")
@@ -350,7 +351,7 @@ def _losses(apart: Mapping[str, float], shown: Sequence[str], samples: int) -> s
         beyond = [name for name in shown if name in lost]
         chance = f"beyond chance only {', '.join(beyond)}" if beyond else "none beyond chance"
         counted = f"{len(lost)} of {len(apart)} rows lose more than {ALLOWED} points"
-        text = f"not everywhere. {counted}: {listed}; {chance} (95 % interval of the paired difference)."
+        text = f"not everywhere. {counted}: {listed}; {chance} (95 % interval of each paired difference)."
     else:
         worst = _number(min(apart.values()))
         text = f"yes. None of {len(apart)} deployed rows loses more than {ALLOWED} points; the worst is {worst}."

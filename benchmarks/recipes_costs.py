@@ -3,17 +3,25 @@
 ``python benchmarks/recipes.py --costs`` asks for it and writes ``docs/results/recipes_costs.json``. The rows of the table were
 trained over days with other work beside them, so their own seconds tell nothing about recipes: here each trains a few batches in
 turn, round by round, in one process with one thread, and the median of the rounds counts. The first round warms up.
+
+``python benchmarks/recipes_costs.py DATA`` prints the costs of one data set as JSON, on the last line.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.recipes_data import load
 from benchmarks.recipes_plan import EXPERIMENTS, QCFS_LEVELS, Experiment, Row, rows
@@ -37,7 +45,7 @@ Train = Callable[[], float]
 
 def costs(data: str, batches: int = BATCHES, rounds: int = ROUNDS) -> dict[str, Any]:
     """``{"recipe-mode": {"median", "minimum", "rounds"}}`` in seconds per epoch, and what they were measured under."""
-    threads = torch.get_num_threads()
+    threads, load_before = torch.get_num_threads(), os.getloadavg()[0]
     torch.set_num_threads(1)
     try:
         experiment, found = EXPERIMENTS[data], load(data)
@@ -55,7 +63,7 @@ def costs(data: str, batches: int = BATCHES, rounds: int = ROUNDS) -> dict[str, 
     epochs = {
         name: {"median": statistics.median(taken), "minimum": min(taken), "rounds": len(taken)} for name, taken in seconds.items()
     }
-    return {"epochs": epochs, "batches": batches, "torch": torch.__version__, "load": os.getloadavg()[0]}
+    return {"epochs": epochs, "batches": batches, "torch": torch.__version__, "load_before": load_before}
 
 
 def _ways(data: str, experiment: Experiment, found: Dataset, count: int) -> Iterator[tuple[str, Train]]:
@@ -103,3 +111,7 @@ def _network(network: tuple[str, Any], found: Dataset) -> Teacher:
     """With weights as drawn: what it has learnt costs nothing."""
     name, config = network
     return build_teacher(name, seed=0, input_shape=found.input_shape, classes=found.classes, **config)
+
+
+if __name__ == "__main__":
+    print(json.dumps(costs(sys.argv[1])))

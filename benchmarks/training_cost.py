@@ -47,6 +47,8 @@ REPEATS, FEWEST = 5, 3
 LONGEST = 90.0
 """Seconds after which the rounds of one T end early, though not before ``FEWEST`` of them."""
 TOLERANCE = 1e-5
+FEWEST_EQUAL = 0.99
+"""Share of neurons that have the same rate in float32, whether spikes are convolved in integers or not."""
 MEMORY_STEPS = 3
 Row = dict[str, Any]
 
@@ -208,6 +210,9 @@ def main(given: list[str]) -> int:
 
     print(write(result, options.output))
     apart = max(result["agreement"]["logits_apart"].values())
+    if result["agreement"]["rates_in_integers"] < FEWEST_EQUAL:
+        print("convolutions in integers give other rates than those in float32", file=sys.stderr)
+        return 1
     if not apart <= TOLERANCE:
         print(f"the logits lie {apart:.2g} apart: these are not one network", file=sys.stderr)
         return 1

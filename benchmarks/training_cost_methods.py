@@ -256,9 +256,19 @@ def agreement(size: Size, steps: int) -> dict[str, Any]:
     names = [name for name, layer in origin.layers.named_children() if isinstance(layer, snntorch.Leaky)]
     taps = origin.eval().by_rates(images.double(), taps=names).taps
     return {
+        "rates_in_integers": _same_rates(origin.float(), images, names),
         "steps": steps,
         "losses": losses,
         "logits_apart": {name: float((found - logits["rates"]).abs().max()) for name, found in logits.items()},
         "logits_spread": float(logits["rates"].std()),
         "rates": {name: float(tap.detach().mean()) for name, tap in taps.items()},
     }
+
+
+def _same_rates(network: SpikingStudent, images: Tensor, names: list[str]) -> float:
+    """Share of the neurons with the same rate in float32, whether spikes are convolved in integers or not."""
+    ours = network.by_rates(images, taps=names).taps
+    with mock.patch.object(spike_convolution, "available", lambda: False):
+        floats = network.by_rates(images, taps=names).taps
+    same = [(ours[name] == floats[name]).flatten() for name in names]
+    return float(torch.cat(same).float().mean())

@@ -201,7 +201,7 @@ class _SpikeWalk:
         )
 
     def _stateless(self, layer: nn.Module, signal: _Signal) -> _Signal:
-        if isinstance(layer, nn.Flatten):  # a view: bytes remain bytes, and belong to whom they belonged
+        if isinstance(layer, nn.Flatten):  # bytes remain bytes, and belong to whom they belonged
             flat = layer(signal.samples())
             return replace(signal, value=flat.unflatten(0, (self.steps, -1)) if signal.over_time else flat, moments=None)
         if not signal.over_time:
@@ -211,7 +211,8 @@ class _SpikeWalk:
             return self._convolve(layer, samples)
         size = _samples_at_once(samples)
         start = 0
-        given = torch.empty_like(samples[:size], dtype=self.dtype)
+        layout = torch.channels_last if samples.ndim == 4 and _in_integers(samples) else torch.contiguous_format
+        given = torch.empty(samples[:size].shape, dtype=self.dtype, device=samples.device, memory_format=layout)
         while start < len(samples):
             piece = samples[start : start + size]
             part = layer(given[: len(piece)].copy_(piece))
@@ -245,12 +246,12 @@ class _SpikeWalk:
         if not compiled:
             signal = signal.settled()
         currents = signal.value.to(self.dtype)
-        if compiled and not signal.over_time and currents.ndim == 4 and spike_convolution.available():
+        if not signal.over_time and currents.ndim == 4 and _in_integers(currents):
             currents = currents.contiguous(memory_format=torch.channels_last)
         first = currents[0] if signal.over_time else currents
-        last = spike_convolution.stored_channels_last(currents)
+        last = first.ndim == 4 and spike_convolution.stored_channels_last(currents)
         spikes = _storage((self.steps, *first.shape), torch.uint8, first.device, channels_last=last)
-        rates, slopes = (torch.empty_like(first) for _ in range(2))
+        rates, slopes = (_storage(first.shape, first.dtype, first.device, channels_last=last) for _ in range(2))
         # The same tensors in the order of their memory: neurons do not care which of them is next.
         stored = [value.movedim(-3, -1) if last else value for value in (currents, spikes, rates, slopes)]
         if compiled:
@@ -284,6 +285,11 @@ class _SpikeWalk:
             trace.step(potential, fired)
             membrane = reset(potential, fired, rule, out=membrane)
         return total.div_(self.steps), trace.slope(currents.mean(dim=0), self.steps)
+
+
+def _in_integers(maps: Tensor) -> bool:
+    """Whether convolutions behind ``maps`` may be in integers, which read their spikes channels last."""
+    return maps.device.type == "cpu" and spike_convolution.available()
 
 
 def _stateful(layers: nn.Sequential) -> set[str]:

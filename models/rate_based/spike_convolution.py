@@ -1,14 +1,15 @@
-"""Convolutions of spikes in integers: exact sums, in a fraction of the time where a processor has matrix units.
+"""Convolutions of spikes in integers: exact sums, in less time where a processor has matrix units for bytes.
 
 A spike is 0 or 1 and a weight a number of 24 bits, so a convolution of spikes is a sum of integers. The weights of an output
 channel are counted in units of 2^e and split into three bytes,
 
     w / 2^e = 65536 d1 + 256 d2 + d3,   -128 <= d <= 127,
 
-and oneDNN convolves the spikes with each, eight bits by eight bits into 32: Intel's AMX does sixteen of these in the time of one
-product of floats. The three sums, exact, are added as float32, the smallest first: the result is the exact sum of the counted
-weights, rounded once (above 510 products, twice). A weight moves by half a unit at most, by less than 1 / 8,355,711 of the
-largest of its channel; float32 loses about as much over a sum. Mean and variance, for a batch-norm, are taken on the way.
+and oneDNN convolves the spikes with each, eight bits by eight bits into 32, which is what Intel's AMX is for. The three sums,
+exact, are added as float32, the smallest first: the result is the exact sum of the counted weights, rounded once (above 510
+products, twice; and once more for a bias). Counting moves a weight by half a unit at most, by less than 1 / 8,355,711 of the
+largest of its channel: less than float32 loses over a sum, unless one weight is far above all others. Mean and variance, for a
+batch-norm, are taken on the way.
 
 oneDNN's convolution of bytes is reached through operators that torch has for its own quantised models and does not document.
 :func:`available` therefore tries them on a small convolution before they are used; without them, or on a processor without
@@ -51,13 +52,19 @@ class Currents:
 
 
 def fits(layer: nn.Module, spikes: Tensor) -> TypeGuard[nn.Conv2d]:
-    """Whether ``layer`` is a convolution that can take ``spikes`` (N, C, H, W) here, bytes that lie channels last in memory."""
+    """Whether ``layer`` is a convolution that can take ``spikes`` (N, C, H, W) here, bytes that lie channels last in memory.
+
+    Layers with hooks are left to torch: hooks may compute the weights (``weight_norm``, pruning), or want to be called.
+    """
     if type(layer) is not nn.Conv2d or spikes.dtype != torch.uint8 or not stored_channels_last(spikes):
+        return False
+    if layer._forward_pre_hooks or layer._forward_hooks or "forward" in layer.__dict__:
         return False
     weight = layer.weight.detach()
     plain = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     small = weight.dtype == torch.float32 and weight[0].numel() <= MOST_PRODUCTS
-    return plain and small and available() and bool(weight.isfinite().all())
+    here = spikes.device.type == weight.device.type == "cpu"
+    return plain and small and here and available() and bool(weight.isfinite().all())
 
 
 @cache
@@ -104,7 +111,7 @@ class _Sums:
     def __init__(self, layer: nn.Conv2d) -> None:
         self.digits, self.units = split(layer.weight.detach())
         self.geometry = [[*map(int, of)] for of in (layer.stride, layer.padding, layer.dilation)]
-        self.zero = torch.zeros(len(self.units), dtype=torch.int64)
+        self.zero = torch.zeros(len(self.units), dtype=torch.int64, device=self.units.device)
         self.packed: Tensor | None = None
 
     def __call__(self, spikes: Tensor) -> Tensor:
@@ -165,13 +172,16 @@ def _compiled() -> Any:
 
 
 def _sums_are_right() -> bool:
-    """A convolution whose sums are known: all bytes a weight can have, under all spikes, many, few and none."""
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Conv2d(32, 48, 3, stride=2, padding=1, bias=False)
-    counts = torch.randint(-LARGEST, LARGEST + 1, layer.weight.shape, generator=generator)
+    """A convolution whose sums are known: all bytes a weight can have, under all spikes, many, few and none.
+
+    Draws nothing from torch's own generator: training must not depend on who asked first.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    layer = nn.utils.skip_init(nn.Conv2d, 32, 48, 3, stride=2, padding=1, bias=False, device="cpu", dtype=torch.float32)
+    counts = torch.randint(-LARGEST, LARGEST + 1, layer.weight.shape, generator=generator, device="cpu")
     layer.weight = nn.Parameter(counts.float() * 2.0**-20, requires_grad=False)
-    often = torch.tensor([1.0, 0.5, 0.1, 0.0])[:, None, None, None]
-    spikes = (torch.rand(4, 32, 9, 9, generator=generator) < often).byte()
+    often = torch.tensor([1.0, 0.5, 0.1, 0.0], device="cpu")[:, None, None, None]
+    spikes = (torch.rand(4, 32, 9, 9, generator=generator, device="cpu") < often).byte()
     raw = _Sums(layer)(spikes.contiguous(memory_format=torch.channels_last))
     digits = raw.reshape(len(raw), BYTES, 48, *raw.shape[2:])
     wanted = functional.conv2d(spikes.double(), layer.weight.double(), stride=2, padding=1)

@@ -73,7 +73,7 @@ def costs(**changed: float) -> dict[str, Any]:
     """As ``recipes_costs.py`` writes them: 2 s per epoch, or ``no_teacher_bptt=9.0``."""
     names = {f"{row.recipe}-{row.mode}" for data in plan.EXPERIMENTS for row in plan.rows(data)}
     epochs = {name: {"median": changed.get(name.replace("-", "_"), 2.0), "minimum": 1.0, "rounds": 5} for name in names}
-    return {"epochs": epochs, "batches": 12, "torch": "2.0", "load": 0.1}
+    return {"epochs": epochs, "batches": 12, "torch": "2.0", "load_before": 0.1}
 
 
 def text_of(rows: Rows, measured: dict[str, Any] | None = None) -> str:
@@ -376,7 +376,7 @@ def test_whether_accuracy_survives_on_integers() -> None:
     rows["cifar10-esd-rate-2"].update(scored("integer", 0.894))
     found = section(text_of(rows), "on the chip").split("**cifar10**")[1]
     assert found.startswith(": not everywhere. 1 of ")
-    assert "esd, rate seed 2 (-0.60); beyond chance only esd, rate seed 2 (95 % interval of the paired difference)." in found
+    assert "esd, rate seed 2 (-0.60); beyond chance only esd, rate seed 2 (95 % interval of each paired difference)." in found
 
 
 def test_a_loss_that_the_test_set_does_not_show_is_called_so() -> None:

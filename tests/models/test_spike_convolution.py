@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import Lif
 from snn_export.models.rate_based import engine, spike_convolution
+from snn_export.models.rate_based.dsr import SpikeRepresentation
+from snn_export.models.rate_based.slopes import SlopeRule
 from snn_export.models.rate_based.spike_convolution import BYTES, convolve, fits, split
 from snn_export.models.surrogates import Surrogate
 
@@ -139,8 +143,22 @@ def test_what_is_left_to_floats() -> None:
     assert not fits(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), spikes)
     assert not fits(Scaled(4, 4, 3), spikes)
     assert not fits(nn.Conv2d(4, 4, 3).double(), spikes)
-    nn.init.constant_(layer.weight, float("nan"))
-    assert not fits(layer, spikes)
+    assert not fits(layer.to("meta"), spikes)
+    broken = nn.Conv2d(4, 4, 3)
+    nn.init.constant_(broken.weight, float("nan"))
+    assert not fits(broken, spikes)
+
+
+@pytest.mark.usefixtures("on_any_processor")
+def test_layers_with_hooks_are_left_to_torch() -> None:
+    spikes = spikes_of(2, 4, 6, 6)
+    pruned = prune.l1_unstructured(nn.Conv2d(4, 4, 3), "weight", 0.5)  # computes its weights in a hook
+    watched = nn.Conv2d(4, 4, 3)
+    handle = watched.register_forward_hook(lambda *given: None)
+    assert not fits(pruned, spikes)
+    assert not fits(watched, spikes)
+    handle.remove()
+    assert fits(watched, spikes)
 
 
 @pytest.mark.parametrize("failure", [AttributeError, RuntimeError])
@@ -151,6 +169,15 @@ def test_operators_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch, failu
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     monkeypatch.setattr(spike_convolution, "_sums_are_right", gone)
     assert not spike_convolution.available.__wrapped__()
+
+
+def test_asking_draws_no_random_number() -> None:
+    """Or the first training of a process would differ from the second."""
+    before = torch.get_rng_state()
+    operators_work()
+    with torch.device("meta"):
+        operators_work()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_operators_with_wrong_sums_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +237,61 @@ def test_gradients_reach_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     for ours, floats in zip(*found, strict=True):
         assert ours is not None and floats is not None
         assert functional.cosine_similarity(ours.flatten(), floats.flatten(), dim=0) > 0.98 or floats.abs().max() < 1e-5
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.movedim(-3, -1).contiguous().movedim(-1, -3),
+    "turned": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+}
+
+
+@needs_operators
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("slopes", [None, SpikeRepresentation()])
+def test_how_maps_lie_in_memory_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, layout: str, batch: int, constant: bool, slopes: SlopeRule | None
+) -> None:
+    """Of inputs that go straight into neurons too, and of a batch of one, whose layout torch cannot tell."""
+    monkeypatch.setattr(spike_convolution, "available", lambda: True)
+    layers = nn.Sequential(OrderedDict([("first", Lif(dv=2048, threshold=0.4, surrogate=Surrogate("sigmoid", 4.0))), *parts()]))
+    layers.eval()
+    steps = 4
+    drawn = torch.rand(batch, 2, 6, 4, generator=torch.Generator().manual_seed(5))
+    inputs = drawn if constant else torch.stack([drawn * (1 + step) / 3 for step in range(steps)])
+    found = []
+    for arranged in (inputs, LAYOUTS[layout](inputs)):
+        layers.zero_grad()
+        states = engine.spike_pass(layers, arranged, steps, constant=constant, slopes=slopes)
+        result = engine.rate_pass(layers, arranged if constant else arranged.mean(0), states, taps=("first", "last"))
+        result.logits.square().sum().backward()
+        found.append([*result.taps.values(), result.logits, *(weight.grad for weight in layers.parameters())])
+        rates = [state.rates for state in states.neurons.values()]
+        assert all(rate.is_contiguous() or spike_convolution.stored_channels_last(rate) for rate in rates)
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+def parts() -> list[tuple[str, nn.Module]]:
+    torch.manual_seed(3)
+    return [
+        ("frozen", nn.BatchNorm2d(2)), ("conv", nn.Conv2d(2, 5, 3, padding=1)),
+        ("last", Lif(dv=2048, threshold=0.2, surrogate=Surrogate("sigmoid", 4.0))),
+        ("flatten", nn.Flatten()), ("dense", nn.Linear(5 * 6 * 4, 3)), ("readout", Integrator()),
+    ]  # fmt: skip
+
+
+def test_sequences_are_no_maps() -> None:
+    """(T, B, C, L) has four axes, of which none is a height."""
+    layers = nn.Sequential(OrderedDict([
+        ("norm", nn.BatchNorm1d(3)), ("lif", Lif(dv=2048, threshold=0.5, surrogate=Surrogate("sigmoid", 4.0))),
+        ("flatten", nn.Flatten()), ("dense", nn.Linear(15, 2)), ("readout", Integrator()),
+    ]))  # fmt: skip
+    inputs = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(1))
+    turned = inputs.movedim(1, -1).contiguous().movedim(-1, 1)
+    ours, wanted = (engine.spike_pass(copy.deepcopy(layers), x, 4, constant=False).neurons["lif"] for x in (turned, inputs))
+    assert 0.05 < wanted.rates.mean() < 0.95
+    torch.testing.assert_close(ours.rates, wanted.rates)
+    torch.testing.assert_close(ours.slopes, wanted.slopes)
