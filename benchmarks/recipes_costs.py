@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,15 @@ Train = Callable[[], float]
 
 
 def costs(data: str, batches: int = BATCHES, rounds: int = ROUNDS) -> dict[str, Any]:
-    """``{"recipe-mode": {"median", "minimum", "rounds"}}`` in seconds per epoch, and what they were measured under."""
+    """``epochs``: ``{"recipe-mode": {"median", "minimum", "rounds"}}`` in seconds; ``refused``: codes; and what they hold under."""
     threads, load_before = torch.get_num_threads(), os.getloadavg()[0]
     torch.set_num_threads(1)
     try:
         experiment, found = EXPERIMENTS[data], load(data)
         count = min(batches * experiment.settings.batch_size, len(found.train))
-        ways = dict(_ways(data, experiment, found, count))
+        ways = _ways(data, experiment, found, count)
+        refused = {name: code for name, way in ways.items() if (code := _refusal(way))}
+        ways = {name: way for name, way in ways.items() if name not in refused}
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for index in range(rounds + 1):
             for name, train in ways.items():
@@ -63,23 +65,24 @@ def costs(data: str, batches: int = BATCHES, rounds: int = ROUNDS) -> dict[str, 
     epochs = {
         name: {"median": statistics.median(taken), "minimum": min(taken), "rounds": len(taken)} for name, taken in seconds.items()
     }
-    return {"epochs": epochs, "batches": batches, "torch": torch.__version__, "load_before": load_before}
+    return {"epochs": epochs, "refused": refused, "batches": batches, "torch": torch.__version__, "load_before": load_before}
 
 
-def _ways(data: str, experiment: Experiment, found: Dataset, count: int) -> Iterator[tuple[str, Train]]:
-    """Every recipe of the plan that this pair of networks admits, ready to train ``count`` samples."""
+def _refusal(way: Train) -> str:
+    """The code by which a recipe refuses these networks, as its row does; empty where it trains them."""
+    try:
+        way()
+    except UserError as error:
+        return error.code
+    return ""
+
+
+def _ways(data: str, experiment: Experiment, found: Dataset, count: int) -> dict[str, Train]:
+    """Every recipe of the plan, ready to train ``count`` samples. Conversions but QCFS train the ReLU network, which is there."""
     train = Samples(found.train.x[:count], found.train.y[:count])
     held = Samples(found.validation.x[:1], found.validation.y[:1])
-    for name in dict.fromkeys(f"{row.recipe} {row.mode}" for row in rows(data)):
-        recipe, mode = name.split()
-        if mode == "conversion" and recipe != "qcfs":
-            continue  # what is trained there is the ReLU network
-        way = _way(Row(data, recipe, mode, 0), experiment, found, train, held)
-        try:
-            way()
-        except UserError:
-            continue  # refused for these networks, as its row says
-        yield f"{recipe}-{mode}", way
+    names = dict.fromkeys((row.recipe, row.mode) for row in rows(data) if row.mode != "conversion" or row.recipe == "qcfs")
+    return {f"{recipe}-{mode}": _way(Row(data, recipe, mode, 0), experiment, found, train, held) for recipe, mode in names}
 
 
 def _way(row: Row, experiment: Experiment, found: Dataset, train: Samples, held: Samples) -> Train:
