@@ -44,7 +44,7 @@ Train = Callable[[], float]
 
 
 def costs(data: str, batches: int = BATCHES, rounds: int = ROUNDS) -> dict[str, Any]:
-    """``epochs``: ``{"recipe-mode": {"median", "minimum", "rounds"}}`` in seconds; ``refused``: codes; and what they hold under."""
+    """``epochs``: ``{"recipe-mode": {"median", "minimum", "rounds"}}``, seconds; ``refused``: codes; and what they hold under."""
     threads, load_before = torch.get_num_threads(), os.getloadavg()[0]
     torch.set_num_threads(1)
     try:
