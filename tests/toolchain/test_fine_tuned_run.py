@@ -21,7 +21,10 @@ from snn_export.pipeline.workspace import Workspace
 from tests.conftest import FinishedRun, heed_interrupts, snn_export
 from tests.lava_environment import require_lava
 
-FINE_TUNED = ("--set", "quantize.fine_tune_epochs=5", "--set", "quantize.fine_tune_learning_rate=0.005")
+FINE_TUNED = (
+    "--set", "quantize.fine_tune_epochs=5", "--set", "quantize.fine_tune_learning_rate=0.005", "--set", "quantize.weight_bits=5",
+)  # fmt: skip
+"""Few bits, so that training has something to mend on every processor: from 8 bits no epoch may be better."""
 FEW = ("--set", "verify.samples=24", "--set", "verify.backends.lava.required=false")
 ALL_SAMPLES = ("--set", "verify.backends.lava.samples=0")
 
@@ -58,25 +61,25 @@ def test_and_what_real_lava_runs(fine_tuned: FinishedRun) -> None:
     assert_exact_everywhere(comparison(fine_tuned, "loihi", "lava"))
 
 
-def test_eight_bits_cost_at_most_one_sample(fine_tuned: FinishedRun) -> None:
+def test_five_bits_cost_a_few_samples(fine_tuned: FinishedRun) -> None:
     ladder: Any = fine_tuned.report()["ladder"]
     correct = {rung["name"]: rung["correct"] for rung in ladder}
-    assert correct["loihi"] == correct["quantised_student"] >= correct["student"] - 1
+    assert correct["loihi"] == correct["quantised_student"] >= correct["student"] - 4
 
 
 def test_the_report_says_how_it_was_trained(fine_tuned: FinishedRun) -> None:
     training: Any = fine_tuned.report()["training"]
     assert [(part["model"], part["epochs"]) for part in training][-1] == ("quantised student", 5)
-    assert re.search(r"fine-tuned: [\d.]+ to [\d.]+ %|no epoch was better", fine_tuned.completed.stderr)
+    words = re.search(r"fine-tuned: ([\d.]+) to ([\d.]+) %", fine_tuned.completed.stderr)
+    assert words
+    assert float(words[2]) > float(words[1])
 
 
-def test_weights_really_moved(fine_tuned: FinishedRun, finished_run: FinishedRun) -> None:
+def test_weights_really_moved(fine_tuned: FinishedRun) -> None:
     """Otherwise the comparison would show nothing about training."""
     from snn_export import load
 
-    after, before = (load(run.folder / "quantize" / "net.nir") for run in (fine_tuned, finished_run))
-    searched = load(fine_tuned.folder / "quantize" / "searched.nir")
-    assert searched.fingerprint == before.fingerprint
+    after, before = (load(fine_tuned.folder / "quantize" / name) for name in ("net.nir", "searched.nir"))
     assert after.fingerprint != before.fingerprint
     assert after.contract.lineage.passes == (*before.contract.lineage.passes, "fine_tune")
 
