@@ -99,6 +99,18 @@ def test_a_shard_that_takes_its_workers_with_it_is_named(pool: Pool) -> None:
     assert shared(pool, "made_small") == small().whole(), "the workers that took their place can work"
 
 
+def test_a_worker_is_replaced_however_long_its_replacement_takes(importable: Path, tmp_path: Path) -> None:
+    """Dask itself gives up a worker whose replacement is not up some seconds after the loss: none of them, on a busy machine."""
+    import dask
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}), open_pool(Where(2, "", tmp_path)) as found:
+        for process in found.client.run(os.getpid).values():
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.5)
+        found.client.wait_for_workers(2, timeout=60)
+        assert shared(found, "made_small") == small().whole()
+
+
 def test_a_worker_that_differs_is_refused_and_what_differs_is_named(pool: Pool) -> None:
     with pytest.raises(UserError, match=r"numpy is 2\.0 there and 0\.1 here") as caught:
         shared(pool, "made_refusing")

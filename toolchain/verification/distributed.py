@@ -55,6 +55,9 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.scheduler.allowed-failures": LOSSES,
+    # Dask looks once, this long after a loss, and ends for good whichever worker is not connected then. The worker that took the
+    # first one's place may itself be lost, or not up yet, at that very moment; its nanny replaces it, and we count who is there.
+    "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.admin.large-graph-warning-threshold": "1GB",
