@@ -83,6 +83,18 @@ def test_a_process_of_its_own_answers(command: ModuleType, methods: ModuleType, 
     assert {row["skipped"] for row in lost} <= {"failed", "not installed"}
 
 
+@pytest.mark.slow
+def test_peak_memory_hardly_grows_with_the_steps(command: ModuleType, methods: ModuleType) -> None:
+    """Of whole processes, torch included, in the network of the published table at half its batch."""
+    size = methods.Size(batch=16)
+    peaks = {
+        (name, steps): command.in_a_process(["memory", str(steps), name], size, threads=1)["peak"]
+        for name in ("rates", "bptt")
+        for steps in (4, 32)
+    }
+    assert peaks["rates", 32] / peaks["rates", 4] < 1.6 < peaks["bptt", 32] / peaks["bptt", 4]
+
+
 def run(command: ModuleType, folder: Path, *steps: str) -> int:
     before = torch.get_num_threads()
     try:

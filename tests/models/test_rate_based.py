@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import snntorch
@@ -121,6 +122,37 @@ def test_one_layer_under_a_constant_input_has_the_gradients_of_bptt(reset: str, 
     rate_pass(other, x, states).logits.square().sum().backward()
     for mine, theirs in zip(other.parameters(), layers.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+
+
+def kept_for_backward(pass_: Callable[[], Tensor]) -> int:
+    """Bytes of all storages that autograd keeps between a forward pass and its backward pass."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = pass_()
+    assert logits.requires_grad
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize(("reset", "detached"), RESETS)
+def test_what_is_kept_for_the_gradients_is_flat_in_time_where_that_of_bptt_is_linear(reset: str, detached: bool) -> None:
+    layers, x = network(reset).double().train(), inputs()
+
+    def rates(steps: int) -> Tensor:
+        return rate_pass(layers, x, spike_pass(layers, x, steps, constant=True, detach_reset=detached)).logits
+
+    def through_time(steps: int) -> Tensor:
+        return unroll(layers, x, steps, constant=True, detach_reset=detached)[-1]
+
+    flat = [kept_for_backward(lambda steps=steps: rates(steps)) for steps in (4, 8, 16)]
+    linear = [kept_for_backward(lambda steps=steps: through_time(steps)) for steps in (4, 8, 16)]
+    assert flat[0] == flat[1] == flat[2]
+    assert linear[2] - linear[1] == pytest.approx(2 * (linear[1] - linear[0]), rel=0.02)
+    assert linear[2] > 2.5 * linear[0]
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
