@@ -29,7 +29,8 @@ class Group:
 
     seeds: those the plan asks for; results: those that were trained, by seed. They may be fewer, or none. refusals: codes of
     those that the recipe refused to train, by seed: an answer too, not a missing one. epoch_seconds: of an epoch beside all
-    other recipes of the data set (``recipes_costs.py``), NaN where that was not measured.
+    other recipes of the data set (``recipes_costs.py``), the median of some rounds, NaN where that was not measured;
+    epoch_minimum: the fastest round; through_time_seconds: the median of the same recipe trained through time.
     """
 
     data: str
@@ -39,6 +40,8 @@ class Group:
     results: Mapping[int, Result]
     refusals: Mapping[int, str] = field(default_factory=dict)
     epoch_seconds: float = math.nan
+    epoch_minimum: float = math.nan
+    through_time_seconds: float = math.nan
 
     @property
     def name(self) -> str:
@@ -100,8 +103,10 @@ def groups(found: Mapping[str, Result], data: str, costs: Mapping[str, Any] | No
         fingerprints |= {row["data"] for row in there.values()}
         trained = {seed: row for seed, row in there.items() if "refused" not in row}
         refused = {seed: row["refused"] for seed, row in there.items() if "refused" in row}
-        epoch = (costs or {}).get("epochs", {}).get(f"{recipe}-{mode}", {}).get("median", math.nan)
-        result.append(Group(data, recipe, mode, tuple(seeds), trained, refused, epoch))
+        epochs = (costs or {}).get("epochs", {})
+        mine, through_time = epochs.get(f"{recipe}-{mode}", {}), epochs.get(f"{recipe}-bptt", {})
+        times = (mine.get("median", math.nan), mine.get("minimum", math.nan), through_time.get("median", math.nan))
+        result.append(Group(data, recipe, mode, tuple(seeds), trained, refused, *times))
     if len(fingerprints) > 1:
         raise ValueError(f"rows of '{data}' were measured on {len(fingerprints)} different data sets: train them again")
     return tuple(result)

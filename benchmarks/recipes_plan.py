@@ -12,6 +12,8 @@ MAIN_SEEDS = (0, 1, 2)
 """Seeds of the methods that are compared; the others get the first alone."""
 MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "idsnn", "qcfs", "relu_ann")
 STEPS_OF_CONVERSION = (1, 2, 4, 8, 16, 32, 64)
+STEPS_OF_BALANCING = (*STEPS_OF_CONVERSION, 128)
+"""Of max_norm: LaSNN's claim is a twentieth of its steps, and twenty times T = 4 is 80."""
 QCFS_LEVELS = 8
 """L, as released for networks other than VGG-16. On CIFAR-10 (seed 0, validation accuracy; the ReLU network has 70.8 %) the
 source has 70.7 % with L = 8 and 69.9 % with L = 4."""
@@ -25,7 +27,7 @@ class Experiment:
     """One data set: networks and budget, the same for every row.
 
     student, teacher: name and settings of the builders; source: the ANN of the student's own shape, for conversions.
-    teacher_settings: the teacher is trained once, with seed 0, and shared by all rows.
+    teacher_settings: the teacher is trained once, with seed 0, and shared by all rows of a work folder.
     """
 
     data: str

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.recipes_answers import STEPS, best_student
 from benchmarks.recipes_measures import Group, baseline_mode, group_of
-from benchmarks.recipes_plan import STEPS_OF_CONVERSION
+from benchmarks.recipes_plan import STEPS_OF_BALANCING
 
 FLOAT, INTEGER = "#1f5fa8", "#d1671f"
 NEAR = 8.0
@@ -152,7 +152,7 @@ def _curves(axes: Any, lines: Sequence[Group], students: Sequence[Group]) -> Non
         axes.axhline(height, color="#333333", linestyle=style, linewidth=1, label=f"{student.name}, T = {STEPS}")
         axes.plot([STEPS], [height], marker="D", color="#333333", markersize=4.5, zorder=3)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(STEPS_OF_CONVERSION, [str(steps) for steps in STEPS_OF_CONVERSION])
+    axes.set_xticks(STEPS_OF_BALANCING, [str(steps) for steps in STEPS_OF_BALANCING])
     axes.minorticks_off()
     axes.grid()
     axes.set_xlabel("T")

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.recipes_answers import answers, percent, said
 from benchmarks.recipes_measures import Group, Result, baseline_of, compare, groups, unplanned
-from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_CONVERSION, TRIALS, Experiment, Row
+from benchmarks.recipes_plan import EXPERIMENTS, STEPS_OF_BALANCING, TRIALS, Experiment, Row
 from benchmarks.recipes_plots import write_plots
 from snn_export.reporting.json_file import write_text
 from snn_export.training.settings import TrainingSettings
@@ -30,10 +30,10 @@ NOTES = (
     "differ: a line with one seed may owe its place to it.",
     "*firing rate*: spikes per neuron and step, the plain mean over populations whatever their size, and the lowest and highest "
     "of them. *s / epoch*: of training alone, all recipes of a data set side by side in one run of `--costs` (some batches in "
-    "turn, the median of some rounds, one thread); not what the rows took, which had other work beside them. *peak MiB*: what "
-    "training added to the memory of the row's process at its highest, + what it had needed before. *on integers*: the same "
+    "turn, the median of some rounds and the fastest, one thread); not what the rows took, which had other work beside them. "
+    "*peak MiB*: what training added to the memory of the row's process at its highest, + what it had needed before. *on integers*: the same "
     "test samples on Loihi 2's integer grid in the `loihi` simulator, or why not; *microcode*: on Loihi 2 alone, as a neuron "
-    "program. Conversions stand at T = 4; the whole curve is below, and their memory is that of everything up to T = 64.",
+    "program. Conversions stand at T = 4; the whole curve is below, and their memory is that of everything up to the last T.",
 )
 
 
@@ -51,7 +51,8 @@ def write_report(results: Path, costs: Path) -> None:
     lines = {data: groups(found, data, epochs.get(data)) for data in EXPERIMENTS}
     trials = {row: found[row.key] for row in TRIALS if row.key in found}
     plots = write_plots(lines, results.parent)
-    write_text(results.with_suffix(".md"), document(lines, plots, unplanned(found), trials))
+    loads = {data: entry["load_before"] for data, entry in epochs.items() if entry.get("load_before") is not None}
+    write_text(results.with_suffix(".md"), document(lines, plots, unplanned(found), trials, loads))
 
 
 def document(
@@ -59,8 +60,13 @@ def document(
     plots: Mapping[str, Sequence[str]] | None = None,
     other: Sequence[str] = (),
     trials: Mapping[Row, Result] | None = None,
+    loads: Mapping[str, float] | None = None,
 ) -> str:
-    """The Markdown text. plots: names of the pictures of a data set; other: keys of rows that no plan asks for."""
+    """The Markdown text.
+
+    plots: names of the pictures of a data set; other: keys of rows that no plan asks for; loads: the machine's load average
+    before the seconds per epoch of a data set were measured.
+    """
     missing = sum(len(line.missing) for found in lines.values() for line in found)
     wanted = sum(len(line.seeds) for found in lines.values() for line in found)
     parts = [
@@ -71,12 +77,14 @@ def document(
         *(line for note in NOTES for line in (note, "")),
     ]
     for data, found in lines.items():
-        parts += _data_set(data, found, (plots or {}).get(data, ()))
+        parts += _data_set(data, found, (plots or {}).get(data, ()), (loads or {}).get(data))
     return "\n".join([*parts, *answers(lines, trials), *_leftovers(lines, other)])
 
 
-def _data_set(data: str, lines: Sequence[Group], plots: Sequence[str]) -> list[str]:
-    parts = [f"## {data}", "", *_trained(EXPERIMENTS[data], lines), ""]
+def _data_set(data: str, lines: Sequence[Group], plots: Sequence[str], load: float | None) -> list[str]:
+    parts = [f"## {data}", "", *_trained(EXPERIMENTS[data], lines)]
+    parts += [] if load is None else [f"- Seconds per epoch: measured by themselves; load average {load:.1f} before"]
+    parts += [""]
     parts += [
         _row(COLUMNS),
         _row(["---", "---", *["---:"] * (len(COLUMNS) - 2)]),
@@ -97,7 +105,7 @@ def _trained(experiment: Experiment, lines: Sequence[Group]) -> list[str]:
     points = [
         f"Student: {_network(experiment.student)}",
         f"Budget of every row: {_budget(experiment.settings)}",
-        f"Teacher: {_network(experiment.teacher)}{_teacher_accuracy(there)}; {_budget(experiment.teacher_settings)}",
+        f"Teacher: {_network(experiment.teacher)}{_teacher_accuracy(lines)}; {_budget(experiment.teacher_settings)}",
     ]
     if experiment.source is not None:
         points.append(f"Network that is converted: {_network(experiment.source)}, ReLU, the budget of every row")
@@ -119,9 +127,21 @@ def _budget(settings: TrainingSettings) -> str:
     )
 
 
-def _teacher_accuracy(there: Sequence[Result]) -> str:
-    found = sorted({row["teacher_accuracy"] for row in there if row.get("teacher_accuracy") is not None})
-    return f" with {' and '.join(percent(value) for value in found)} on the test set" if found else ""
+def _teacher_accuracy(lines: Sequence[Group]) -> str:
+    """What the teacher scored, and which rows had which where it was trained more than once."""
+    taught: dict[float, list[str]] = {}
+    for line in lines:
+        for seed, row in sorted(line.results.items()):
+            if row.get("teacher_accuracy") is not None:
+                taught.setdefault(row["teacher_accuracy"], []).append(f"{line.recipe} {seed}")
+    if len(taught) < 2:
+        return "".join(f" with {percent(accuracy)} on the test set" for accuracy in taught)
+    ranked = sorted(taught, key=lambda accuracy: -len(taught[accuracy]))
+    others = "; ".join(f"{percent(accuracy)} in {', '.join(taught[accuracy])}" for accuracy in ranked[1:])
+    return (
+        f" with {percent(ranked[0])} on the test set (trained {len(taught)} times from the same seed, on processors that round "
+        f"differently: {others})"
+    )
 
 
 def _samples(there: Sequence[Result]) -> str:
@@ -158,7 +178,7 @@ def _cells(line: Group, lines: Sequence[Group]) -> list[str]:
         said(compare(line, baseline)).replace(" points", "") if baseline else "-",
         f"{_hundred(line.mean('validation_best'))} / {_hundred(line.mean('validation_last'))}",
         _hundred(line.mean("teacher_accuracy")), _firing(line), "yes" if row["fully_spiking"] else "no",
-        _plain(line.epoch_seconds, 2), f"{_plain(peak, 0)}{before}", *_deployed(line),
+        _epoch(line), f"{_plain(peak, 0)}{before}", *_deployed(line),
     ]  # fmt: skip
 
 
@@ -180,6 +200,11 @@ def _spread(line: Group, name: str) -> str:
     return f"{_hundred(mean, 2)} ± {_hundred(deviation, 2)}"
 
 
+def _epoch(line: Group) -> str:
+    """Median and minimum."""
+    return "-" if math.isnan(line.epoch_seconds) else f"{line.epoch_seconds:.2f} ({line.epoch_minimum:.2f})"
+
+
 def _firing(line: Group) -> str:
     rates = [rate for row in line.results.values() for rate in [row.get("firing_rates")] if rate]
     if not rates:
@@ -194,11 +219,11 @@ def _curves(lines: Sequence[Group]) -> list[str]:
     found = [line for line in lines if line.mode == "conversion"]
     if not found:
         return []
-    head = ["test accuracy, %", "seeds", "source", *(f"T = {steps}" for steps in STEPS_OF_CONVERSION)]
+    head = ["test accuracy, %", "seeds", "source", *(f"T = {steps}" for steps in STEPS_OF_BALANCING)]
     parts = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
     for line in found:
         curve = line.curve()
-        cells = [_hundred(curve.get(steps, math.nan)) for steps in STEPS_OF_CONVERSION]
+        cells = [_hundred(curve.get(steps, math.nan)) for steps in STEPS_OF_BALANCING]
         source = _hundred(line.mean("source_accuracy")) if line.results else line.absent
         parts.append(_row([f"`{line.recipe}`", f"{len(line.results)} of {len(line.seeds)}", source, *cells]))
     return [*parts, ""]

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 from benchmarks.recipes_data import load  # noqa: E402
-from benchmarks.recipes_plan import EXPERIMENTS, QCFS_LEVELS, STEPS_OF_CONVERSION, TOLERATED, Experiment, Row  # noqa: E402
+from benchmarks.recipes_plan import EXPERIMENTS, QCFS_LEVELS, STEPS_OF_BALANCING, STEPS_OF_CONVERSION, TOLERATED, Experiment, Row  # noqa: E402
 from snn_export import library  # noqa: E402
 from snn_export.data.dataset import Dataset  # noqa: E402
 from snn_export.export.deployment import Deployment  # noqa: E402
@@ -149,12 +149,12 @@ def _converted(row: Row, experiment: Experiment, data: Dataset, folder: Path) ->
 
 def _curve(conversion: Conversion, source: Teacher, calibration: torch.Tensor, data: Dataset) -> dict[str, float]:
     """Test accuracy by T. A network that is the same for every T has had its answer of step T on the way to the last one."""
+    wanted = STEPS_OF_BALANCING if conversion.name == "max_norm" else STEPS_OF_CONVERSION
     if conversion.method.depends_on_steps:
-        students = {steps: conversion.convert(source, calibration, steps) for steps in STEPS_OF_CONVERSION}
+        students = {steps: conversion.convert(source, calibration, steps) for steps in wanted}
         found = {steps: _answers(student, data, [steps])[steps] for steps, student in students.items()}
     else:
-        last = max(STEPS_OF_CONVERSION)
-        found = _answers(conversion.convert(source, calibration, last), data, STEPS_OF_CONVERSION)
+        found = _answers(conversion.convert(source, calibration, max(wanted)), data, wanted)
     return {str(steps): float(np.mean(answers == data.test.y)) for steps, answers in found.items()}
 
 
@@ -176,7 +176,7 @@ def student_of(experiment: Experiment, data: Dataset, seed: int) -> SpikingStude
 
 
 def shared_teacher(experiment: Experiment, data: Dataset, folder: Path) -> tuple[Teacher, dict[str, Any]]:
-    """The teacher of a data set, trained once: kept under the hash of everything that decides it."""
+    """The teacher of a data set, trained once in a work folder; one of another processor rounds otherwise, and is another one."""
     return _cached_ann(experiment.teacher, experiment.teacher_settings, 0, data, folder)
 
 
