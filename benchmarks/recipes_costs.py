@@ -38,7 +38,7 @@ from snn_export.training.recipe import ForwardMode
 from snn_export.training.recipes.registry import load_recipe
 
 BATCHES = 12
-ROUNDS = 7
+ROUNDS = 5
 THROUGH_TIME_TOO = ("hybrid_blockwise",)
 """Recipes on rates whose claim is that they cost less than through time: that is measured too, though no row asks for it."""
 Train = Callable[[], float]

@@ -31,9 +31,10 @@ NOTES = (
     "*firing rate*: spikes per neuron and step, the plain mean over populations whatever their size, and the lowest and highest "
     "of them. *s / epoch*: of training alone, all recipes of a data set side by side in one run of `--costs` (some batches in "
     "turn, the median of some rounds and the fastest, one thread); not what the rows took, which had other work beside them. "
-    "*peak MiB*: what training added to the memory of the row's process at its highest, + what it had needed before. *on integers*: the same "
-    "test samples on Loihi 2's integer grid in the `loihi` simulator, or why not; *microcode*: on Loihi 2 alone, as a neuron "
-    "program. Conversions stand at T = 4; the whole curve is below, and their memory is that of everything up to the last T.",
+    "*peak MiB*: what training added to the memory of the row's process at its highest, + what it had needed before. "
+    "*on integers*: the same test samples on Loihi 2's integer grid in the `loihi` simulator, or why not; *microcode*: on "
+    "Loihi 2 alone, as a neuron program. Conversions stand at T = 4; the whole curve is below, and their memory is that of "
+    "everything up to the last T.",
 )
 
 

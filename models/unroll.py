@@ -154,7 +154,7 @@ def _spikes(layer: nn.Module, currents: Tensor, flow: _Flow) -> tuple[Tensor, Te
     observed = flow.observe is not None
     rule = lif_rule_of(layer)
     # What learns goes through one autograd function; what is only run is run by snnTorch itself. Same spikes, same membranes.
-    if rule is not None and (isinstance(layer, Lif) or (torch.is_grad_enabled() and currents.requires_grad)):
+    if rule is not None and (type(layer) is Lif or (torch.is_grad_enabled() and currents.requires_grad)):
         return lif_steps(currents, replace(rule, detach_reset=flow.detach_reset or rule.detach_reset), with_membranes=observed)
     if isinstance(layer, Population):
         return layer.run_steps(currents)

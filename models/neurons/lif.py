@@ -10,12 +10,13 @@ the backward pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import snntorch
 import torch
 from torch import Tensor, nn
 
+from snn_export.models.diagnostics import UserError
 from snn_export.models.spec import NeuronSpec
 from snn_export.models.surrogates import Surrogate
 
@@ -154,13 +155,18 @@ class Lif(nn.Module):
         dv: int,
         threshold: float = 1.0,
         surrogate: Surrogate,
-        reset: str = "zero",
+        reset: Literal["zero", "subtract"] = "zero",
         detach_reset: bool = False,
         initial: float = 0.0,
     ) -> None:
-        """Make the population; UserError SNX301 where ``dv`` does not fit 12 bits."""
+        """Make the population; UserError SNX301 where ``dv`` does not fit 12 bits, SNX012 for another reset."""
         super().__init__()
-        self.spec = NeuronSpec(dv=dv, reset="zero" if reset == "zero" else "subtract", reset_delay=0)
+        if reset not in ("zero", "subtract"):
+            raise UserError(
+                "SNX012", f"a Lif cannot be built with reset = {reset!r}", where="Lif(reset=)",
+                why="it is reset to zero, or by subtraction of its threshold", fix="choose 'zero' or 'subtract'",
+            )  # fmt: skip
+        self.spec = NeuronSpec(dv=dv, reset=reset, reset_delay=0)
         self.rule = LifRule(self.spec.beta, float(threshold), surrogate, self.spec.reset, detach_reset, float(initial))
 
     def run_steps(self, currents: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,12 +182,13 @@ class Lif(nn.Module):
 
 
 def lif_rule_of(layer: nn.Module) -> LifRule | None:
-    """What a population computes in a step, where this module can carry it: :class:`Lif`, or a plain snnTorch ``Leaky``.
+    """What a population computes in a step, where this module can carry it: :class:`Lif` or a plain snnTorch ``Leaky``.
 
     Plain: reset to zero in the step of the spike, decay and threshold fixed and one for all neurons, and a
-    :class:`~snn_export.models.surrogates.Surrogate`. None for every other layer.
+    :class:`~snn_export.models.surrogates.Surrogate`. None for every other layer, classes
+    derived from these two among them: what they compute is theirs.
     """
-    if isinstance(layer, Lif):
+    if type(layer) is Lif:
         return layer.rule
     if type(layer) is not snntorch.Leaky or any(getattr(layer, setting) for setting in UNSTEPPABLE):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import snntorch
 from torch import nn
 
+from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import lif_rule_of
@@ -14,8 +15,10 @@ from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.unroll import LINEAR_LAYERS, Population, leaves
 
 NONLINEAR_FIX: dict[type[nn.Module], str] = {
-    nn.MaxPool1d: "use average pooling, nn.AvgPool1d, or train with forward_mode = bptt",
-    nn.MaxPool2d: "use average pooling, nn.AvgPool2d, or train with forward_mode = bptt",
+    nn.MaxPool1d: "use a convolution with a stride",
+    nn.MaxPool2d: "use average pooling, nn.AvgPool2d",
+    nn.AvgPool1d: "use a convolution with a stride",
+    Delay: "leave the delay out, or train with forward_mode = bptt",
     nn.Dropout: "leave dropout out, or train with forward_mode = bptt",
     nn.Dropout1d: "leave dropout out, or train with forward_mode = bptt",
     nn.Dropout2d: "leave dropout out, or train with forward_mode = bptt",
@@ -62,8 +65,9 @@ def _is_neuron(layer: nn.Module) -> bool:
 def _nonlinear(name: str, layer: nn.Module) -> Diagnostic:
     fix = next((text for kind, text in NONLINEAR_FIX.items() if isinstance(layer, kind)), "")
     return Diagnostic(
-        "SNX280", f"'{name}' is a {type(layer).__name__}, which is not linear", where=f"layers.{name}",
-        why="rate-based training runs mean rates through the layers: mean and layer change places only where it is linear",
+        "SNX280", f"'{name}' is a {type(layer).__name__}, which rates cannot pass", where=f"layers.{name}",
+        why="rate-based training runs mean rates through the layers: mean and layer change places where it is linear and treats "
+        f"all steps alike, and such layers are {', '.join(kind.__name__ for kind in LINEAR_LAYERS)}",
         fix=fix or "keep to convolutions, linear layers, batch-norm, average pooling and sums between neurons",
     )  # fmt: skip
 

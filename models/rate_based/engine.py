@@ -235,6 +235,8 @@ class _SpikeWalk:
         value = signal.value.to(self.dtype)
         found = replace(signal, value=value, owned=signal.owned or value is not signal.value)
         samples = found.samples()
+        if samples.numel() == samples.shape[1]:  # as torch does, in its words
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(value.shape)}")
         mean, variance = found.moments or _moments(samples)
         self.norms[name] = NormState(mean, variance)
         _move_running_statistics(layer, mean, variance, samples.numel() // samples.shape[1])

@@ -21,7 +21,7 @@ from torch import Tensor
 from snn_export.models.neurons.lif import LifRule
 
 TILE = 512
-"""Neurons whose state a core keeps at once: five float32 numbers each, 10 KB."""
+"""Neurons whose state a core keeps at once: six rows of float32 numbers, 12 KB."""
 
 _0, _1, _2, _HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 _QUARTER_TURN = np.float32(math.pi / 2)

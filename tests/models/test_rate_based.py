@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from snn_export.models.delay import Delay
 from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.neurons.lif import Lif, LifRule, lif_steps
@@ -253,11 +254,9 @@ def test_event_input_is_carried_by_its_mean() -> None:
     torch.testing.assert_close(result.logits, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_the_order_of_batch_norm_and_shortcut_clobbers_nothing(dtype: torch.dtype) -> None:
+def test_the_order_of_batch_norm_and_shortcut_clobbers_nothing() -> None:
     """Batch-norm works in place where it may: a shortcut that reads the same spikes must not see it."""
     torch.manual_seed(0)
-    del dtype
     block = ResidualSum(nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(2), conv=nn.Conv2d(2, 2, 1))))
     layers = nn.Sequential(OrderedDict(block=block, lif=population(), readout=Integrator())).train()
     x = torch.randn(3, 2, 4, 4)
@@ -267,6 +266,25 @@ def test_the_order_of_batch_norm_and_shortcut_clobbers_nothing(dtype: torch.dtyp
     with torch.no_grad():
         wanted = unroll(layers, x, 3, constant=True)[-1] / 3
     torch.testing.assert_close(states.neurons["lif"].rates, wanted, rtol=1e-5, atol=1e-6)
+
+
+class Derived(Lif):
+    """A neuron of somebody's own: what it computes is no plain LIF's any more."""
+
+    def run_steps(self, currents: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(currents), currents
+
+
+def test_a_neuron_derived_from_lif_is_asked_itself() -> None:
+    layers = nn.Sequential(OrderedDict(lif=Derived(dv=2048, surrogate=SIGMOID), readout=Integrator()))
+    assert torch.equal(unroll(layers, torch.zeros(2, 3), 4, constant=True)[-1], torch.full((2, 3), 4.0))
+
+
+@pytest.mark.parametrize("reset", ["none", "Zero"])
+def test_a_reset_that_lif_does_not_have_is_refused(reset: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Lif(dv=2048, surrogate=SIGMOID, reset=reset)  # type: ignore[arg-type]
+    assert caught.value.code == "SNX012"
 
 
 LATE = snntorch.Leaky(beta=0.5, spike_grad=SIGMOID, reset_mechanism="zero")
@@ -279,7 +297,10 @@ OTHER_SLOPE = snntorch.Leaky(beta=0.5, reset_mechanism="zero", reset_delay=False
     [
         ([nn.Linear(4, 4), population(), nn.MaxPool2d(2), nn.Linear(4, 2), Integrator()], "SNX280", "average pooling"),
         ([nn.Linear(4, 4), population(), nn.Dropout(), nn.Linear(4, 2), Integrator()], "SNX280", "dropout"),
-        ([nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2), Integrator()], "SNX280", "not linear"),
+        ([nn.Linear(4, 4), population(), nn.AvgPool1d(2), nn.Linear(2, 2), Integrator()], "SNX280", "convolution with a stride"),
+        ([nn.Linear(4, 4), population(), Delay(torch.tensor(2)), nn.Linear(4, 2), Integrator()], "SNX280", "leave the delay out"),
+        ([nn.Linear(4, 4), Derived(dv=2048, surrogate=SIGMOID), nn.Linear(4, 2), Integrator()], "SNX281", "Derived"),
+        ([nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2), Integrator()], "SNX280", "rates cannot pass"),
         ([nn.Linear(4, 4), LATE, nn.Linear(4, 2), Integrator()], "SNX281", "reset_delay=False"),
         ([nn.Linear(4, 4), OTHER_SLOPE, nn.Linear(4, 2), Integrator()], "SNX281", "Surrogate"),
         ([nn.Linear(4, 4), snntorch.Synaptic(alpha=0.5, beta=0.5), nn.Linear(4, 2), Integrator()], "SNX281", "Synaptic"),

@@ -64,8 +64,13 @@ def test_published_augmentation_and_student_can_be_made(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_all_but_those_of_single_steps_can_change_the_mode(name: str) -> None:
+def test_all_but_those_of_single_steps_and_of_rates_can_change_the_mode(name: str) -> None:
     recipe = load_recipe(name)
+    if name == "dsr":
+        with pytest.raises(UserError) as error:
+            recipe.in_mode(ForwardMode.BPTT)
+        assert error.value.code == "SNX357"
+        return
     assert recipe.in_mode(ForwardMode.BPTT).forward_mode is ForwardMode.BPTT
     if name not in STEPPING:
         assert recipe.in_mode(ForwardMode.RATE).forward_mode is ForwardMode.RATE

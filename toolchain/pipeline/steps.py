@@ -20,6 +20,7 @@ from snn_export.hardware_sims.registry import BUILT_IN, simulator_or_broken
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
 from snn_export.pipeline.workspace import Workspace, step_key
+from snn_export.training.code_digest import code_beside
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _student(config: Config, base: Path) -> dict[str, Any]:
 def _plug_in(recipe: str) -> dict[str, str]:
     """Version and code of a recipe of a third party, which no digest of this program's source holds; empty for our own.
 
-    The code: the module that defines it, and those beside it where it lies in a package.
+    The code: the module that defines it, and the whole package around it where it lies in one.
     """
     from snn_export.training.recipes.registry import GROUP, RECIPES
 
@@ -122,8 +123,7 @@ def _plug_in(recipe: str) -> dict[str, str]:
     origin = None if spec is None or spec.origin is None else Path(spec.origin)
     if origin is None or not origin.is_file():
         return version
-    files = sorted(origin.parent.glob("*.py")) if "." in point.module or origin.name == "__init__.py" else [origin]
-    return {**version, **{path.name: file_digest(path) for path in files}}
+    return {**version, **code_beside(point.module, origin)}
 
 
 def _quantize(config: Config, base: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from snn_export.training.evaluate import logits
 from snn_export.training.loop import ProgressCallback, TrainingResult, fit
 from snn_export.training.recipe import Recipe
 from snn_export.training.settings import TrainingSettings
-from snn_export.training.terms.logits import cross_entropy
+from snn_export.training.task import Task
 
 STEP = "fine_tune"
 EARLIER_ROLES = ("searched", "quantised_student")
@@ -41,7 +41,7 @@ class FineTuned:
         deployment: with the learnt integers.
         student: the module behind it; what it computes is what the integer simulator computes from ``deployment``.
         training: the loop's own result.
-        before, after: validation accuracy (0..1) of the start and of what was kept.
+        before, after: validation score (accuracy, 0..1, where classes are told apart) of the start and of what was kept.
         improved: False where no epoch was better than the start, which was then kept.
     """
 
@@ -83,12 +83,12 @@ def fine_tune_deployment(
     student = student_from_deployment(deployment)
     model: nn.Module = _BatchFirst(student) if deployment.contract.encoder.kind == "events" else student
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    before = _validated(model, validation)
+    before = _validated(model, validation, recipe.task)
     result = fit(
         model, train, validation, recipe, settings, teacher=teacher, checkpoint_dir=checkpoint_dir,
         origin=deployment.fingerprint, progress=progress,
     )  # fmt: skip
-    after = _validated(model, validation)
+    after = _validated(model, validation, recipe.task)
     improved = after > before
     if not improved:
         model.load_state_dict(start)
@@ -141,11 +141,10 @@ class _BatchFirst(nn.Module):
         return found
 
 
-def _validated(model: nn.Module, validation: Samples) -> tuple[float, float]:
-    """Accuracy, and minus the mean cross-entropy: larger is better."""
-    values = torch.from_numpy(logits(model, validation.x))
-    labels = torch.tensor(validation.y)
-    return float((values.argmax(dim=1) == labels).float().mean()), -float(cross_entropy(values, labels))
+def _validated(model: nn.Module, validation: Samples, task: Task) -> tuple[float, float]:
+    """Score, and minus the loss: larger is better."""
+    outputs, targets = torch.from_numpy(logits(model, validation.x)), torch.tensor(validation.y)
+    return task.score(outputs, targets), -task.loss(outputs, targets)
 
 
 def _exported(student: QuantisedStudent, deployment: Deployment) -> Deployment:

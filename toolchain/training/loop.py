@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +44,8 @@ class Progress:
 
     epoch counts from 1; batch of batches within it; loss is the mean of the epoch so far, accuracy (0..1) that of the training
     samples in it, memory the process's peak in bytes. ``validation_accuracy`` (0..1) is None until the epoch is finished
-    **and its checkpoint written**. ``message`` is set on reports that say something else than a number.
+    **and its checkpoint written**; ``validation`` is the same in the task's words. ``message`` is set on reports that say
+    something else than a number.
     """
 
     epoch: int
@@ -57,6 +58,7 @@ class Progress:
     message: str = ""
     accuracy: float = float("nan")
     memory: int = 0
+    validation: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class TrainingResult:
     """What a run came to. The model passed to :func:`fit` holds the weights of ``best``.
 
     ``resumed_from`` is the number of epochs taken over from a checkpoint; ``notes`` what became of a checkpoint found;
-    ``pairing`` which stages of student and teacher were compared, one line each.
+    ``pairing`` which stages of student and teacher were compared, one line each; ``companions`` the weights, at the best epoch,
+    of what terms trained beside the model, by the term's place in the recipe: a network trained jointly is found there.
     """
 
     best: EpochRecord
@@ -73,6 +76,7 @@ class TrainingResult:
     resumed_from: int
     notes: tuple[str, ...]
     pairing: tuple[str, ...] = ()
+    companions: Mapping[int, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -232,14 +236,22 @@ def _train(fabric: Fabric, job: _Job) -> _Outcome:
             record = _train_epoch(run, epoch)
             state.history.append(record)
             if state.best is record:
-                state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in job.model.state_dict().items()}
+                state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in learner.state_dict().items()}
             if job.checkpoint_dir and fabric.is_global_zero:
                 save_state(job.checkpoint_dir, fingerprint, learner, state)
             if fabric.is_global_zero:
                 job.report(_finished(run, record))
     notes = (message,) if message else ()
-    result = TrainingResult(state.best, state.history[-1], tuple(state.history), resumed_from, notes, pairing.describe())
-    return _Outcome(state.best_weights, result)
+    beside = {index: _below(f"objective.companions.{index}.", state.best_weights) for index in learner.objective.companions}
+    companions = {int(index): {name: tensor.numpy() for name, tensor in found.items()} for index, found in beside.items()}
+    history = tuple(state.history)
+    result = TrainingResult(state.best, history[-1], history, resumed_from, notes, pairing.describe(), companions)
+    return _Outcome(_below("model.", state.best_weights), result)
+
+
+def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose names begin so, under what is left of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
@@ -258,7 +270,9 @@ def _train_epoch(run: _Run, epoch: int) -> EpochRecord:
         for index, chosen in enumerate(torch.split(order, _batch_sizes(len(y), settings.batch_size, fabric.world_size))):
             for group in run.optimizer.param_groups:
                 group["lr"] = settings.rate_at((epoch - 1) * run.batches + index, settings.epochs * run.batches)
-            inputs = augment(x[chosen], settings.augmentation, generator, max_shift=settings.max_shift)
+            inputs = x[chosen]
+            if not _over_time(job.model):
+                inputs = augment(inputs, settings.augmentation, generator, max_shift=settings.max_shift)
             mine = slice(fabric.global_rank, None, fabric.world_size)
             batch = (inputs[mine].to(fabric.device), y[chosen][mine].to(fabric.device))
             loss, right = _step(run, *batch, where=f"epoch {epoch}, step {index + 1}")
@@ -286,7 +300,7 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, *, where: str) -> tuple[flo
             raise
         raise UserError(
             "SNX318", f"a batch of {len(labels)} is too small for batch-norm", where=where, why=str(error),
-            fix="use a larger batch_size; in the rate mode a batch of one is possible from T = 2 on",
+            fix="use a larger batch_size",
         ) from error  # fmt: skip
     right = (logits.argmax(dim=1) == labels).double().mean() if not labels.is_floating_point() else torch.tensor(math.nan)
     measured = torch.stack((loss.detach().double(), right.to(loss.device)))
@@ -315,6 +329,11 @@ def _check_finite(what: str, value: float, where: str) -> None:
         )  # fmt: skip
 
 
+def _over_time(model: nn.Module) -> bool:
+    """Whether samples have a time axis in front: (T, K, L) is no image of T channels, whatever its rank."""
+    return isinstance(model, SpikingStudent) and model.config.encoder == "events"
+
+
 def _finished(run: _Run, record: EpochRecord) -> Progress:
     """The report of a finished epoch."""
     return Progress(
@@ -324,6 +343,7 @@ def _finished(run: _Run, record: EpochRecord) -> Progress:
         run.batches,
         record.loss,
         record.validation_accuracy,
+        validation=run.job.recipe.task.text(record.validation_accuracy),
         images_per_second=len(run.job.train) / max(record.seconds, 1e-9),
         accuracy=math.nan if record.accuracy is None else record.accuracy,
         memory=peak_memory(),
@@ -340,7 +360,7 @@ def _validate(run: _Run) -> tuple[float, float]:
 def _pairing(job: _Job) -> Pairing:
     """The stages of the two networks, matched on one training sample."""
     whole = np.issubdtype(job.train.y.dtype, np.integer)
-    found = int(job.train.y.max()) + 1 if whole else job.train.y.shape[-1]
+    found = int(job.train.y.max()) + 1 if whole else math.prod(job.train.y.shape[1:])
     classes = job.model.config.classes if isinstance(job.model, SpikingStudent) else found
     sample = torch.tensor(job.train.x[:1])
     return pair(job.model, job.teacher, sample, classes=classes, taps=job.taps, teacher_taps=job.teacher_taps)
@@ -375,7 +395,7 @@ def _check(job: _Job) -> None:
     if job.recipe.needs_teacher and job.teacher is None:
         raise UserError(
             "SNX311", f"recipe '{job.recipe.name}' needs a teacher", where="fit(teacher=None)",
-            why="one of its loss terms compares the student with a teacher",
+            why="one of its loss terms compares the student with a teacher, or its weights begin with a teacher's",
             fix="train a teacher first, or choose the recipe no_teacher",
         )  # fmt: skip
     for part, samples in (("training", job.train), ("validation", job.validation)):
@@ -432,7 +452,7 @@ def _left_as_found(model: nn.Module) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         model.cpu()
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(learning[name])
+            parameter.requires_grad_(learning.get(name, True))  # a recipe may have written it in other parameters
 
 
 @contextmanager

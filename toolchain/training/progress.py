@@ -58,7 +58,7 @@ def describe(progress: Progress) -> str:
     if not math.isnan(progress.accuracy):
         words.append(f"accuracy {100 * progress.accuracy:.1f} %")
     if progress.validation_accuracy is not None:
-        words.append(f"validation {100 * progress.validation_accuracy:.1f} %")
+        words.append(f"validation {progress.validation or f'{100 * progress.validation_accuracy:.1f} %'}")
     words.append(f"{progress.images_per_second:,.0f} images/s")
     if progress.memory:
         words.append(f"{progress.memory / 1e6:,.0f} MB")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import reduce
+from functools import partial, reduce
 
 from torch import nn
 
@@ -53,7 +53,8 @@ class Recipe:
             defaults for a student to be trained with it. They say nothing about the loss and are part of no fingerprint.
         slopes: how rates answer to inputs, in the rate mode; through all steps where nothing is said.
         scale_gradient: divide the gradient by T in the rate mode (the logged loss is not).
-        prepare: changes the student's weights before the first step, e.g. takes them from the teacher.
+        prepare: changes the student before the first step, e.g. takes its weights from the teacher.
+        prepare_needs_teacher: False where ``prepare`` asks nothing of a teacher.
         before_epoch: called before every epoch with its number (from 1) and the student; may freeze layers by
             ``requires_grad_``. It must depend on nothing else, so that a resumed run does the same.
         task: what is measured on validation data: classification, unless something else is learnt.
@@ -71,6 +72,7 @@ class Recipe:
     slopes: SlopeRule | None = None
     scale_gradient: bool = True
     prepare: Callable[[Pairing], None] | None = None
+    prepare_needs_teacher: bool = True
     before_epoch: Callable[[int, nn.Module], None] | None = None
     task: Task = CLASSIFICATION
 
@@ -83,22 +85,29 @@ class Recipe:
     def needs_teacher(self) -> bool:
         """Whether any term compares with a teacher, or the weights begin with a teacher's."""
         needs = self.needs
-        return needs.teacher or needs.teacher_taps or self.prepare is not None
+        return needs.teacher or needs.teacher_taps or (self.prepare is not None and self.prepare_needs_teacher)
 
     def in_mode(self, mode: ForwardMode) -> Recipe:
-        """This recipe in another forward mode; UserError SNX340 where a term needs steps and the mode has none."""
+        """This recipe in another forward mode; UserError SNX340, SNX357 where it means nothing there."""
         found = replace(self, forward_mode=mode)
         found.check_mode()
         return found
 
     def check_mode(self) -> None:
-        """SNX340 where a term compares single steps and the forward mode is rate-based."""
+        """SNX340 where a term compares single steps and the mode is rate-based, SNX357 for slopes of rates through time."""
         stepping = [weighted.term.name for weighted in self.terms if weighted.term.needs.steps]
         if self.forward_mode is ForwardMode.RATE and stepping:
             raise UserError(
                 "SNX340", f"recipe '{self.name}' cannot be trained on rates", where=f"recipe, term {stepping[0]}",
                 why="the term compares the logits of single steps; rate-based training has one pass over mean rates and no steps",
                 fix="train it with forward_mode = bptt",
+            )  # fmt: skip
+        if self.forward_mode is ForwardMode.BPTT and self.slopes is not None:
+            raise UserError(
+                "SNX357", f"recipe '{self.name}' cannot be trained through time", where="recipe",
+                why="it is a way to differentiate firing rates, and backpropagation through time differentiates single spikes: "
+                "nothing of the recipe would be left",
+                fix="train it with forward_mode = rate, or choose no_teacher for training through time without a teacher",
             )  # fmt: skip
 
     def describe(self) -> str:
@@ -107,5 +116,16 @@ class Recipe:
         if self.forward_mode is ForwardMode.RATE:
             text += f", slopes {self.slopes!r}, gradient {'/ T' if self.scale_gradient else 'unscaled'}"
         text += "" if self.task == CLASSIFICATION else f", judged by {self.task.name}"
-        hooks = [getattr(hook, "__qualname__", repr(hook)) for hook in (self.prepare, self.before_epoch) if hook is not None]
-        return ", ".join([text, *hooks])
+        return ", ".join([text, *(_name(hook) for hook in (self.prepare, self.before_epoch) if hook is not None)])
+
+
+def _name(hook: Callable[..., None]) -> str:
+    """A hook by its module and name, the same in every process; with the arguments that are bound to it, and a lambda's line."""
+    if isinstance(hook, partial):
+        bound = [*map(repr, hook.args), *(f"{name}={value!r}" for name, value in sorted(hook.keywords.items()))]
+        return f"{_name(hook.func)}({', '.join(bound)})"
+    name = getattr(hook, "__qualname__", None)
+    if name is None:
+        return repr(hook)
+    line = f":{hook.__code__.co_firstlineno}" if "<lambda>" in name else ""
+    return f"{hook.__module__}.{name}{line}"

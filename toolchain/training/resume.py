@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from snn_export import models, training
 from snn_export.data.dataset import Samples, array_fingerprint
 from snn_export.models.diagnostics import UserError
 from snn_export.training.checkpoint import read_tensors, write_tensors
+from snn_export.training.code_digest import code_beside
 from snn_export.training.learner import Learner
 from snn_export.training.recipe import Recipe
 from snn_export.training.settings import TrainingSettings
 
 CHECKPOINT_NAME = "training.safetensors"
 
-_FORMAT = 2
+_FORMAT = 3
 _PARTS = ("model", "best", "optimizer")
 
 
@@ -54,7 +56,7 @@ class EpochRecord:
 
 @dataclass
 class TrainingState:
-    """Where a run stands after ``len(history)`` epochs."""
+    """Where a run stands after ``len(history)`` epochs. ``best_weights``: of all that learns, companions too, by their names."""
 
     optimizer: torch.optim.Optimizer
     history: list[EpochRecord] = field(default_factory=list)
@@ -78,7 +80,8 @@ def run_fingerprint(
 ) -> str:
     """SHA-256 of all that decides a run's outcome: both networks, data, recipe, settings, the code that trains, its engines.
 
-    origin: what else decides it and neither the weights nor the text of ``model`` shows.
+    origin: what else decides it and neither the weights nor the text of ``model`` shows. The code that trains is this program's,
+    and every module that a term, a task or a hook of the recipe comes from.
     """
     import snntorch
 
@@ -86,7 +89,7 @@ def run_fingerprint(
         "model": _network(model),
         "origin": origin,
         "teacher": None if teacher is None else _network(teacher),
-        "code": _code_digest(),
+        "code": [_code_digest(), *_code_of_others(recipe)],
         "data": array_fingerprint((train.x, train.y, validation.x, validation.y)),
         "recipe": recipe.describe(),
         "settings": asdict(settings),
@@ -112,6 +115,19 @@ def _code_digest() -> str:
             for path in sorted(Path(folder).rglob("*.py")):
                 found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
+
+
+def _code_of_others(recipe: Recipe) -> list[str]:
+    """SHA-256 of the modules of a recipe's parts that are no part of this program, and of what lies beside them."""
+    hooks = [hook.func if isinstance(hook, partial) else hook for hook in (recipe.prepare, recipe.before_epoch)]
+    parts = [*(weighted.term for weighted in recipe.terms), recipe.task, recipe.slopes, *hooks]
+    names = {str(getattr(part, "__module__", "")) for part in parts if part is not None}
+    found = []
+    for name in sorted(names):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if name.split(".")[0] != "snn_export" and path is not None:
+            found += [f"{name}: {digest}" for digest in code_beside(name, Path(path)).values()]
+    return found
 
 
 def save_state(folder: Path, fingerprint: str, learner: Learner, state: TrainingState) -> None:
@@ -157,8 +173,8 @@ def _apply(tensors: Mapping[str, Tensor], record: Mapping[str, Any], learner: Le
     for key, tensor in parts["optimizer"].items():
         index, slot = key.split("/", 1)
         optimizer["state"].setdefault(int(index), {})[slot] = tensor
-    for part, module in (("model", learner), ("best", learner.model)):
-        expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    expected = {name: tensor.shape for name, tensor in learner.state_dict().items()}
+    for part in ("model", "best"):
         if {name: tensor.shape for name, tensor in parts[part].items()} != expected:
             raise ValueError(f"its '{part}' tensors are not those of the model")
     state.optimizer.load_state_dict(optimizer)

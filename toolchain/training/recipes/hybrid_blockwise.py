@@ -48,7 +48,8 @@ RECIPE = Recipe(
         "detach_reset": True,
     },
     inferred=(
-        "phi: convolution 1x1, batch-norm, ReLU",
+        "phi: convolution 1x1, or a linear layer where features are dense, batch-norm, ReLU; of features that may be negative, "
+        "as a GRU's, it reaches the positive half",
         "tau 3, weights 1 (cross-entropy) and 0.3 (distillation), per stage and for the student's own logits",
         "the last stage takes part too where the teacher has a head behind it",
         "settings and neuron: those of the same group's rate-based backpropagation, arXiv 2410.11488, T = 4",

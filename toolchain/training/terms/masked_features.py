@@ -1,6 +1,6 @@
 """Blurred feature distillation: the teacher's last features, generated from a masked copy of the student's.
 
-    L = || G(M A(R)) - F max(R) / max(F) ||^2 / B
+    L = || G(M A(R)) - F max(A(R)) / max(F) ||^2 / B
 
 with R the student's firing rates, A a 1x1 convolution where the channels differ, M dropping whole channels of a sample, G two 3x3
 convolutions with a ReLU between, F the teacher's features, brought to the range of the student's.
