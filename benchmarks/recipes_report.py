@@ -33,8 +33,9 @@ NOTES = (
     "turn, the median of some rounds and the fastest, one thread); not what the rows took, which had other work beside them. "
     "*peak MiB*: what training added to the memory of the row's process at its highest, + what it had needed before. "
     "*on integers*: the same test samples on Loihi 2's integer grid in the `loihi` simulator, or why not; *microcode*: on "
-    "Loihi 2 alone, as a neuron program. Conversions stand at T = 4; the whole curve is below, and their memory is that of "
-    "everything up to the last T.",
+    "Loihi 2 alone, as a neuron program; *tuned*: so many of the seeds were trained on the grid, on labels, for the epochs told "
+    "at the end, so that integers may gain on floats. Conversions stand at T = 4; the whole curve is below, and their memory is "
+    "that of everything up to the last T.",
 )
 
 
@@ -188,6 +189,8 @@ def _deployed(line: Group) -> list[str]:
     if "integer_accuracy" not in line.first:
         return [line.first.get("deployed", "-"), "-", "-"]
     microcode = ", microcode" if line.first["deployed"] == "loihi2 microcode" else ""
+    tuned = sum(bool(row.get("fine_tuned_epochs")) for row in line.results.values())
+    microcode += f", {tuned} tuned" if tuned else ""
     apart = 100 * (line.mean("integer_accuracy") - line.mean("test_accuracy"))
     return [_spread(line, "integer_accuracy") + microcode, f"{apart:+.2f}", _hundred(line.mean("decisions_changed"), 2)]
 

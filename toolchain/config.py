@@ -249,6 +249,9 @@ def _not_allowed(draft: _Draft, key: Key, given: object) -> Diagnostic:
     else:
         allowed, default = allowed_values(info), info.get_default(call_default_factory=True)
         fix = f"for example {key[-1]} = {toml_value(default)}" if default is not None else "give such a value, or leave it out"
+        if info.examples:
+            text = toml_value(info.examples[0])
+            fix = f"write {key[-1]} = {text}; in a shell quote the whole: --set '{'.'.join(key)}={text}'"
     return Diagnostic(
         "SNX023", f"{'.'.join(key)} cannot be {_shown(given)}", where=draft.origin_of(key), why=f"it must be {allowed}", fix=fix
     )

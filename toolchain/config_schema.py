@@ -72,10 +72,18 @@ class TrainingConfig(_Section):
     optimizer: Literal["adamw", "sgd"] | None = Field(None, description="how weights follow gradients")
     schedule: Literal["one_cycle", "cosine", "constant"] | None = Field(None, description="of the learning rate")
     weight_decay: float | None = Field(None, ge=0, description="on weights, never on biases and batch-norm")
-    augmentation: Names | None = Field(None, description="of images, in order: shift, crop, flip, autoaugment, cutout")
-    student_taps: Names = Field((), description="layers to compare in place of the student's own stages")
-    teacher_taps: Names = Field((), description="their counterparts in the teacher")
-    terms: Names = Field((), description='of a composed recipe, e.g. "cross_entropy", "attention_transfer weight=0.5"')
+    augmentation: Names | None = Field(
+        None, description="of images, in order: shift, crop, flip, autoaugment, cutout", examples=[["crop", "flip"]]
+    )
+    student_taps: Names = Field(
+        (), description="layers to compare in place of the student's own stages", examples=[["lif1", "lif2"]]
+    )
+    teacher_taps: Names = Field((), description="their counterparts in the teacher", examples=[["relu1", "relu2"]])
+    terms: Names = Field(
+        (),
+        description='of a composed recipe, e.g. "cross_entropy", "attention_transfer weight=0.5"; snn-export recipes composed',
+        examples=[["cross_entropy", "attention_transfer weight=0.5"]],
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="of the arithmetic")
     accelerator: Literal["auto", "cpu", "cuda"] = Field("cpu", description="what computes")
     devices: int = Field(1, ge=1, description="how many of them, on each machine")

@@ -14,18 +14,26 @@ if TYPE_CHECKING:
     from snn_export.training.recipe import Recipe
 
 
+COMPOSED = "composed"
+"""The recipe that a config writes down itself."""
+
+
 @click.command("recipes")
 @click.argument("name", required=False)
 @format_option
 def command(name: str | None, output_format: Format) -> None:
     """List the ways a student can learn, and what each needs.
 
-    With NAME, one of them with its source, all its numbers, and what the source does not say.
+    With NAME, one of them with its source, all its numbers, and what the source does not say; with the name composed, the loss
+    terms that a recipe of your own is made of.
 
     Train with one by `snn-export train --recipe NAME`, or set training.recipe in snn-export.toml.
     """
     from snn_export.commands.output import print_json, print_table
 
+    if name == COMPOSED:
+        _tell_terms(output_format)
+        return
     if name is not None:
         found = _described(name)
         if output_format == "json":
@@ -41,7 +49,11 @@ def command(name: str | None, output_format: Format) -> None:
         ("Recipe", "Trained", "Needs", "What it does"),
         ((item["name"], " or ".join(item["modes"]), ", ".join(item["needs"]) or "-", item["summary"]) for item in everything),
     )
-    click.echo("\nsnn-export recipes NAME shows one with its source, its published settings and what was inferred.")
+    click.echo(
+        "\nThe first way under Trained is the default; training.forward_mode chooses another."
+        "\nsnn-export recipes NAME shows one with its source, its published settings and what was inferred;"
+        "\nsnn-export recipes composed lists the loss terms that a recipe of your own is made of."
+    )
 
 
 def _names() -> tuple[str, ...]:
@@ -97,11 +109,38 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _tell_terms(output_format: Format) -> None:
+    """The loss terms and their parameters with the published values, and how a config composes them."""
+    import dataclasses
+
+    from snn_export.commands.output import print_json, print_table
+    from snn_export.training.composing import TERMS
+
+    found = {name: {field.name: field.default for field in dataclasses.fields(term)} for name, term in TERMS.items()}  # type: ignore[arg-type]
+    if output_format == "json":
+        print_json(found)
+        return
+    rows = ((name, " ".join(f"{key}={value}" for key, value in values.items()) or "-") for name, values in found.items())
+    print_table(("Loss term", "Parameters, as published"), rows)
+    click.echo(
+        "\nEach has a weight too, 1 where nothing is said. In snn-export.toml:\n\n  [training]\n"
+        '  recipe = "composed"\n  terms = ["cross_entropy", "attention_transfer weight=0.5 beta=500"]\n\n'
+        'or --set training.recipe=composed --set \'training.terms=["cross_entropy", "attention_transfer weight=0.5"]\''
+    )
+
+
 def _modes(recipe: Recipe) -> list[str]:
-    """Forward modes that the recipe's terms allow."""
+    """Forward modes that the recipe allows."""
+    from snn_export.models.diagnostics import UserError
     from snn_export.training.recipe import ForwardMode
 
-    return [mode.value for mode in ForwardMode if not (mode is ForwardMode.RATE and recipe.needs.steps)]
+    found = []
+    for mode in ForwardMode:
+        try:
+            found.append(recipe.in_mode(mode).forward_mode.value)
+        except UserError:
+            continue
+    return found
 
 
 def _conversion(conversion: Conversion) -> dict[str, Any]:
@@ -112,7 +151,7 @@ def _conversion(conversion: Conversion) -> dict[str, Any]:
         "kind": "conversion",
         "summary": conversion.summary,
         "modes": ["converted"],
-        "needs": ["an ANN of the student's shape"],
+        "needs": ["labels; trains its own ANN"],
         "terms": [],
         "settings": asdict(conversion.settings),
         "student": {"dv": 0, "reset": "subtract"},

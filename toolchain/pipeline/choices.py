@@ -59,6 +59,20 @@ def check_recipe(config: Config) -> None:
         chosen_recipe(config)
 
 
+def check_deployable(config: Config) -> None:
+    """SNX350, before anything is trained, where the student will begin with a membrane that no file and no chip has."""
+    if config.training.recipe not in CONVERSIONS:
+        return
+    initial = load_conversion(config.training.recipe).method.initial
+    if initial:
+        raise UserError(
+            "SNX350", f"what '{config.training.recipe}' converts begins with a membrane of {initial:g}", where="training.recipe",
+            why="NIR has no initial membrane, and a chip clears its membranes before every sample; a bias would come in every "
+            "step",
+            fix="convert with max_norm or calibration, which begin at zero; snn-export train makes this one, for PyTorch alone",
+        )  # fmt: skip
+
+
 def check_networks(config: Config, data: Dataset) -> None:
     """Whether the student can be built for the data and trained as it is asked for, and the teacher can read them.
 

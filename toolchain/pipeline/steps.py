@@ -270,6 +270,13 @@ def _why_stale(old: str, new: str, reusable: bool) -> str:
     return "its files were changed" if old == new else "something it depends on changed"
 
 
+def _check_deployable(config: Config) -> None:
+    """What the export would refuse, hours before it."""
+    from snn_export.pipeline.choices import check_deployable
+
+    check_deployable(config)
+
+
 def carry_out(
     config: Config, workspace: Workspace, base: Path, teller: Teller, start: str | None = None, until: str | None = None
 ) -> int:
@@ -281,6 +288,8 @@ def carry_out(
     ran = 0
     with workspace.lock():
         planned = plan(config, workspace, base, start, until)
+        if any(item.runs and item.step.name == "export" for item in planned):
+            _check_deployable(config)
         for number, item in enumerate(planned, 1):
             step = item.step
             if not item.runs:

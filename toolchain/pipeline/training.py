@@ -87,6 +87,7 @@ def train_student(context: Context) -> StepResult:
     student = student_of(config, data, recipe)
     settings = _settings(context, recipe, config.training.student_epochs)
     with context.teller.training("student") as progress:
+        progress(_message(said(settings, f"{recipe.name}, {recipe.forward_mode}, T = {student.config.steps}"), settings))
         if told := departures(recipe, student.config):
             progress(_message(told, settings))
         for warning in expensive_on_loihi(student):
@@ -169,6 +170,10 @@ def _convert(context: Context, data: Dataset) -> StepResult:
     settings = _overridden(conversion.settings, config, config.training.student_epochs)
     source = conversion_source(config, data)
     with context.teller.training(f"source of {conversion.name}") as progress:
+        progress(_message(said(settings, f"then converted to T = {config.model.steps}"), settings))
+        if is_file(config.model.teacher):
+            beside = f"{config.model.teacher} stands beside it in the report"
+            progress(_message(f"a ReLU network '{source.name}' is trained to be converted; {beside}", settings))
         converted = train_and_convert(
             conversion, source, data.train, data.validation, settings,
             seed=config.project.seed, checkpoint_dir=context.folder, progress=progress, devices=_devices(config),
@@ -176,8 +181,14 @@ def _convert(context: Context, data: Dataset) -> StepResult:
         student = converted.at(config.model.steps)
         if told := replaced_by_conversion(config, student.config):
             progress(_message(told, settings))
+        right = accuracy(student, data.validation)
     save_model(context.folder / STUDENT_FILE, student)
-    return _finish(context.folder, config.model.student, conversion.name, settings, converted.training, _size(student))
+    _record(context.folder, config.model.student, conversion.name, settings, converted.training, _size(student), right)
+    best = converted.training.best
+    return StepResult(
+        f"source {_percent(best.validation_accuracy)} at epoch {best.epoch} of {settings.epochs}, spiking at T = "
+        f"{config.model.steps} {_percent(right)}, both on validation data"
+    )
 
 
 def _read_teacher(context: Context, data: Dataset) -> StepResult:
@@ -213,6 +224,13 @@ def _try_on_a_sequence(teacher: TeacherNetwork, spec: str, data: Dataset) -> Non
         raise no_time_axis(spec, data, f"it gives {shape} for one sample, not {(1, data.classes)}")
 
 
+def said(settings: TrainingSettings, how: str) -> str:
+    """A run's numbers in one line, e.g. ``plain_kd, bptt, T = 8; 20 epochs, batch 64, adamw 0.01 one cycle, shift``."""
+    schedule, images = settings.schedule.replace("_", " "), " ".join(settings.augmentation) or "no augmentation"
+    rate = f"{settings.optimizer} {settings.learning_rate:g} {schedule}"
+    return f"{how}; {settings.epochs} epochs, batch {settings.batch_size}, {rate}, {images}"
+
+
 def _message(text: str, settings: TrainingSettings) -> Progress:
     """One line beside the figures of training, shown on a terminal and anywhere else."""
     return Progress(1, settings.epochs, 0, 1, math.nan, message=text)
@@ -246,18 +264,30 @@ def _finish(
     folder: Path, model: str, recipe: str, settings: TrainingSettings, result: TrainingResult, parameters: int
 ) -> StepResult:
     best = result.best
+    _record(folder, model, recipe, settings, result, parameters, best.validation_accuracy)
+    return StepResult(f"best epoch {best.epoch} of {settings.epochs}, {_percent(best.validation_accuracy)} on validation data")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _record(
+    folder: Path, model: str, recipe: str, settings: TrainingSettings, result: TrainingResult, parameters: int, right: float
+) -> None:
+    """Write what was trained; ``right`` is the validation accuracy of the network that is kept."""
+    best = result.best
     (folder / CHECKPOINT_NAME).unlink(missing_ok=True)  # of use to an interrupted run only
     summary = TrainingSummary(
         model=model,
         recipe=recipe,
         epochs=settings.epochs,
         best_epoch=best.epoch,
-        validation_accuracy=100.0 * best.validation_accuracy,
+        validation_accuracy=100.0 * right,
         seed=settings.seed,
         parameters=parameters,
     )
     _write(folder, summary)
-    return StepResult(f"best epoch {best.epoch} of {settings.epochs}, {100 * best.validation_accuracy:.1f} % on validation data")
 
 
 def _write(folder: Path, summary: TrainingSummary) -> None:

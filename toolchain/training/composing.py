@@ -159,8 +159,8 @@ def _parameter_findings(name: str, parameters: Mapping[str, object]) -> Iterator
         elif not _fits(value, known[key]):
             kind = getattr(known[key], "__name__", str(known[key]))
             yield _wrong(f"{name}.{key}", f"{value!r} is no {kind}", f"give a value of type {kind}")
-        elif key == WEIGHT and not math.isfinite(float(str(value))):
-            yield _wrong(f"{name}.{key}", f"the weight is {value}", "give a finite number such as 1.0")
+        elif key == WEIGHT and not (math.isfinite(float(str(value))) and float(str(value)) >= 0):
+            yield _wrong(f"{name}.{key}", f"the weight is {value}", "give a finite number such as 1.0, not below 0")
 
 
 def _wrong(where: str, what: str, fix: str) -> Diagnostic:

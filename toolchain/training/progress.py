@@ -27,8 +27,8 @@ class TrainingDisplay:
     def __enter__(self) -> TrainingDisplay:
         if self._console.is_terminal:
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn(),
-                console=self._console,
+                TextColumn("{task.description}"), BarColumn(bar_width=10), TimeRemainingColumn(),
+                TextColumn("{task.fields[status]}"), console=self._console,
             )  # fmt: skip
             self._task = self._bar.add_task(self._label, total=None, status="")
             self._bar.start()
