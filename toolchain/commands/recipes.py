@@ -131,16 +131,9 @@ def _tell_terms(output_format: Format) -> None:
 
 def _modes(recipe: Recipe) -> list[str]:
     """Forward modes that the recipe allows."""
-    from snn_export.models.diagnostics import UserError
     from snn_export.training.recipe import ForwardMode
 
-    found = []
-    for mode in ForwardMode:
-        try:
-            found.append(recipe.in_mode(mode).forward_mode.value)
-        except UserError:
-            continue
-    return found
+    return [mode.value for mode in ForwardMode if recipe.allows(mode)]
 
 
 def _conversion(conversion: Conversion) -> dict[str, Any]:

@@ -87,6 +87,10 @@ class Recipe:
         needs = self.needs
         return needs.teacher or needs.teacher_taps or (self.prepare is not None and self.prepare_needs_teacher)
 
+    def allows(self, mode: ForwardMode) -> bool:
+        """Whether :meth:`in_mode` gives it: whether it means something there, whatever the network."""
+        return not self.needs.steps if mode is ForwardMode.RATE else self.slopes is None
+
     def in_mode(self, mode: ForwardMode) -> Recipe:
         """This recipe in another forward mode; UserError SNX340, SNX357 where it means nothing there."""
         found = replace(self, forward_mode=mode)
@@ -96,19 +100,20 @@ class Recipe:
     def check_mode(self) -> None:
         """SNX340 where a term compares single steps and the mode is rate-based, SNX357 for slopes of rates through time."""
         stepping = [weighted.term.name for weighted in self.terms if weighted.term.needs.steps]
-        if self.forward_mode is ForwardMode.RATE and stepping:
+        if self.allows(self.forward_mode):
+            return
+        if self.forward_mode is ForwardMode.RATE:
             raise UserError(
                 "SNX340", f"recipe '{self.name}' cannot be trained on rates", where=f"recipe, term {stepping[0]}",
                 why="the term compares the logits of single steps; rate-based training has one pass over mean rates and no steps",
                 fix="train it with forward_mode = bptt",
             )  # fmt: skip
-        if self.forward_mode is ForwardMode.BPTT and self.slopes is not None:
-            raise UserError(
-                "SNX357", f"recipe '{self.name}' cannot be trained through time", where="recipe",
-                why="it is a way to differentiate firing rates, and backpropagation through time differentiates single spikes: "
-                "nothing of the recipe would be left",
-                fix="train it with forward_mode = rate, or choose no_teacher for training through time without a teacher",
-            )  # fmt: skip
+        raise UserError(
+            "SNX357", f"recipe '{self.name}' cannot be trained through time", where="recipe",
+            why="it is a way to differentiate firing rates, and backpropagation through time differentiates single spikes: "
+            "nothing of the recipe would be left",
+            fix="train it with forward_mode = rate, or choose no_teacher for training through time without a teacher",
+        )  # fmt: skip
 
     def describe(self) -> str:
         """Everything that decides the loss, in one line, e.g. ``no_teacher: bptt, 1.0 CrossEntropy()``."""
