@@ -337,19 +337,22 @@ def _deployment(data: str, lines: Sequence[Group]) -> str:
     ran = [(line, seed, result) for line, seed, result in there if "integer_accuracy" in result]
     if not ran:
         return f"**{data}**: open, no row has been deployed."
-    apart = {
-        f"{line.name}{'' if len(line.seeds) == 1 else f' seed {seed}'}": 100 * (row["integer_accuracy"] - row["test_accuracy"])
+    integer, floating = (np.mean([right(row, kind) for _, _, row in ran], axis=0) for kind in ("integer", "test"))
+    whole = {
+        line.name: difference(line.scores("integer"), line.scores("test"))
+        for line in lines
+        if line.results and all("integer_accuracy" in row for row in line.results.values())
+    }
+    single = {
+        f"{line.name}{'' if len(line.seeds) == 1 else f' seed {seed}'}": difference(
+            *(right(row, kind).astype(np.float64) for kind in ("integer", "test"))
+        )
         for line, seed, row in ran
     }
-    integer, floating = (np.mean([right(row, kind) for _, _, row in ran], axis=0) for kind in ("integer", "test"))
-    shown = [
-        name
-        for name, (_, _, row) in zip(apart, ran, strict=True)
-        if difference(*(right(row, kind).astype(np.float64) for kind in ("integer", "test"))).verdict == "below"
-    ]
     texts = [
-        f"**{data}**: {_losses(apart, shown, int(ran[0][2]['test_samples']))}",
-        f"The mean of integer minus float over these rows is {said(difference(integer, floating))}.",
+        f"**{data}**: {_losses(whole, int(ran[0][2]['test_samples']))}",
+        _single_losses(single),
+        f"The mean of integer minus float over all runs is {said(difference(integer, floating))}.",
         *_fine_tuning([row for _, _, row in ran]),
     ]
     refused = {line.name: row["deployed"] for line, _, row in there if "integer_accuracy" not in row}
@@ -361,25 +364,33 @@ def _deployment(data: str, lines: Sequence[Group]) -> str:
     return " ".join(texts)
 
 
-def _losses(apart: Mapping[str, float], shown: Sequence[str], samples: int) -> str:
-    """Which rows lose more than is allowed, by name, and how many gain more than that: they are no loss of the chip's grid.
-
-    shown: rows whose loss the test samples show, the paired interval being below 0 as a whole.
-    """
-    lost = {name: points for name, points in apart.items() if points < -ALLOWED - 1e-9}
-    gained = {name: points for name, points in apart.items() if points > ALLOWED + 1e-9}
+def _losses(lines: Mapping[str, Difference], samples: int) -> str:
+    """Which lines lose more than is allowed, by name, and how many gain more than that: they are no loss of the chip's grid."""
+    lost = {name: found for name, found in lines.items() if found.points < -ALLOWED - 1e-9}
+    gained = {name: found.points for name, found in lines.items() if found.points > ALLOWED + 1e-9}
+    beyond = [name for name, found in lost.items() if found.verdict == "below"]
     if lost:
-        listed = ", ".join(f"{name} ({_number(points)})" for name, points in lost.items())
-        beyond = [name for name in shown if name in lost]
-        chance = f"beyond chance only {', '.join(beyond)}" if beyond else "none beyond chance"
-        counted = f"{len(lost)} of {len(apart)} rows lose more than {ALLOWED} points"
-        text = f"not everywhere. {counted}: {listed}; {chance} (95 % interval of each paired difference)."
+        listed = ", ".join(f"{name} ({said(found).replace(' points', '')})" for name, found in lost.items())
+        chance = f"beyond chance {', '.join(beyond)}" if beyond else "none beyond chance"
+        head = "not everywhere" if beyond else "as far as the test samples tell"
+        text = f"{head}. {len(lost)} of {len(lines)} lines lose more than {ALLOWED} points: {listed}; {chance}."
     else:
-        worst = _number(min(apart.values()))
-        text = f"yes. None of {len(apart)} deployed rows loses more than {ALLOWED} points; the worst is {worst}."
+        worst = _number(min(found.points for found in lines.values()))
+        text = f"yes. None of {len(lines)} lines loses more than {ALLOWED} points; the worst is {worst}."
     text += f" One of the {samples:,} test samples is {100 / samples:.2f} points." if 100 / samples > ALLOWED / 10 else ""
     best = max(gained, key=lambda name: gained[name], default=None)
     return text if best is None else f"{text} {len(gained)} gain more than {ALLOWED}, {best} the most ({_number(gained[best])})."
+
+
+def _single_losses(rows: Mapping[str, Difference]) -> str:
+    """The same of single runs, where one sample weighs more."""
+    lost = {name: found for name, found in rows.items() if found.points < -ALLOWED - 1e-9}
+    if not lost:
+        return f"No single run of the {len(rows)} does."
+    listed = ", ".join(
+        f"{name} ({_number(found.points)}{', beyond chance' if found.verdict == 'below' else ''})" for name, found in lost.items()
+    )
+    return f"Of the {len(rows)} single runs {len(lost)} lose more: {listed}."
 
 
 def _fine_tuning(rows: Sequence[Result]) -> Iterator[str]:
