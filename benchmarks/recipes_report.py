@@ -85,11 +85,7 @@ def document(
 
 def _data_set(data: str, lines: Sequence[Group], plots: Sequence[str], load: float | None) -> list[str]:
     parts = [f"## {data}", "", *_trained(EXPERIMENTS[data], lines)]
-    parts += (
-        []
-        if load is None
-        else [f"- Seconds per epoch: the machine's load average before they were measured, by themselves, was {load:.1f}"]
-    )
+    parts += [] if load is None else [f"- Seconds per epoch: load average {load:.1f} before they were measured"]
     parts += [""]
     parts += [
         _row(COLUMNS),
