@@ -13,7 +13,7 @@ MAIN_SEEDS = (0, 1, 2)
 MAIN = ("no_teacher", "plain_kd", "hybrid_blockwise", "ckdsnn", "lasnn", "esd", "idsnn", "qcfs", "relu_ann")
 STEPS_OF_CONVERSION = (1, 2, 4, 8, 16, 32, 64)
 STEPS_OF_BALANCING = (*STEPS_OF_CONVERSION, 128)
-"""Of max_norm: LaSNN's claim is a twentieth of its steps, and twenty times T = 4 is 80."""
+"""Of max_norm: LaSNN's claim is a twentieth of its steps, and twenty times T = 4 is 80. No conversion has more."""
 QCFS_LEVELS = 8
 """L, as released for networks other than VGG-16. On CIFAR-10 (seed 0, validation accuracy; the ReLU network has 70.8 %) the
 source has 70.7 % with L = 8 and 69.9 % with L = 4."""

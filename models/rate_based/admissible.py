@@ -14,7 +14,7 @@ from snn_export.models.neurons.lif import lif_rule_of
 from snn_export.models.neurons.recurrent import Recurrent
 from snn_export.models.unroll import LINEAR_LAYERS, Population, leaves
 
-NONLINEAR_FIX: dict[type[nn.Module], str] = {
+IN_ITS_PLACE: dict[type[nn.Module], str] = {
     nn.MaxPool1d: "use a convolution with a stride",
     nn.MaxPool2d: "use average pooling, nn.AvgPool2d",
     nn.AvgPool1d: "use a convolution with a stride",
@@ -55,15 +55,15 @@ def findings(layers: nn.Sequential) -> Iterator[Diagnostic]:
                     why="the rate pass scales by them", fix=f"build it as nn.{type(layer).__name__}(..., affine=True)",
                 )  # fmt: skip
         elif lif_rule_of(layer) is None:
-            yield _nonlinear(name, layer) if not _is_neuron(layer) else _unknown_neuron(name, layer)
+            yield _cannot_pass(name, layer) if not _is_neuron(layer) else _unknown_neuron(name, layer)
 
 
 def _is_neuron(layer: nn.Module) -> bool:
     return isinstance(layer, (snntorch.SpikingNeuron, Recurrent, Population))
 
 
-def _nonlinear(name: str, layer: nn.Module) -> Diagnostic:
-    fix = next((text for kind, text in NONLINEAR_FIX.items() if isinstance(layer, kind)), "")
+def _cannot_pass(name: str, layer: nn.Module) -> Diagnostic:
+    fix = next((text for kind, text in IN_ITS_PLACE.items() if isinstance(layer, kind)), "")
     return Diagnostic(
         "SNX280", f"'{name}' is a {type(layer).__name__}, which rates cannot pass", where=f"layers.{name}",
         why="rate-based training runs mean rates through the layers: mean and layer change places where it is linear and treats "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from snn_export.models.diagnostics import UserError
 from snn_export.models.neurons.integrator import Integrator
 from snn_export.models.spec import EncoderSpec
 from snn_export.pipeline.verification import forms_beside
+from snn_export.training import fine_tuning
 from snn_export.training.fine_tuning import fine_tune_deployment, load_quantised_student, save_quantised_student
 from snn_export.training.loop import Progress
 from snn_export.training.recipes.registry import load_recipe
@@ -87,6 +89,22 @@ def test_recurrent_filtered_network_with_biases_and_events() -> None:
     changed = better.synapses["hidden.weights"].current_bias
     assert changed is not None
     assert np.any(changed != start.synapses["hidden.weights"].current_bias)
+
+
+def test_event_samples_with_four_axes_are_not_shifted_as_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(N, T, K, L): the default augmentation moved features about and let zeros in."""
+    seen: list[tuple[str, ...]] = []
+    original = fine_tuning.fit
+
+    def fit(model: Any, train: Any, validation: Any, recipe: Any, settings: TrainingSettings, **more: Any) -> Any:
+        seen.append(settings.augmentation)
+        return original(model, train, validation, recipe, settings, **more)
+
+    monkeypatch.setattr(fine_tuning, "fit", fit)
+    start = quantised(read(recurrent_net(), (7,), 10, encoder=EncoderSpec("events")))
+    few = Samples((np.random.default_rng(0).random((8, 10, 7)) < 0.3).astype(np.float32), np.arange(8) % 4)
+    fine_tune_deployment(start, few, few, load_recipe("no_teacher"), TrainingSettings(epochs=1, augmentation=("shift",)))
+    assert seen == [()]
 
 
 def test_the_start_is_kept_where_nothing_beats_it() -> None:

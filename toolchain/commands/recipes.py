@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from snn_export.training.recipe import Recipe
 
 
-COMPOSED = "composed"
-"""The recipe that a config writes down itself."""
-
-
 @click.command("recipes")
 @click.argument("name", required=False)
 @format_option
@@ -30,6 +26,7 @@ def command(name: str | None, output_format: Format) -> None:
     Train with one by `snn-export train --recipe NAME`, or set training.recipe in snn-export.toml.
     """
     from snn_export.commands.output import print_json, print_table
+    from snn_export.pipeline.choices import COMPOSED
 
     if name == COMPOSED:
         _tell_terms(output_format)

@@ -11,6 +11,7 @@ from typing import Any
 
 from snn_export.config_schema import Config
 from snn_export.data.dataset import Dataset
+from snn_export.export.snntorch_neurons import begins_charged
 from snn_export.models.building import outlined
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -65,12 +66,7 @@ def check_deployable(config: Config) -> None:
         return
     initial = load_conversion(config.training.recipe).method.initial
     if initial:
-        raise UserError(
-            "SNX350", f"what '{config.training.recipe}' converts begins with a membrane of {initial:g}", where="training.recipe",
-            why="NIR has no initial membrane, and a chip clears its membranes before every sample; a bias would come in every "
-            "step",
-            fix="convert with max_norm or calibration, which begin at zero; snn-export train makes this one, for PyTorch alone",
-        )  # fmt: skip
+        raise begins_charged(f"every layer that '{config.training.recipe}' converts", initial)
 
 
 def check_networks(config: Config, data: Dataset) -> None:

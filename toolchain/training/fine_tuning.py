@@ -7,7 +7,7 @@ training. Training may make a network worse; then the integers it started from a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -81,7 +81,9 @@ def fine_tune_deployment(
             the result could overflow.
     """
     student = student_from_deployment(deployment)
-    model: nn.Module = _BatchFirst(student) if deployment.contract.encoder.kind == "events" else student
+    model: nn.Module = student
+    if deployment.contract.encoder.kind == "events":
+        model, settings = _BatchFirst(student), replace(settings, augmentation=())  # (T, K, L) is no image
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = _validated(model, validation, recipe.task)
     result = fit(

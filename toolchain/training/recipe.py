@@ -99,10 +99,10 @@ class Recipe:
 
     def check_mode(self) -> None:
         """SNX340 where a term compares single steps and the mode is rate-based, SNX357 for slopes of rates through time."""
-        stepping = [weighted.term.name for weighted in self.terms if weighted.term.needs.steps]
         if self.allows(self.forward_mode):
             return
         if self.forward_mode is ForwardMode.RATE:
+            stepping = [weighted.term.name for weighted in self.terms if weighted.term.needs.steps]
             raise UserError(
                 "SNX340", f"recipe '{self.name}' cannot be trained on rates", where=f"recipe, term {stepping[0]}",
                 why="the term compares the logits of single steps; rate-based training has one pass over mean rates and no steps",
