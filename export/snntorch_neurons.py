@@ -39,12 +39,12 @@ def refused(code: str, name: str, what: str, why: str, fix: str) -> UserError:
     return UserError(code, f"{name} {what}", where=name, why=why, fix=fix)
 
 
-def begins_charged(name: str, initial: float) -> UserError:
-    """SNX350: the layer ``name``, or all layers of what ``name`` makes, start a sample with a membrane of ``initial``."""
-    return refused(
-        "SNX350", name, f"begins with a membrane of {initial:g}",
-        "NIR has no initial membrane, and a chip clears its membranes before every sample; a bias would come in every step",
-        "convert with max_norm or calibration, which begin at zero, or run this network in PyTorch only (snn-export train)",
+def begins_charged(who: str, initial: float, where: str) -> UserError:
+    """SNX350 for a membrane of ``initial`` at the start of a sample: of a layer, or of all layers that a conversion makes."""
+    return UserError(
+        "SNX350", f"{who} begins with a membrane of {initial:g}", where=where,
+        why="NIR has no initial membrane, and a chip clears its membranes before every sample; a bias would come in every step",
+        fix="convert with max_norm or calibration, which begin at zero, or run this network in PyTorch only (snn-export train)",
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def read_lif(name: str, module: Lif) -> ReadNeuron:
         what = f"has the threshold {module.rule.threshold:g}"
         found += refused("SNX211", name, what, why, "use a positive threshold").diagnostics
     if module.rule.initial:
-        found += begins_charged(name, module.rule.initial).diagnostics
+        found += begins_charged(name, module.rule.initial, name).diagnostics
     if found:
         raise UserError.from_diagnostics(tuple(found))
     return ReadNeuron(module.spec, module.rule.threshold)

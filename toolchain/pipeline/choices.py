@@ -66,7 +66,7 @@ def check_deployable(config: Config) -> None:
         return
     initial = load_conversion(config.training.recipe).method.initial
     if initial:
-        raise begins_charged(f"every layer that '{config.training.recipe}' converts", initial)
+        raise begins_charged(f"every layer that '{config.training.recipe}' converts", initial, "training.recipe")
 
 
 def check_networks(config: Config, data: Dataset) -> None:
