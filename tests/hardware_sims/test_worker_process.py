@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,20 +195,23 @@ def test_a_real_lava_worker_killed_or_stopped_in_the_middle(tmp_path: Path, numb
     rng = np.random.default_rng(0)
     deployment = random_deployment(rng, steps=16)
     hit: list[int] = []
+    prefixes: list[str] = []
 
     def strike(done: int, total: int) -> None:
         if done > 3 and not hit:
             hit.append(leader_of(os.getpid()))
+            prefixes.append(shared_memory_prefix(hit[0]))
+            assert shared_memory(prefixes[0]), "Lava's channels were expected under this name"
             os.kill(hit[0], number)
 
     simulator = LavaSimulator(time_limit=8.0, log_folder=tmp_path, progress=strike)
-    before, started = set(Path("/dev/shm").iterdir()), time.monotonic()
+    started = time.monotonic()
     with pytest.raises(BackendError) as caught:
         simulator.run(simulator.compile(deployment), random_inputs(rng, deployment, 400))
     assert time.monotonic() - started < 8.0 + worker_process.GRACE
     assert caught.value.diagnostic.code == code and Path(caught.value.log or "").parent == tmp_path
     assert group_members(hit[0]) == {}
-    assert not {name for name in set(Path("/dev/shm").iterdir()) - before if name.name.startswith("snx")}
+    assert shared_memory(prefixes[0]) == []
 
 
 @pytest.mark.lava
@@ -242,3 +246,13 @@ def leader_of(parent: int) -> int:
         if int(fields[1]) == parent and int(fields[3]) == int(folder.name):
             return int(folder.name)
     raise AssertionError("there is no worker")
+
+
+def shared_memory_prefix(leader: int) -> str:
+    """What the names of this worker's segments start with: another run on the same machine has a prefix of its own."""
+    arguments = Path("/proc", str(leader), "cmdline").read_text(encoding="utf-8").split("\0")
+    return next(argument for argument in arguments if re.fullmatch(r"snx[0-9a-f]{16}-", argument))
+
+
+def shared_memory(prefix: str) -> list[Path]:
+    return sorted(Path("/dev/shm").glob(f"{prefix}*"))
