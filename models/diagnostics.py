@@ -28,6 +28,8 @@ _CHOICES = (
     "SNX34", "SNX35", "SNX322", "SNX323", "SNX450", "SNX451", "SNX452", "SNX456", "SNX457", "SNX470", "SNX471",
 )  # fmt: skip
 """Recipes, conversions, tables of chips and costs, placements that were chosen and do not fit: wrong where they were chosen."""
+_NOWHERE = ("SNX350",)
+"""Chosen, and trained as it was chosen; only no file and no chip can hold it."""
 _DESIGN_RULES = ("SNX453", "SNX454", "SNX455", "SNX458", "SNX48", "SNX49")
 """What can be expressed and does not fit a chip: a design rule, and so a gate."""
 
@@ -51,6 +53,8 @@ class Diagnostic:
         """Exit code of a command that ends because of this finding."""
         if self.code.startswith(_DESIGN_RULES):
             return EXIT_GATE
+        if self.code.startswith(_NOWHERE):
+            return EXIT_INEXPRESSIBLE
         return EXIT_USAGE if self.code.startswith(_CHOICES) else _EXIT_BY_FAMILY[self.code[3]]
 
     def as_dict(self) -> dict[str, str]:

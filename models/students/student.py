@@ -70,12 +70,12 @@ class StudentConfig:
         object.__setattr__(self, "slope", Surrogate(self.surrogate, float(self.slope)).slope)
         _check_choices(self)
         _check_filter(self)
-        too_small = {"steps": self.steps, "width": self.width, "classes": self.classes - 1, "threshold": self.threshold}
+        too_small = {"steps": self.steps, "width": self.width, "classes": self.classes, "threshold": self.threshold}
         wrong = [name for name, value in too_small.items() if not value > 0]
         if wrong or not self.input_shape or min(self.input_shape) < 1:
             raise UserError(
                 "SNX012", f"a student cannot be built from {self}", where=", ".join(wrong) or "input_shape",
-                why="steps, width, threshold and every size must be positive, and a classifier needs two classes",
+                why="steps, width, classes, threshold and every size must be positive; one class is a regression with one output",
                 fix="for instance build_student('convnet', input_shape=(1, 8, 8), classes=10, steps=8)",
             )  # fmt: skip
 

@@ -15,7 +15,10 @@ from snn_export.models.naming import suggestion
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """What a teacher is built from; enough to build it again. input_shape (C, H, W); width channels of the first convolution."""
+    """What a teacher is built from; enough to build it again. input_shape (C, H, W); width channels of the first convolution.
+
+    classes: K, or the number of outputs where it is no classifier.
+    """
 
     name: str
     input_shape: tuple[int, ...]
@@ -27,10 +30,10 @@ class TeacherConfig:
         object.__setattr__(self, "input_shape", tuple(index(size) for size in self.input_shape))
         for name in ("classes", "width"):
             object.__setattr__(self, name, index(getattr(self, name)))
-        if not self.input_shape or min(self.input_shape) < 1 or self.width < 1 or self.classes < 2:
+        if not self.input_shape or min(self.input_shape) < 1 or self.width < 1 or self.classes < 1:
             raise UserError(
                 "SNX012", f"a teacher cannot be built from {self}", where="teacher config",
-                why="width and every size must be positive, and a classifier needs two classes",
+                why="width, classes and every size must be positive; one class stands for the one output of a regression",
                 fix="for instance build_teacher('convnet', input_shape=(1, 8, 8), classes=10)",
             )  # fmt: skip
 

@@ -59,7 +59,7 @@ def test_unknown_name_suggests_the_closest(build) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"widht": 4}, {"width": 0}, {"width": 2.5}, {"classes": 1}, {"input_shape": (64,)}, {"input_shape": (1, 0, 8)}],
+    [{"widht": 4}, {"width": 0}, {"width": 2.5}, {"classes": 0}, {"input_shape": (64,)}, {"input_shape": (1, 0, 8)}],
 )
 @pytest.mark.parametrize("build", [build_student, build_teacher])
 def test_config_that_cannot_be_built(build, wrong) -> None:

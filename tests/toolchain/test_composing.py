@@ -11,11 +11,12 @@ import pytest
 
 from snn_export.models.diagnostics import UserError
 from snn_export.training import terms as terms_package
-from snn_export.training.composing import TERMS, compose, parameters_of
+from snn_export.training.composing import compose, parameters_of
 from snn_export.training.recipe import ForwardMode
 from snn_export.training.recipes.registry import load_recipe
 from snn_export.training.term import LossTerm
 from snn_export.training.terms.attention_transfer import AttentionTransfer
+from snn_export.training.terms.registry import TERMS, load_term
 
 
 def test_a_table_becomes_the_recipe_it_describes() -> None:
@@ -83,9 +84,10 @@ def test_every_term_of_the_package_can_be_composed() -> None:
     for module in iter_modules(terms_package.__path__):
         for found in vars(import_module(f"{terms_package.__name__}.{module.name}")).values():
             if isinstance(found, type) and issubclass(found, LossTerm) and found is not LossTerm:
-                assert TERMS[found.name] is found
+                assert load_term(found.name) is found
                 assert is_dataclass(found)
-    for name, term in TERMS.items():
+    for name in TERMS:
+        term = load_term(name)
         mode = "bptt" if term.needs.steps else "rate"
         recipe = compose("one", mode, {name: {"weight": 0.5}})
         assert recipe.terms[0].term == term()

@@ -35,6 +35,7 @@ from snn_export.training.recipe import ForwardMode
 from snn_export.training.recipes import registry
 from snn_export.training.recipes.registry import load_recipe
 from snn_export.training.settings import TrainingSettings
+from snn_export.training.terms import registry as terms
 
 SHAPE, CLASSES = (1, 8, 8), 10
 
@@ -315,6 +316,10 @@ def test_the_code_and_version_of_a_plug_in_make_a_student_stale(tmp_path: Path, 
         settings = Config(training={"recipe": "swift"}, quantize={"fine_tune_epochs": 1})  # type: ignore[arg-type]
         return steps.keys_now(settings, tmp_path, "quantize")
 
+    def facts() -> dict[str, str]:
+        [found] = steps._plug_ins(config(training={"recipe": "swift"}).training).values()
+        return found
+
     before = keys()
     assert keys() == before
     (site / "swift" / "recipe.py").write_text("RECIPE = 1\n")
@@ -323,15 +328,32 @@ def test_the_code_and_version_of_a_plug_in_make_a_student_stale(tmp_path: Path, 
     assert before["student"] != changed["student"]
     assert before["quantize"] != changed["quantize"]
     (site / "swift" / "terms.py").write_text("WEIGHT = 2\n")
-    assert steps._plug_in("swift").keys() == {"version", "__init__.py", "recipe.py", "terms.py"}
+    assert facts().keys() == {"version", "__init__.py", "recipe.py", "terms.py"}
     (site / "swift-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: swift\nVersion: 1.1\n")
-    assert steps._plug_in("swift")["version"] == "1.1"
-    assert steps._plug_in("plain_kd") == {}
+    assert facts()["version"] == "1.1"
+    assert steps._plug_ins(config(training={"recipe": "plain_kd"}).training) == {}
     for name in [name for name in sys.modules if name.partition(".")[0] == "swift"]:
         del sys.modules[name]
     (site / "swift" / "__init__.py").write_text("raise OSError('no such device')\n")
-    assert steps._plug_in("swift") == {"version": "1.1", "broken": "OSError"}
+    assert facts() == {"version": "1.1", "broken": "OSError"}
     assert refusal(config(training={"recipe": "swift"}), tmp_path).code == "SNX346"
+
+
+def test_the_code_of_a_third_partys_loss_term_makes_a_student_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    install(site, "1.0")
+    (site / "swift-1.0.dist-info" / "entry_points.txt").write_text(f"[{terms.GROUP}]\nhinge = swift.recipe:Hinge\n")
+    monkeypatch.syspath_prepend(str(site))
+
+    def keys(**training: object) -> dict[str, str]:
+        return steps.keys_now(Config(training=training), tmp_path, "student")  # type: ignore[arg-type]
+
+    composed, ready = {"recipe": "composed", "terms": ("cross_entropy", "hinge margin=2")}, {"recipe": "plain_kd"}
+    before, other = keys(**composed), keys(**ready)
+    (site / "swift" / "recipe.py").write_text("MARGIN = 1\n")
+    assert keys(**ready) == other
+    assert keys(**composed)["student"] != before["student"]
+    assert keys(**composed)["teacher"] == before["teacher"]
 
 
 # --- samples with a time axis -------------------------------------------------------------------------------------------------

@@ -464,6 +464,22 @@ def test_a_backend_that_did_not_run_is_a_step_even_without_a_log() -> None:
     ]
 
 
+def test_a_run_is_told_how_to_do_without_a_backend_that_cannot_hold_the_network() -> None:
+    failing = failing_report()
+    refused = failing.comparisons[2].model_copy(update={"log": None, "message": "SNX203 lif1 resets by 'subtract'"})
+    twice = (refused, refused.model_copy(update={"reference": "student"}))
+    report = failing.model_copy(update={"comparisons": twice, "coverage": (), "reproduce": ("snn-export run",)})
+    steps = [step for step in guidance.next_steps(report) if "netx" in step.text]
+    assert [(step.text.split(",")[0], step.code) for step in steps] == [
+        ("Read what kept netx from running", ""),
+        ("Or do without netx", "snn-export run --set verify.backends.netx.required=false"),
+    ]
+    broken = report.model_copy(update={"comparisons": (refused.model_copy(update={"message": "SNX420 it hangs"}),)})
+    named = report.model_copy(update={"reproduce": ("snn-export verify net.nir --target netx",)})
+    for other in (broken, named):
+        assert not any("do without" in step.text for step in guidance.next_steps(other))
+
+
 def test_a_failed_gate_alone_has_a_next_step() -> None:
     gate = Gate(name="accuracy", required="at most 1 point", measured="4 points", passed=False, exit_code=1)
     report = example_report().model_copy(update={"passed": False, "exit_code": 1, "gates": (gate,), "coverage": ()})

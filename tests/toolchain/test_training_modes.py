@@ -184,10 +184,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_epoch(mode: Fo
     assert caught.value.code == "SNX310"
 
 
-def test_one_class_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(UserError) as caught:
-        build_student("convnet", input_shape=(1, 4, 4), classes=1)
-    assert caught.value.code == "SNX012"
+def test_one_class_is_nothing_to_learn() -> None:
+    for build in (build_student, build_teacher):
+        with pytest.raises(UserError) as caught:
+            build("convnet", input_shape=(1, 4, 4), classes=0)
+        assert caught.value.code == "SNX012"
+        one = build("convnet", input_shape=(1, 4, 4), classes=1)
+        zeros = Samples(TRAIN.x, np.zeros_like(TRAIN.y))
+        with pytest.raises(UserError, match="cannot tell classes apart") as caught:
+            fit(one, zeros, zeros, load_recipe("no_teacher"), SETTINGS)
+        assert caught.value.code == "SNX332"
 
 
 def test_training_samples_of_one_class_train_without_a_crash() -> None:
@@ -255,6 +261,29 @@ def test_a_regression_is_judged_by_its_error() -> None:
     result = fit(student, Samples(TRAIN.x, targets), Samples(VALIDATION.x, held), recipe, replace(SETTINGS, epochs=15))
     assert result.best.validation_accuracy == -result.best.validation_loss
     assert result.best.validation_loss < 0.1
+
+
+@pytest.mark.parametrize("mode", list(ForwardMode))
+def test_one_output_learns_a_number_per_sample(mode: ForwardMode) -> None:
+    """The usual head of a regression, whole numbers as targets among them."""
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from snn_export.training.outputs import BatchOutputs
+    from snn_export.training.term import LossTerm
+
+    @dataclass(frozen=True)
+    class SquaredError(LossTerm):
+        name: ClassVar[str] = "squared_error"
+
+        def __call__(self, outputs: BatchOutputs) -> Tensor:
+            return (outputs.logits[:, 0] - outputs.labels).square().mean()
+
+    recipe = Recipe("regress", mode, (WeightedTerm(SquaredError()),), "a test", task=Regression())
+    student = build_student("convnet", steps=3, seed=2, **{**SHAPE, "classes": 1})
+    train, held = (Samples(part.x, 3 * part.y) for part in (TRAIN, VALIDATION))
+    result = fit(student, train, held, recipe, replace(SETTINGS, epochs=15))
+    assert result.best.validation_loss < 0.2 * float(held.y.var())
 
 
 def test_a_second_network_can_be_trained_jointly() -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -15,13 +14,10 @@ from snn_export.config_schema import Config
 from snn_export.failures import OUTPUT_KEY
 from snn_export.pipeline.files import HTML_FILE, REPORT_FILE, RUN_FILE
 from snn_export.pipeline.machine import write_run_facts
-from snn_export.pipeline.steps import Planned, carry_out, plan
+from snn_export.pipeline.steps import TRAINED, Planned, carry_out, plan
 from snn_export.pipeline.workspace import Workspace
 from snn_export.reporting.json_file import read_report
 from snn_export.reporting.report import Report
-
-TRAINED: Final = ("teacher", "student")
-"""Steps that only ``run`` and ``train`` do."""
 
 
 @dataclass(frozen=True)

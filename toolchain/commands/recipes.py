@@ -108,12 +108,10 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
 
 def _tell_terms(output_format: Format) -> None:
     """The loss terms and their parameters with the published values, and how a config composes them."""
-    import dataclasses
-
     from snn_export.commands.output import print_json, print_table
-    from snn_export.training.composing import TERMS
+    from snn_export.training.terms.registry import term_names
 
-    found = {name: {field.name: field.default for field in dataclasses.fields(term)} for name, term in TERMS.items()}  # type: ignore[arg-type]
+    found = {name: _parameters(name) for name in term_names()}
     if output_format == "json":
         print_json(found)
         return
@@ -124,6 +122,19 @@ def _tell_terms(output_format: Format) -> None:
         '  recipe = "composed"\n  terms = ["cross_entropy", "attention_transfer weight=0.5 beta=500"]\n\n'
         'or --set training.recipe=composed --set \'training.terms=["cross_entropy", "attention_transfer weight=0.5"]\''
     )
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    """Parameters of a loss term with their values, "(required)" for one that has none; of a broken plug-in its error."""
+    from snn_export.models.diagnostics import UserError
+    from snn_export.training.composing import published_parameters, required_parameters
+    from snn_export.training.terms.registry import load_term
+
+    try:
+        term = load_term(name)
+    except UserError as error:
+        return {"broken": f"{error.code}: {error.diagnostics[0].what}"}
+    return {**dict.fromkeys(required_parameters(term), "(required)"), **published_parameters(term)}
 
 
 def _modes(recipe: Recipe) -> list[str]:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from snn_export.config_schema import Config
+from snn_export.config_schema import Config, TrainingConfig
 from snn_export.energy.cost_table import is_file
 from snn_export.export.nir_io import file_digest
 from snn_export.hardware_sims import environments
@@ -102,23 +102,33 @@ def _teacher_files(config: Config, base: Path) -> dict[str, str]:
 def _student(config: Config, base: Path) -> dict[str, Any]:
     training = config.training.model_dump(exclude={"teacher_epochs"})
     model = config.model.model_dump(exclude={"teacher", "teacher_width"})
-    return {"data": _data(config, base), "training": training, "model": model, "plug-in": _plug_in(config.training.recipe)}
+    return {"data": _data(config, base), "training": training, "model": model, "plug-ins": _plug_ins(config.training)}
 
 
-def _plug_in(recipe: str) -> dict[str, str]:
-    """Version and code of a recipe of a third party, which no digest of this program's source holds; empty for our own.
+def _plug_ins(training: TrainingConfig) -> dict[str, dict[str, str]]:
+    """Version and code of the recipe, and of the loss terms, that are a third party's: no digest of our own source holds them."""
+    from snn_export.training.recipes import registry as recipes
+    from snn_export.training.terms import registry as terms
+
+    named = [line.split()[0] for line in training.terms if line.split()]
+    asked = [(recipes.GROUP, training.recipe)] * (training.recipe not in recipes.RECIPES)
+    asked += [(terms.GROUP, name) for name in named if name not in terms.TERMS]
+    found = {f"{group}:{name}": _plug_in(group, name) for group, name in asked}
+    return {place: facts for place, facts in found.items() if facts}
+
+
+def _plug_in(group: str, name: str) -> dict[str, str]:
+    """Version and code of what is registered as ``name``; empty where nothing is.
 
     The code: the module that defines it, and the whole package around it where it lies in one.
     """
-    from snn_export.training.recipes.registry import GROUP, RECIPES
-
-    point = {point.name: point for point in entry_points(group=GROUP)}.get(recipe)  # of two, the one that load_recipe takes
-    if point is None or recipe in RECIPES:
+    point = {point.name: point for point in entry_points(group=group)}.get(name)  # of two, the one that is loaded
+    if point is None:
         return {}
     version = {"version": point.dist.version} if point.dist is not None else {}
     try:
         spec = find_spec(point.module)
-    except Exception as error:  # its package may raise anything while it is imported; load_recipe reports it as SNX346
+    except Exception as error:  # its package may raise anything while it is imported; loading it reports that as SNX346
         return {**version, "broken": type(error).__name__}
     origin = None if spec is None or spec.origin is None else Path(spec.origin)
     if origin is None or not origin.is_file():
@@ -131,7 +141,7 @@ def _quantize(config: Config, base: Path) -> dict[str, Any]:
     if not config.quantize.fine_tune_epochs:
         return settings
     training = config.training.model_dump(include={"recipe", "batch_size", "threads"})
-    return {**settings, "training": training, "plug-in": _plug_in(config.training.recipe)}
+    return {**settings, "training": training, "plug-ins": _plug_ins(config.training)}
 
 
 def _verify(config: Config, base: Path) -> dict[str, Any]:
@@ -202,6 +212,8 @@ STEPS: tuple[Step, ...] = (
     Step("report", ("verify",), "write report.json and report.html", "snn_export.pipeline.rendering:render", _nothing, _JUDGING),
 )
 STEP_NAMES = tuple(step.name for step in STEPS)
+TRAINED = ("teacher", "student")
+"""Steps that may take hours: what they made before is kept once, and no verification runs them unasked."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +307,9 @@ def carry_out(
             if not item.runs:
                 teller.step(number, len(planned), step.name, f"up to date: {item.why}")
                 continue
-            teller.step(number, len(planned), step.name, f"{step.purpose} ({item.why})")
+            keep = step.name in TRAINED and workspace.replaces(step.name, item.key)
+            kept = f"; the one before is kept in {step.name}.previous" if keep else ""
+            teller.step(number, len(planned), step.name, f"{step.purpose} ({item.why}{kept})")
             started = time.monotonic()
             module, _, function = step.carry_out.partition(":")
             work: Callable[[Context], StepResult] = getattr(import_module(module), function)
@@ -303,7 +317,7 @@ def carry_out(
             result = work(Context(config, workspace, folder, teller, base))
             unchanged = keys_now(config, base, step.name)[step.name] == item.key
             seconds = time.monotonic() - started
-            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable and unchanged)
+            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable and unchanged, keep)
             teller.done(step.name, result.summary, seconds)
             ran += 1
     return ran

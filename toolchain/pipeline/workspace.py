@@ -3,6 +3,10 @@
 A step's key is a hash over its settings, the keys of the steps before it, this program's source and the versions of the
 libraries that compute. A step is up to date if its record bears that key and its files still have the contents it recorded.
 Work goes to ``<step>.partial`` first, survives an interrupt there if the key is still the same, and is renamed when it is whole.
+
+What took hours is not thrown away for a changed setting. An interrupted training of another key waits as
+``<step>.partial.<key>`` until its settings come back, and a trained network that another one replaces stays as
+``<step>.previous`` until the next one is replaced.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from snn_export.export.nir_io import file_digest
 from snn_export.models.diagnostics import UserError
 
 RECORD = "step.json"
+MOST_SET_ASIDE = 3
+"""Interrupted trainings of other settings that wait for theirs to come back, for each step."""
 COMPUTING_LIBRARIES = ("torch", "snntorch", "nir", "numpy", "numba", "scikit-learn")
 
 
@@ -67,17 +73,41 @@ class Workspace:
         )
 
     def partial(self, step: str, key: str) -> Path:
-        """Folder to work in. What an interrupted run of the same key left there is kept, anything else is cleared."""
+        """Folder to work in, with what an interrupted run of the same key left there.
+
+        Of another key, a training that was interrupted is set aside, the last few at least, and anything else is cleared.
+        """
         folder = self.root / f"{step}.partial"
-        marker = folder / "key"
-        if folder.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == key):
-            shutil.rmtree(folder)
+        found = _key_of(folder)
+        if folder.exists() and found != key:
+            if found and any(folder.glob("*.safetensors")):
+                _move(folder, self._aside(step, found))
+            else:
+                shutil.rmtree(folder)
+        waiting = self._aside(step, key)
+        if not folder.exists() and _key_of(waiting) == key:
+            waiting.replace(folder)
+        self._forget(step)
         folder.mkdir(parents=True, exist_ok=True)
-        marker.write_text(key, encoding="utf-8")
+        (folder / "key").write_text(key, encoding="utf-8")
         return folder
 
-    def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool) -> StepRecord:
-        """Turn a step's partial folder into its folder."""
+    def _aside(self, step: str, key: str) -> Path:
+        return self.root / f"{step}.partial.{key[:12]}"
+
+    def _forget(self, step: str) -> None:
+        """Clear all but the newest of the trainings that were set aside."""
+        waiting = sorted(self.root.glob(f"{step}.partial.*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in waiting[MOST_SET_ASIDE:]:
+            shutil.rmtree(folder)
+
+    def replaces(self, step: str, key: str) -> bool:
+        """Whether a result of ``key`` takes the place of one that was made from something else."""
+        found = self.record(step)
+        return found is not None and found.key != key
+
+    def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool, keep: bool = False) -> StepRecord:
+        """Turn a step's partial folder into its folder. keep: leave what it replaces as ``<step>.previous``."""
         partial, final = self.root / f"{step}.partial", self.folder(step)
         for unfinished in partial.rglob(".*.tmp"):  # a run that was killed while it wrote
             unfinished.unlink()
@@ -95,6 +125,8 @@ class Workspace:
             final.replace(old)
         partial.replace(final)
         (final / "key").unlink()
+        if keep and old.exists():
+            _move(old, self.root / f"{step}.previous")
         shutil.rmtree(old, ignore_errors=True)
         return record
 
@@ -127,6 +159,18 @@ class Workspace:
             yield
         finally:
             os.close(handle)
+
+
+def _key_of(folder: Path) -> str:
+    """The key that a partial folder was begun for; empty where it bears none."""
+    marker = folder / "key"
+    return marker.read_text(encoding="utf-8") if marker.is_file() else ""
+
+
+def _move(folder: Path, place: Path) -> None:
+    """Rename a folder, in place of what is there."""
+    shutil.rmtree(place, ignore_errors=True)
+    folder.replace(place)
 
 
 def step_key(name: str, settings: Mapping[str, Any], before: Mapping[str, str], sources: tuple[str, ...]) -> str:

@@ -5,8 +5,9 @@ Nothing is found out here. Each step repeats what a record of the report says, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -14,6 +15,8 @@ from snn_export.reporting import wording
 from snn_export.reporting.report import Comparison, Report
 
 MOST_STEPS: Final = 5
+_INEXPRESSIBLE: Final = re.compile(r"SNX2\d\d\b")
+"""How a refusal begins that says what a backend cannot hold."""
 _TO_COVER: Final = frozenset({"UNAVAILABLE", "NOT_COMPARED"})
 
 
@@ -35,15 +38,19 @@ def next_steps(report: Report) -> tuple[Step, ...]:
 
 def _to_mend(report: Report) -> Iterator[Step]:
     begun: set[str] = set()
+    told: set[Step] = set()
     for gate in report.gates:
         if not gate.passed and gate.detail.startswith(wording.UNKNOWN_NAME):
             begun.add(gate.name)
             yield Step(f"Correct a name in the settings ({gate.setting}): {gate.measured}.", "gates", "Gates")
     for index, comparison in enumerate(report.comparisons):
         if comparison.required and wording.tone(comparison.verdict) == "bad":
-            for step in _of_comparison(index, comparison):
+            for step in (*_of_comparison(index, comparison), *_without_it(report, index, comparison)):
                 begun.add(comparison.target)
-                yield step
+                # One backend stands in several comparisons; what keeps it from running keeps it from all of them.
+                if replace(step, anchor="", link="") not in told:
+                    yield step
+                told.add(replace(step, anchor="", link=""))
             yield from _smallest_case(report, index, comparison)
     for item in report.coverage:
         if item.status in _TO_COVER and item.fix and item.what not in begun:
@@ -86,6 +93,19 @@ def _of_comparison(index: int, comparison: Comparison) -> Iterator[Step]:
         yield Step(f"Read why {comparison.target} broke:", anchor, link, comparison.log)
     elif comparison.message:
         yield Step(f"Read what kept {comparison.target} from running, and what it asks for.", anchor, link)
+
+
+def _without_it(report: Report, index: int, comparison: Comparison) -> Iterator[Step]:
+    """How a run does without a backend that cannot hold the network; a verification was told its backends by name."""
+    if _INEXPRESSIBLE.match(comparison.message or "") and "snn-export run" in report.reproduce:
+        target = comparison.target
+        backend = next((rung.backend for rung in report.ladder if rung.name == target), target)
+        yield Step(
+            f"Or do without {target}, if you do not need it; the report then names what it left open:",
+            f"comparison-{index}",
+            f"{comparison.reference} against {target}",
+            f"snn-export run --set verify.backends.{backend}.required=false",
+        )
 
 
 def _smallest_case(report: Report, index: int, comparison: Comparison) -> Iterator[Step]:

@@ -12,42 +12,15 @@ import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
+from functools import partial
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from snn_export.models.diagnostics import Diagnostic, UserError
+from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 from snn_export.models.naming import suggestion
 from snn_export.training.recipe import ForwardMode, Recipe, WeightedTerm
 from snn_export.training.term import LossTerm
-from snn_export.training.terms.activation_map import ActivationMap
-from snn_export.training.terms.attention_transfer import AttentionTransfer
-from snn_export.training.terms.block_wise import BlockWise
-from snn_export.training.terms.head_tail_kl import HeadTailKl
-from snn_export.training.terms.logits import CrossEntropy, KnowledgeDistillation
-from snn_export.training.terms.masked_features import MaskedFeatures
-from snn_export.training.terms.noise_smoothed_logits import NoiseSmoothedLogits
-from snn_export.training.terms.per_step import DecoupledSteps, EntropyRegularisedSteps
-from snn_export.training.terms.reliable_teacher import ReliableTeacher
-from snn_export.training.terms.weighted_logits import WeightedLogits
-
-TERMS: Mapping[str, type[LossTerm]] = {
-    term.name: term
-    for term in (
-        CrossEntropy,
-        KnowledgeDistillation,
-        BlockWise,
-        ActivationMap,
-        NoiseSmoothedLogits,
-        AttentionTransfer,
-        ReliableTeacher,
-        MaskedFeatures,
-        WeightedLogits,
-        HeadTailKl,
-        EntropyRegularisedSteps,
-        DecoupledSteps,
-    )
-}
-"""All loss terms by name."""
+from snn_export.training.terms.registry import load_term
 
 WEIGHT = "weight"
 LARGEST = 1e300
@@ -63,13 +36,14 @@ def compose(name: str, forward_mode: str, terms: Mapping[str, Mapping[str, objec
         terms: what is left out of a term has its published value; the weight is 1.
 
     Raises:
-        UserError: SNX344 with all findings at once for unknown terms, parameters, values of another type and an unknown mode;
-            SNX345 for a value out of range; SNX340 where a term compares single steps and the mode has none.
+        UserError: SNX344 with all findings at once for unknown terms, parameters, values of another type and an unknown mode,
+            SNX346 among them for a term of a third party that cannot be loaded; SNX345 for a value out of range; SNX340 where a
+            term compares single steps and the mode has none.
     """
     found = list(_findings(forward_mode, terms))
     if found:
         raise UserError.from_diagnostics(tuple(found))
-    weighted = tuple(_weighted(TERMS[term], parameters) for term, parameters in terms.items())
+    weighted = tuple(_weighted(term, parameters) for term, parameters in terms.items())
     recipe = Recipe(
         name=name,
         forward_mode=ForwardMode(forward_mode),
@@ -116,14 +90,37 @@ def _value(text: str) -> object:
 def parameters_of(term: type[LossTerm]) -> dict[str, Any]:
     """Parameters of a term beside the weight, with their types."""
     hints = get_type_hints(term)
-    return {item.name: hints[item.name] for item in fields(term)}  # type: ignore[arg-type]  # every term is a dataclass
+    return {item.name: hints[item.name] for item in _fields(term)}
 
 
-def _weighted(term: type[LossTerm], parameters: Mapping[str, object]) -> WeightedTerm:
+def published_parameters(term: type[LossTerm]) -> dict[str, Any]:
+    """The values that the parameters of a term have where nothing is said; those that must be said are not among them."""
+    made = {item.name: item.default_factory() for item in _fields(term) if item.default_factory is not MISSING}
+    return {**{item.name: item.default for item in _fields(term) if item.default is not MISSING}, **made}
+
+
+def required_parameters(term: type[LossTerm]) -> tuple[str, ...]:
+    """Parameters of a term that have no value where nothing is said."""
+    return tuple(name for name in parameters_of(term) if name not in published_parameters(term))
+
+
+def _fields(term: type[LossTerm]) -> list[Field[Any]]:
+    return [item for item in fields(term) if item.init]  # type: ignore[arg-type]  # every term is a dataclass
+
+
+def _weighted(name: str, parameters: Mapping[str, object]) -> WeightedTerm:
+    term = load_term(name)
     types_of = parameters_of(term)
     given = {key: _converted(value, types_of[key]) for key, value in parameters.items() if key != WEIGHT}
     weight = parameters.get(WEIGHT, 1.0)
-    return WeightedTerm(term(**given), float(weight) if isinstance(weight, (int, float)) else 1.0)
+    try:
+        made = term(**given)
+    except (TypeError, ValueError) as error:  # of a third party: our own say SNX345
+        raise UserError(
+            "SNX345", f"the loss term '{name}' cannot be made with {given}", where=f"terms.{name}", why=str(error),
+            fix="leave out what is not needed, or ask the package that the term comes from",
+        ) from error  # fmt: skip
+    return WeightedTerm(made, float(weight) if isinstance(weight, (int, float)) else 1.0)
 
 
 def _findings(forward_mode: str, terms: Mapping[str, object]) -> Iterator[Diagnostic]:
@@ -140,11 +137,8 @@ def _findings(forward_mode: str, terms: Mapping[str, object]) -> Iterator[Diagno
             fix="begin with cross_entropy = {}",
         )  # fmt: skip
     for name, parameters in terms.items():
-        if name not in TERMS:
-            yield Diagnostic(
-                "SNX344", f"there is no loss term called '{name}'", where=f"terms.{name}",
-                why="a recipe is composed of the terms this program has", fix=suggestion(name, TERMS),
-            )  # fmt: skip
+        if unknown := diagnostics_of(partial(load_term, name)):
+            yield from unknown
         elif not isinstance(parameters, Mapping):
             yield _wrong(name, f"{parameters!r} is no table", f"write {name} = {{weight = 1.0}}")
         else:
@@ -152,7 +146,11 @@ def _findings(forward_mode: str, terms: Mapping[str, object]) -> Iterator[Diagno
 
 
 def _parameter_findings(name: str, parameters: Mapping[str, object]) -> Iterator[Diagnostic]:
-    known = {WEIGHT: float, **parameters_of(TERMS[name])}
+    term = load_term(name)
+    known = {WEIGHT: float, **parameters_of(term)}
+    for key in required_parameters(term):
+        if key not in parameters:
+            yield _wrong(f"{name}.{key}", f"it has no {key}", f"say {key}: the term has no value of its own for it")
     for key, value in parameters.items():
         if key not in known:
             yield _wrong(f"{name}.{key}", f"the term has no parameter '{key}'", suggestion(key, known))

@@ -29,6 +29,7 @@ from snn_export.training.pairing import Pairing, pair
 from snn_export.training.recipe import Recipe
 from snn_export.training.resume import EpochRecord, TrainingState, restore_state, run_fingerprint, save_state
 from snn_export.training.settings import TrainingSettings
+from snn_export.training.task import Regression
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -408,13 +409,20 @@ def _check(job: _Job) -> None:
 
 
 def _check_classes(job: _Job) -> None:
-    """SNX332 for a label the model has no logit for, SNX342 for a teacher of other classes."""
+    """SNX332 for a label the model has no logit for, or one class alone; SNX342 for a teacher of other classes."""
     config = getattr(job.model, "config", None)
     classes = getattr(config, "classes", None)
     if classes is None:
         return
+    labelled = not isinstance(job.recipe.task, Regression)
+    if labelled and classes == 1:
+        raise UserError(
+            "SNX332", "a network with one output cannot tell classes apart", where=f"recipe '{job.recipe.name}'",
+            why="its one class would always be right",
+            fix="give data of two classes or more and a network of as many; a recipe with task=Regression() trains one output",
+        )  # fmt: skip
     for part, samples in (("training", job.train), ("validation", job.validation)):
-        whole = len(samples) and np.issubdtype(samples.y.dtype, np.integer)
+        whole = labelled and len(samples) and np.issubdtype(samples.y.dtype, np.integer)
         if whole and not 0 <= int(samples.y.min()) <= int(samples.y.max()) < classes:
             raise UserError(
                 "SNX332", f"labels {samples.y.min()} to {samples.y.max()} for a network of {classes} classes",

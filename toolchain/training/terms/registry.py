@@ -1,0 +1,105 @@
+"""Loss terms by name: each is a frozen dataclass in a file of this folder and one line in the table. Reading this imports none.
+
+Third parties add theirs through the entry point group ``snn_export.loss_terms``, as ``module:Class``. One that cannot be loaded
+is not skipped: it is listed as broken with its error, and a recipe that names it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from snn_export.models.diagnostics import UserError
+from snn_export.models.naming import suggestion
+
+if TYPE_CHECKING:
+    from snn_export.training.term import LossTerm
+
+GROUP = "snn_export.loss_terms"
+
+_HERE = "snn_export.training.terms"
+
+TERMS: Mapping[str, str] = {
+    name: f"{_HERE}.{place}"
+    for name, place in {
+        "cross_entropy": "logits:CrossEntropy",
+        "knowledge_distillation": "logits:KnowledgeDistillation",
+        "block_wise": "block_wise:BlockWise",
+        "activation_map": "activation_map:ActivationMap",
+        "noise_smoothed_logits": "noise_smoothed_logits:NoiseSmoothedLogits",
+        "attention_transfer": "attention_transfer:AttentionTransfer",
+        "reliable_teacher": "reliable_teacher:ReliableTeacher",
+        "masked_features": "masked_features:MaskedFeatures",
+        "weighted_logits": "weighted_logits:WeightedLogits",
+        "head_tail_kl": "head_tail_kl:HeadTailKl",
+        "entropy_regularised_steps": "per_step:EntropyRegularisedSteps",
+        "decoupled_steps": "per_step:DecoupledSteps",
+    }.items()
+}
+"""The loss terms of this program, as ``module:Class``."""
+
+
+def locations() -> dict[str, str]:
+    """``module:Class`` of every known loss term by name; built-in names cannot be taken by a plug-in."""
+    return {**{point.name: point.value for point in entry_points(group=GROUP)}, **TERMS}
+
+
+def term_names() -> tuple[str, ...]:
+    """Names of all loss terms, broken ones too: those of this program in their order, then those of third parties sorted."""
+    return (*TERMS, *sorted(locations().keys() - TERMS.keys()))
+
+
+def load_term(name: str) -> type[LossTerm]:
+    """The class of the loss term called ``name``.
+
+    Raises:
+        UserError: SNX344 with a suggestion for an unknown name, SNX346 for one of a third party that cannot be loaded.
+    """
+    known = locations()
+    if name not in known:
+        raise UserError(
+            "SNX344", f"there is no loss term called '{name}'", where=f"terms.{name}",
+            why="a recipe is composed of the terms that `snn-export recipes composed` lists", fix=suggestion(name, known),
+        )  # fmt: skip
+    module, _, attribute = known[name].partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+        wrong = "" if name in TERMS else _misfit(name, found)
+    except Exception as error:  # a plug-in may raise anything while it is imported
+        if name in TERMS:
+            raise
+        raise _broken(name, known[name], f"{type(error).__name__}: {error}") from error
+    if wrong:
+        raise _broken(name, known[name], wrong)
+    return found  # type: ignore[no-any-return]  # a LossTerm: _misfit has looked
+
+
+def _misfit(name: str, found: object) -> str:
+    """What keeps a third party's object from being the loss term ``name``; empty where nothing does."""
+    from dataclasses import is_dataclass
+    from typing import get_type_hints
+
+    from snn_export.training.term import LossTerm
+
+    if not (isinstance(found, type) and issubclass(found, LossTerm)):
+        return f"it is {found!r}, not a class derived from LossTerm"
+    # A derived class that is no dataclass itself would be shown, and so told apart, by its base's fields alone.
+    if not (is_dataclass(found) and "__dataclass_params__" in vars(found)):
+        return "it is no dataclass: its parameters could not be told"
+    if not (found.__dataclass_params__.frozen and found.__dataclass_params__.repr):  # type: ignore[attr-defined]
+        return "it is no frozen dataclass with a repr, which is part of what tells two runs apart"
+    if getattr(found, "name", None) != name:
+        return f"the term there calls itself {getattr(found, 'name', None)!r}"
+    if found.__abstractmethods__:
+        return f"it does not define {', '.join(sorted(found.__abstractmethods__))}"
+    get_type_hints(found)  # a name that cannot be resolved raises
+    return ""
+
+
+def _broken(name: str, location: str, what: str) -> UserError:
+    return UserError(
+        "SNX346", f"the loss term '{name}' cannot be loaded: {what}", where=location,
+        why="the package that registers it is broken or incomplete", fix="repair or uninstall that package",
+    )  # fmt: skip
