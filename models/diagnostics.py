@@ -29,7 +29,7 @@ _CHOICES = (
 )  # fmt: skip
 """Recipes, conversions, tables of chips and costs, placements that were chosen and do not fit: wrong where they were chosen."""
 _NOWHERE = ("SNX350",)
-"""Chosen, and trained as it was chosen; only no file and no chip can hold it."""
+"""A choice that trains well; only no file and no chip can hold what it gives."""
 _DESIGN_RULES = ("SNX453", "SNX454", "SNX455", "SNX458", "SNX48", "SNX49")
 """What can be expressed and does not fit a chip: a design rule, and so a gate."""
 

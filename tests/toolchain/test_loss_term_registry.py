@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -101,7 +102,19 @@ def test_what_cannot_be_made_of_it_is_refused_with_its_place(
         (HINGE.replace("(LossTerm)", ""), "not a class derived from LossTerm"),
         (HINGE.replace("@dataclass(frozen=True)", ""), "no dataclass"),
         (HINGE.replace("@dataclass(frozen=True)", "@dataclass"), "frozen"),
-        (HINGE.replace("(frozen=True)", "(frozen=True, repr=False)"), "repr"),
+        (HINGE.replace("margin: float", "weight: float"), "'weight'"),
+        (
+            HINGE.replace("margin: float", "margin: InitVar[float]").replace("import dataclass", "import InitVar, dataclass"),
+            "InitVar",
+        ),
+        (HINGE.replace("    def __call__", "    needs = {'teacher'}\n\n    def __call__"), "Needs"),
+        (
+            HINGE.replace("power: int = 1", "power: int = field(default_factory=lambda: 1 // 0)").replace(
+                "import dataclass", "import dataclass, field"
+            ),
+            "ZeroDivisionError",
+        ),
+        ("import sys; sys.exit('buy a licence')", "buy a licence"),
         (HINGE + "\nclass Derived(Hinge):\n    width = 3\nHinge = Derived", "no dataclass"),
         (HINGE.replace('"hinge"', '"other"'), "'other'"),
         (HINGE.replace("__call__", "compute"), "__call__"),
@@ -120,6 +133,46 @@ def test_a_broken_one_is_listed_with_its_error_and_refused_and_breaks_no_other(
     assert compose("mine", "bptt", parse_terms(("cross_entropy",))).terms
 
 
+@pytest.mark.parametrize("refusal", ["assert self.power < 3", "1 / (self.power - 3)", "{}[self.power]", "raise ValueError('no')"])
+def test_a_term_may_refuse_a_value_in_any_way(refusal: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(
+        monkeypatch, tmp_path, hinge=HINGE.replace("def __post_init__(self):", f"def __post_init__(self):\n        {refusal}")
+    )
+    assert findings(("hinge margin=2 power=3",)) == [("SNX345", "terms.hinge")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [("Any", "x", True), ("Literal['a', 'b']", "a", True), ("Literal['a', 'b']", "c", False), ("tuple[int, ...]", "4", False)],
+)
+def test_parameters_of_any_kind_are_checked_as_far_as_can_be(
+    kind: str, given: str, taken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = HINGE.replace("import ClassVar", "import Any, ClassVar, Literal").replace("margin: float", f"margin: {kind}")
+    plug_in(monkeypatch, tmp_path, hinge=source)
+    if taken:
+        assert compose("mine", "bptt", parse_terms((f"hinge margin={given}",))).terms
+    else:
+        assert findings((f"hinge margin={given}",)) == [("SNX344", "terms.hinge.margin")]
+
+
+def test_what_a_repr_hides_still_tells_two_runs_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown = "    def __repr__(self):\n        return 'Hinge'\n\n    def __call__"
+    plug_in(monkeypatch, tmp_path, hinge=HINGE.replace("    def __call__", shown))
+    one, other = (compose("mine", "bptt", parse_terms((f"hinge margin={value}",))).describe() for value in (1, 2))
+    assert one != other
+
+
+def test_a_loss_that_is_no_number_per_batch_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, hinge=HINGE.replace("others.mean()", "others.mean(dim=1)"))
+    recipe = compose("mine", "bptt", parse_terms(("cross_entropy", "hinge margin=2")))
+    samples = Samples(np.zeros((8, 6), np.float32), np.arange(8) % 2)
+    student = build_student("dense", input_shape=(6,), classes=2, steps=2, width=4)
+    with pytest.raises(UserError, match=r"tensor of shape \(8,\)") as caught:
+        fit(student, samples, samples, recipe, TrainingSettings(epochs=1, batch_size=8))
+    assert caught.value.code == "SNX358"
+
+
 def test_a_third_party_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plug_in(monkeypatch, tmp_path, cross_entropy=HINGE)
     assert load_term("cross_entropy").__module__ == "snn_export.training.terms.logits"
@@ -130,12 +183,20 @@ def test_the_list_shows_them_and_what_has_to_be_said(tmp_path: Path) -> None:
     record = tmp_path / "site" / "hinges-1.0.dist-info"
     record.mkdir(parents=True)
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: hinges\nVersion: 1.0\n")
-    (record / "entry_points.txt").write_text(f"[{registry.GROUP}]\nhinge = hinges:Hinge\nlost = nowhere:Lost\n")
+    (record / "entry_points.txt").write_text(f"[{registry.GROUP}]\nhinge = hinges:Hinge\nodd = odd:Hinge\nlost = nowhere:Lost\n")
+    odd = HINGE.replace("margin: float", "margin: float = field(default=float('inf'))").replace(
+        "power: int = 1", "power: int = 1\n    path: Path = Path('x')"
+    )
     (record.parent / "hinges.py").write_text(HINGE)
+    (record.parent / "odd.py").write_text(
+        "from dataclasses import field\nfrom pathlib import Path\n" + odd.replace('"hinge"', '"odd"')
+    )
     done = snn_export("recipes", "composed", cwd=tmp_path, PYTHONPATH=str(record.parent))
     assert done.returncode == 0, done.stderr
     assert "margin=(required) power=1" in done.stdout
     assert "SNX346" in done.stdout
+    listed = snn_export("recipes", "composed", "--format", "json", cwd=tmp_path, PYTHONPATH=str(record.parent))
+    assert json.loads(listed.stdout)["odd"] == {"margin": "inf", "power": 1, "path": "x"}, listed.stderr
 
 
 def test_listing_terms_imports_none_of_them() -> None:

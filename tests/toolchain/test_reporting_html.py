@@ -472,7 +472,7 @@ def test_a_run_is_told_how_to_do_without_a_backend_that_cannot_hold_the_network(
     steps = [step for step in guidance.next_steps(report) if "netx" in step.text]
     assert [(step.text.split(",")[0], step.code) for step in steps] == [
         ("Read what kept netx from running", ""),
-        ("Or do without netx", "snn-export run --set verify.backends.netx.required=false"),
+        ("Or do without netx", "--set verify.backends.netx.required=false"),
     ]
     broken = report.model_copy(update={"comparisons": (refused.model_copy(update={"message": "SNX420 it hangs"}),)})
     named = report.model_copy(update={"reproduce": ("snn-export verify net.nir --target netx",)})

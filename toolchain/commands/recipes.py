@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,13 @@ def _parameters(name: str) -> dict[str, Any]:
         term = load_term(name)
     except UserError as error:
         return {"broken": f"{error.code}: {error.diagnostics[0].what}"}
-    return {**dict.fromkeys(required_parameters(term), "(required)"), **published_parameters(term)}
+    values = {**dict.fromkeys(required_parameters(term), "(required)"), **published_parameters(term)}
+    return {key: value if _plain(value) else str(value) for key, value in values.items()}
+
+
+def _plain(value: object) -> bool:
+    """Whether JSON has this value: a third party's default may be anything."""
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _modes(recipe: Recipe) -> list[str]:

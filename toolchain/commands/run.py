@@ -40,8 +40,8 @@ def command(
     """Do everything: train, distil, export, quantize, verify, report.
 
     Steps: teacher, student, export, quantize, verify, report. A step whose inputs did not change is not done again; an
-    interrupted training goes on from its last epoch, whatever was tried in between. A trained network that another one
-    replaces is kept, once, as teacher.previous or student.previous.
+    interrupted training goes on from its last epoch. With other settings, the last three interrupted trainings wait for
+    theirs to come back, and the network that was replaced last stays as teacher.previous or student.previous.
     """
     from snn_export.commands import pipeline_run
 

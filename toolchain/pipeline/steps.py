@@ -260,6 +260,8 @@ def plan(
             reason, runs = f"{stale[0]} runs first", True
         elif workspace.up_to_date(step.name, keys[step.name]):
             reason, runs = "nothing it depends on changed", False
+        elif step.name in TRAINED and workspace.up_to_date(f"{step.name}.previous", keys[step.name]):
+            reason, runs = f"taken back from {step.name}.previous, which was trained with these settings", False
         else:
             found = workspace.record(step.name)
             reason, runs = ("not done yet" if found is None else _why_stale(found.key, keys[step.name], found.reusable)), True
@@ -294,6 +296,7 @@ def carry_out(
 ) -> int:
     """Plan and run, both under the workspace's lock; returns how many steps ran.
 
+    A trained network that another one had replaced is taken back where its settings are those asked for.
     A step that is interrupted leaves its partial folder for the next run; finished steps stay. A step whose settings or data
     changed while it ran is kept for this run and not taken over by the next.
     """
@@ -305,10 +308,14 @@ def carry_out(
         for number, item in enumerate(planned, 1):
             step = item.step
             if not item.runs:
+                if not workspace.up_to_date(step.name, item.key):
+                    workspace.take_back(step.name)
                 teller.step(number, len(planned), step.name, f"up to date: {item.why}")
                 continue
-            keep = step.name in TRAINED and workspace.replaces(step.name, item.key)
-            kept = f"; the one before is kept in {step.name}.previous" if keep else ""
+            keeps = step.name in TRAINED
+            kept = (
+                f"; the one before is kept in {step.name}.previous" if keeps and workspace.replaces(step.name, item.key) else ""
+            )
             teller.step(number, len(planned), step.name, f"{step.purpose} ({item.why}{kept})")
             started = time.monotonic()
             module, _, function = step.carry_out.partition(":")
@@ -317,7 +324,7 @@ def carry_out(
             result = work(Context(config, workspace, folder, teller, base))
             unchanged = keys_now(config, base, step.name)[step.name] == item.key
             seconds = time.monotonic() - started
-            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable and unchanged, keep)
+            workspace.commit(step.name, item.key, result.summary, seconds, result.reusable and unchanged, keeps)
             teller.done(step.name, result.summary, seconds)
             ran += 1
     return ran

@@ -5,8 +5,8 @@ libraries that compute. A step is up to date if its record bears that key and it
 Work goes to ``<step>.partial`` first, survives an interrupt there if the key is still the same, and is renamed when it is whole.
 
 What took hours is not thrown away for a changed setting. An interrupted training of another key waits as
-``<step>.partial.<key>`` until its settings come back, and a trained network that another one replaces stays as
-``<step>.previous`` until the next one is replaced.
+``<step>.partial.<key>``, the last three of them, and a trained network that another one replaces stays as ``<step>.previous``
+until the next one is replaced. Both are taken up again where their settings come back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from snn_export.models.diagnostics import UserError
 RECORD = "step.json"
 MOST_SET_ASIDE = 3
 """Interrupted trainings of other settings that wait for theirs to come back, for each step."""
+_SHOWN = 12
+"""Digits of a key in a folder's name."""
 COMPUTING_LIBRARIES = ("torch", "snntorch", "nir", "numpy", "numba", "scikit-learn")
 
 
@@ -75,39 +79,55 @@ class Workspace:
     def partial(self, step: str, key: str) -> Path:
         """Folder to work in, with what an interrupted run of the same key left there.
 
-        Of another key, a training that was interrupted is set aside, the last few at least, and anything else is cleared.
+        Of another key, a training that was interrupted is set aside, and anything else is cleared.
         """
         folder = self.root / f"{step}.partial"
         found = _key_of(folder)
         if folder.exists() and found != key:
             if found and any(folder.glob("*.safetensors")):
-                _move(folder, self._aside(step, found))
+                aside = self._aside(step, found)
+                _move(folder, aside)
+                os.utime(aside, ns=(time.time_ns(),) * 2)
             else:
-                shutil.rmtree(folder)
+                _remove(folder)
         waiting = self._aside(step, key)
         if not folder.exists() and _key_of(waiting) == key:
             waiting.replace(folder)
-        self._forget(step)
+        self._forget(step)  # only now: the oldest may be the one that is asked for
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "key").write_text(key, encoding="utf-8")
         return folder
 
     def _aside(self, step: str, key: str) -> Path:
-        return self.root / f"{step}.partial.{key[:12]}"
+        return self.root / f"{step}.partial.{key[:_SHOWN]}"
 
     def _forget(self, step: str) -> None:
-        """Clear all but the newest of the trainings that were set aside."""
-        waiting = sorted(self.root.glob(f"{step}.partial.*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-        for folder in waiting[MOST_SET_ASIDE:]:
-            shutil.rmtree(folder)
+        """Clear all trainings that were set aside but the last few. What somebody else put here is not ours to clear."""
+        begins = f"{step}.partial."
+        ours = [
+            folder
+            for folder in self.root.glob(f"{begins}*")
+            if folder.is_dir() and re.fullmatch(f"[0-9a-f]{{{_SHOWN}}}", folder.name.removeprefix(begins))
+        ]
+        for folder in sorted(ours, key=lambda folder: folder.stat().st_mtime_ns, reverse=True)[MOST_SET_ASIDE:]:
+            _remove(folder)
 
     def replaces(self, step: str, key: str) -> bool:
-        """Whether a result of ``key`` takes the place of one that was made from something else."""
+        """Whether a result of ``key`` takes the place of one that was made from something else, or from nobody knows what."""
         found = self.record(step)
-        return found is not None and found.key != key
+        return self.folder(step).is_dir() and (found is None or found.key != key)
 
-    def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool, keep: bool = False) -> StepRecord:
-        """Turn a step's partial folder into its folder. keep: leave what it replaces as ``<step>.previous``."""
+    def take_back(self, step: str) -> None:
+        """Exchange a step's folder and what it replaced. A stop in between leaves all that the next call needs."""
+        old, previous, final = (self.root / f"{step}{end}" for end in (".old", ".previous", ""))
+        if final.exists():
+            _move(final, old)
+        previous.replace(final)
+        if old.exists():
+            old.replace(previous)
+
+    def commit(self, step: str, key: str, summary: str, seconds: float, reusable: bool, keeps: bool = False) -> StepRecord:
+        """Turn a step's partial folder into its folder. keeps: what it replaces, made from something else, stays as previous."""
         partial, final = self.root / f"{step}.partial", self.folder(step)
         for unfinished in partial.rglob(".*.tmp"):  # a run that was killed while it wrote
             unfinished.unlink()
@@ -118,16 +138,18 @@ class Workspace:
         }
         record = StepRecord(key, summary, files, seconds, reusable)
         (partial / RECORD).write_text(json.dumps(vars(record), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        # A stop between the two renames leaves the partial folder with its key: the next run takes it up again.
-        old = self.root / f"{step}.old"
-        shutil.rmtree(old, ignore_errors=True)
+        # A stop between the renames leaves the partial folder with its key, and what it replaces: the next run takes up both.
+        old, previous = self.root / f"{step}.old", self.root / f"{step}.previous"
+        if keeps and old.is_dir():
+            _move(old, previous)
+        keep = keeps and self.replaces(step, key)
         if final.exists():
-            final.replace(old)
+            _move(final, old)
         partial.replace(final)
         (final / "key").unlink()
-        if keep and old.exists():
-            _move(old, self.root / f"{step}.previous")
-        shutil.rmtree(old, ignore_errors=True)
+        if keep:
+            _move(old, previous)
+        _remove(old)
         return record
 
     @contextmanager
@@ -162,15 +184,24 @@ class Workspace:
 
 
 def _key_of(folder: Path) -> str:
-    """The key that a partial folder was begun for; empty where it bears none."""
+    """The key that a partial folder was begun for; empty where it bears none. The folder may come from anywhere."""
     marker = folder / "key"
-    return marker.read_text(encoding="utf-8") if marker.is_file() else ""
+    found = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
+    return found if re.fullmatch(r"[0-9a-f]{64}", found) else ""
 
 
 def _move(folder: Path, place: Path) -> None:
     """Rename a folder, in place of what is there."""
-    shutil.rmtree(place, ignore_errors=True)
+    _remove(place)
     folder.replace(place)
+
+
+def _remove(place: Path) -> None:
+    """A folder with all that is in it, or a file or link that stands in its place."""
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def step_key(name: str, settings: Mapping[str, Any], before: Mapping[str, str], sources: tuple[str, ...]) -> str:

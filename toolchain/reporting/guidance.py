@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -38,7 +38,7 @@ def next_steps(report: Report) -> tuple[Step, ...]:
 
 def _to_mend(report: Report) -> Iterator[Step]:
     begun: set[str] = set()
-    told: set[Step] = set()
+    told: set[str] = set()
     for gate in report.gates:
         if not gate.passed and gate.detail.startswith(wording.UNKNOWN_NAME):
             begun.add(gate.name)
@@ -48,9 +48,9 @@ def _to_mend(report: Report) -> Iterator[Step]:
             for step in (*_of_comparison(index, comparison), *_without_it(report, index, comparison)):
                 begun.add(comparison.target)
                 # One backend stands in several comparisons; what keeps it from running keeps it from all of them.
-                if replace(step, anchor="", link="") not in told:
+                if (step.code or step.text) not in told:
                     yield step
-                told.add(replace(step, anchor="", link=""))
+                told.add(step.code or step.text)
             yield from _smallest_case(report, index, comparison)
     for item in report.coverage:
         if item.status in _TO_COVER and item.fix and item.what not in begun:
@@ -101,10 +101,10 @@ def _without_it(report: Report, index: int, comparison: Comparison) -> Iterator[
         target = comparison.target
         backend = next((rung.backend for rung in report.ladder if rung.name == target), target)
         yield Step(
-            f"Or do without {target}, if you do not need it; the report then names what it left open:",
+            f"Or do without {target}, if you do not need it: add this to the command. The report then names what it left open.",
             f"comparison-{index}",
             f"{comparison.reference} against {target}",
-            f"snn-export run --set verify.backends.{backend}.required=false",
+            f"--set verify.backends.{backend}.required=false",
         )
 
 

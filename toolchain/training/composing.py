@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import partial
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from snn_export.models.diagnostics import Diagnostic, UserError, diagnostics_of
 from snn_export.models.naming import suggestion
@@ -115,9 +115,12 @@ def _weighted(name: str, parameters: Mapping[str, object]) -> WeightedTerm:
     weight = parameters.get(WEIGHT, 1.0)
     try:
         made = term(**given)
-    except (TypeError, ValueError) as error:  # of a third party: our own say SNX345
+    except UserError:
+        raise
+    except Exception as error:  # a third party may refuse a value in any way
         raise UserError(
-            "SNX345", f"the loss term '{name}' cannot be made with {given}", where=f"terms.{name}", why=str(error),
+            "SNX345", f"the loss term '{name}' cannot be made with {given}", where=f"terms.{name}",
+            why=f"{type(error).__name__}: {error}",
             fix="leave out what is not needed, or ask the package that the term comes from",
         ) from error  # fmt: skip
     return WeightedTerm(made, float(weight) if isinstance(weight, (int, float)) else 1.0)
@@ -176,7 +179,13 @@ def _fits(value: object, kind: Any) -> bool:
         return kind is bool
     if kind is float:
         return isinstance(value, float) or (isinstance(value, int) and -LARGEST <= value <= LARGEST)
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    plain = get_origin(kind) or kind
+    try:
+        return isinstance(value, plain) if isinstance(plain, type) else True
+    except TypeError:  # Any, and protocols, are types that nothing can be asked of
+        return True
 
 
 def _converted(value: object, kind: Any) -> object:

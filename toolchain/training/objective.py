@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from snn_export.models.diagnostics import UserError
 from snn_export.training.outputs import BatchOutputs
 from snn_export.training.pairing import Pairing
 from snn_export.training.recipe import Recipe
@@ -34,5 +35,17 @@ class Objective(nn.Module):
         for index, weighted in enumerate(self.recipe.terms):
             key = str(index)
             companion = self.companions[key] if key in self.companions else None  # noqa: SIM401 - ModuleDict has no get
-            values.append(weighted.weight * weighted.term(replace(outputs, companion=companion, pairing=self.pairing)))
+            value = weighted.term(replace(outputs, companion=companion, pairing=self.pairing))
+            if not isinstance(value, Tensor) or value.ndim:
+                raise _no_scalar(weighted.term.name, value)
+            values.append(weighted.weight * value)
         return torch.stack(values).sum()
+
+
+def _no_scalar(name: str, value: object) -> UserError:
+    """SNX358 for a term of a third party that gives something else than one number per batch."""
+    found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value).__name__)
+    return UserError(
+        "SNX358", f"the loss term '{name}' gives {found}", where=f"terms.{name}",
+        why="the loss is a weighted sum of scalars, one per term and batch", fix="end the term's __call__ with .mean() or .sum()",
+    )  # fmt: skip

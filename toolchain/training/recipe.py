@@ -117,7 +117,9 @@ class Recipe:
 
     def describe(self) -> str:
         """Everything that decides the loss, in one line, e.g. ``no_teacher: bptt, 1.0 CrossEntropy()``."""
-        text = f"{self.name}: {self.forward_mode}, " + " + ".join(f"{item.weight!r} {item.term!r}" for item in self.terms)
+        text = f"{self.name}: {self.forward_mode}, " + " + ".join(
+            f"{item.weight!r} {item.term.describe()}" for item in self.terms
+        )
         if self.forward_mode is ForwardMode.RATE:
             text += f", slopes {self.slopes!r}, gradient {'/ T' if self.scale_gradient else 'unscaled'}"
         text += "" if self.task == CLASSIFICATION else f", judged by {self.task.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Needs:
 
 
 class LossTerm(ABC):
-    """A term of a loss. A subclass is a frozen dataclass whose ``repr`` shows every parameter: it is part of a fingerprint."""
+    """A term of a loss. A subclass is a frozen dataclass: its fields are its parameters, and part of a run's fingerprint."""
 
     name: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
@@ -49,6 +49,13 @@ class LossTerm(ABC):
         """
         del pairing
         return None
+
+    def describe(self) -> str:
+        """The class and every parameter, whatever its ``repr`` shows; two terms that differ say something else here."""
+        if not is_dataclass(self):
+            return repr(self)
+        values = (f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
+        return f"{type(self).__qualname__}({', '.join(values)})"
 
     @abstractmethod
     def __call__(self, outputs: BatchOutputs) -> Tensor:

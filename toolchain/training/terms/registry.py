@@ -7,8 +7,7 @@ is not skipped: it is listed as broken with its error, and a recipe that names i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from snn_export.models.diagnostics import UserError
@@ -63,11 +62,10 @@ def load_term(name: str) -> type[LossTerm]:
             "SNX344", f"there is no loss term called '{name}'", where=f"terms.{name}",
             why="a recipe is composed of the terms that `snn-export recipes composed` lists", fix=suggestion(name, known),
         )  # fmt: skip
-    module, _, attribute = known[name].partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        found = EntryPoint(name, known[name], GROUP).load()
         wrong = "" if name in TERMS else _misfit(name, found)
-    except Exception as error:  # a plug-in may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything while it is imported, and even leave
         if name in TERMS:
             raise
         raise _broken(name, known[name], f"{type(error).__name__}: {error}") from error
@@ -77,24 +75,32 @@ def load_term(name: str) -> type[LossTerm]:
 
 
 def _misfit(name: str, found: object) -> str:
-    """What keeps a third party's object from being the loss term ``name``; empty where nothing does."""
-    from dataclasses import is_dataclass
+    """What keeps a third party's object from being the loss term ``name``; empty where nothing does. It may raise anything."""
+    from dataclasses import InitVar, is_dataclass
     from typing import get_type_hints
 
-    from snn_export.training.term import LossTerm
+    from snn_export.training.composing import WEIGHT, published_parameters
+    from snn_export.training.term import LossTerm, Needs
 
     if not (isinstance(found, type) and issubclass(found, LossTerm)):
         return f"it is {found!r}, not a class derived from LossTerm"
-    # A derived class that is no dataclass itself would be shown, and so told apart, by its base's fields alone.
+    # A derived class that is no dataclass itself has its base's fields alone.
     if not (is_dataclass(found) and "__dataclass_params__" in vars(found)):
         return "it is no dataclass: its parameters could not be told"
-    if not (found.__dataclass_params__.frozen and found.__dataclass_params__.repr):  # type: ignore[attr-defined]
-        return "it is no frozen dataclass with a repr, which is part of what tells two runs apart"
+    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return "it is no frozen dataclass: a parameter could change while a network is trained"
     if getattr(found, "name", None) != name:
         return f"the term there calls itself {getattr(found, 'name', None)!r}"
     if found.__abstractmethods__:
         return f"it does not define {', '.join(sorted(found.__abstractmethods__))}"
-    get_type_hints(found)  # a name that cannot be resolved raises
+    if not isinstance(found.needs, Needs):
+        return f"its needs are {found.needs!r}, not Needs(...) of snn_export.training.term"
+    hints = get_type_hints(found)  # a name that cannot be resolved raises
+    if WEIGHT in hints:
+        return f"its parameter '{WEIGHT}' would be taken for the weight that every term has"
+    if hidden := [key for key, kind in hints.items() if isinstance(kind, InitVar) or kind is InitVar]:
+        return f"'{hidden[0]}' is an InitVar: what is no field cannot be told from a run"
+    published_parameters(found)
     return ""
 
 
