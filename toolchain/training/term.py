@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -52,9 +52,10 @@ class LossTerm(ABC):
 
     def describe(self) -> str:
         """The class and every parameter, whatever its ``repr`` shows; two terms that differ say something else here."""
-        if not is_dataclass(self):
+        term: Any = self
+        if not is_dataclass(term):
             return repr(self)
-        values = (f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
+        values = (f"{item.name}={getattr(self, item.name)!r}" for item in fields(term))
         return f"{type(self).__qualname__}({', '.join(values)})"
 
     @abstractmethod

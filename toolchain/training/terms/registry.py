@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
@@ -74,20 +74,21 @@ def load_term(name: str) -> type[LossTerm]:
     return found  # type: ignore[no-any-return]  # a LossTerm: _misfit has looked
 
 
-def _misfit(name: str, found: object) -> str:
+def _misfit(name: str, found: Any) -> str:
     """What keeps a third party's object from being the loss term ``name``; empty where nothing does. It may raise anything."""
-    from dataclasses import InitVar, is_dataclass
+    from dataclasses import InitVar
     from typing import get_type_hints
 
     from snn_export.training.composing import WEIGHT, published_parameters
     from snn_export.training.term import LossTerm, Needs
 
-    if not (isinstance(found, type) and issubclass(found, LossTerm)):
+    derived = isinstance(found, type) and issubclass(found, LossTerm)
+    if not derived:
         return f"it is {found!r}, not a class derived from LossTerm"
-    # A derived class that is no dataclass itself has its base's fields alone.
-    if not (is_dataclass(found) and "__dataclass_params__" in vars(found)):
+    # Its own, not inherited: a derived class that is no dataclass itself has its base's fields alone.
+    if "__dataclass_params__" not in vars(found):
         return "it is no dataclass: its parameters could not be told"
-    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if not found.__dataclass_params__.frozen:
         return "it is no frozen dataclass: a parameter could change while a network is trained"
     if getattr(found, "name", None) != name:
         return f"the term there calls itself {getattr(found, 'name', None)!r}"
