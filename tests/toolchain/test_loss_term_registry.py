@@ -14,6 +14,7 @@ import pytest
 from snn_export.data.dataset import Samples
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.registry import build_student
+from snn_export.training import plug_ins
 from snn_export.training.composing import compose, parse_terms
 from snn_export.training.loop import fit
 from snn_export.training.settings import TrainingSettings
@@ -51,7 +52,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, folder: Path, **sources: str) -> No
         (folder / f"{module}.py").write_text(source, encoding="utf-8")
         points.append(EntryPoint(name, f"{module}:Hinge", registry.GROUP))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: points if group == registry.GROUP else [])
 
 
 def findings(lines: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import pytest
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.students.registry import build_student
+from snn_export.training import plug_ins
 from snn_export.training.augmentation import Augmentation
 from snn_export.training.recipe import ForwardMode, Recipe
 from snn_export.training.recipes import registry
@@ -37,7 +38,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, folder: Path, **sources: str) -> No
         (folder / f"plug_in_{folder.name}_{name}.py".replace("-", "_")).write_text(source, encoding="utf-8")
         points.append(EntryPoint(name, f"plug_in_{folder.name}_{name}:RECIPE".replace("-", "_"), registry.GROUP))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: points if group == registry.GROUP else [])
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -113,7 +114,8 @@ def test_a_third_partys_recipe_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     "source",
     [
-        "import package_that_does_not_exist", "raise RuntimeError('no licence')", "this is no python", "x = 1", "RECIPE = 3",
+        "import package_that_does_not_exist", "raise SystemExit('buy a licence')",
+        "raise RuntimeError('no licence')", "this is no python", "x = 1", "RECIPE = 3",
         WORKING.format(name="another"),
     ],
 )  # fmt: skip
@@ -151,7 +153,8 @@ def test_listing_recipes_imports_none_of_them() -> None:
     code = (
         "import sys; from snn_export.training.recipes import registry; registry.recipe_names();"
         "loaded = [name for name in sys.modules if name.startswith('snn_export.training.')];"
-        "assert loaded == ['snn_export.training.recipes', 'snn_export.training.recipes.registry'], loaded;"
+        "expected = ['snn_export.training.' + name for name in ('plug_ins', 'recipes', 'recipes.registry')];"
+        "assert sorted(loaded) == expected, loaded;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

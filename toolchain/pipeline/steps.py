@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,21 +110,20 @@ def _plug_ins(training: TrainingConfig) -> dict[str, dict[str, str]]:
     from snn_export.training.recipes import registry as recipes
     from snn_export.training.terms import registry as terms
 
-    named = [line.split()[0] for line in training.terms if line.split()]
-    asked = [(recipes.GROUP, training.recipe)] * (training.recipe not in recipes.RECIPES)
-    asked += [(terms.GROUP, name) for name in named if name not in terms.TERMS]
-    found = {f"{group}:{name}": _plug_in(group, name) for group, name in asked}
-    return {place: facts for place, facts in found.items() if facts}
+    of_terms = [line.split()[0] for line in training.terms if line.split()]
+    return {
+        f"{registry.group}:{name}": _code_of(point)
+        for registry, names in ((recipes.REGISTRY, [training.recipe]), (terms.REGISTRY, of_terms))
+        for name, point in registry.others().items()
+        if name in names
+    }
 
 
-def _plug_in(group: str, name: str) -> dict[str, str]:
-    """Version and code of what is registered as ``name``; empty where nothing is.
+def _code_of(point: EntryPoint) -> dict[str, str]:
+    """Version of the package that registers a part, and its code.
 
     The code: the module that defines it, and the whole package around it where it lies in one.
     """
-    point = {point.name: point for point in entry_points(group=group)}.get(name)  # of two, the one that is loaded
-    if point is None:
-        return {}
     version = {"version": point.dist.version} if point.dist is not None else {}
     try:
         spec = find_spec(point.module)

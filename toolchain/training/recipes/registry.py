@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from snn_export.models.diagnostics import Diagnostic, UserError
 from snn_export.models.naming import suggestion
+from snn_export.training.plug_ins import Registry
 
 if TYPE_CHECKING:
     from snn_export.training.recipe import Recipe
@@ -43,6 +42,8 @@ RECIPES: Mapping[str, str] = {
 }
 """The recipes of this program, as ``module:RECIPE``."""
 
+REGISTRY = Registry("recipe", GROUP, RECIPES)
+
 
 @dataclass(frozen=True)
 class BrokenRecipe:
@@ -52,15 +53,9 @@ class BrokenRecipe:
     diagnostic: Diagnostic
 
 
-def locations() -> dict[str, str]:
-    """``module:RECIPE`` of every known recipe by name; built-in names cannot be taken by a plug-in."""
-    found = {point.name: point.value for point in entry_points(group=GROUP)}
-    return {**found, **RECIPES}
-
-
 def recipe_names() -> tuple[str, ...]:
     """Names of all known recipes, broken ones too: those of this program in their order, then those of third parties sorted."""
-    return (*RECIPES, *sorted(locations().keys() - RECIPES.keys()))
+    return REGISTRY.names()
 
 
 def load_recipe(name: str) -> Recipe:
@@ -69,20 +64,13 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UserError: SNX013 with a suggestion for an unknown name, SNX346 for one of a third party that cannot be loaded.
     """
-    known = locations()
-    if name not in known:
+    if name not in (known := recipe_names()):
         raise UserError(
             "SNX013", f"there is no recipe called '{name}'", where="recipe",
             why="a recipe names the loss terms and how gradients are computed", fix=suggestion(name, known),
         )  # fmt: skip
-    module, _, attribute = known[name].partition(":")
-    try:
-        found = getattr(import_module(module), attribute or "RECIPE")
-    except Exception as error:  # a plug-in may raise anything while it is imported
-        if name in RECIPES:
-            raise
-        raise _broken(name, known[name], f"{type(error).__name__}: {error}") from error
-    return _checked(name, known[name], found)
+    recipe: Recipe = REGISTRY.load(name, _misfit)
+    return recipe
 
 
 def recipe_or_broken(name: str) -> Recipe | BrokenRecipe:
@@ -95,19 +83,10 @@ def recipe_or_broken(name: str) -> Recipe | BrokenRecipe:
         return BrokenRecipe(name, error.diagnostics[0])
 
 
-def _checked(name: str, location: str, found: object) -> Recipe:
-    """``found`` if it is a recipe of that name; SNX346 otherwise."""
+def _misfit(name: str, found: object) -> str:
+    """What keeps a third party's object from being the recipe ``name``; empty where nothing does."""
     from snn_export.training.recipe import Recipe
 
     if not isinstance(found, Recipe):
-        raise _broken(name, location, f"it is a {type(found).__name__}, not a Recipe")
-    if found.name != name:
-        raise _broken(name, location, f"the recipe there calls itself '{found.name}'")
-    return found
-
-
-def _broken(name: str, location: str, what: str) -> UserError:
-    return UserError(
-        "SNX346", f"the recipe '{name}' cannot be loaded: {what}", where=location,
-        why="the package that registers it is broken or incomplete", fix="repair or uninstall that package",
-    )  # fmt: skip
+        return f"it is a {type(found).__name__}, not a Recipe"
+    return "" if found.name == name else f"the recipe there calls itself '{found.name}'"

@@ -7,11 +7,11 @@ is not skipped: it is listed as broken with its error, and a recipe that names i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from snn_export.models.diagnostics import UserError
 from snn_export.models.naming import suggestion
+from snn_export.training.plug_ins import Registry
 
 if TYPE_CHECKING:
     from snn_export.training.term import LossTerm
@@ -40,14 +40,12 @@ TERMS: Mapping[str, str] = {
 """The loss terms of this program, as ``module:Class``."""
 
 
-def locations() -> dict[str, str]:
-    """``module:Class`` of every known loss term by name; built-in names cannot be taken by a plug-in."""
-    return {**{point.name: point.value for point in entry_points(group=GROUP)}, **TERMS}
+REGISTRY = Registry("loss term", GROUP, TERMS)
 
 
 def term_names() -> tuple[str, ...]:
     """Names of all loss terms, broken ones too: those of this program in their order, then those of third parties sorted."""
-    return (*TERMS, *sorted(locations().keys() - TERMS.keys()))
+    return REGISTRY.names()
 
 
 def load_term(name: str) -> type[LossTerm]:
@@ -56,22 +54,13 @@ def load_term(name: str) -> type[LossTerm]:
     Raises:
         UserError: SNX344 with a suggestion for an unknown name, SNX346 for one of a third party that cannot be loaded.
     """
-    known = locations()
-    if name not in known:
+    if name not in (known := term_names()):
         raise UserError(
             "SNX344", f"there is no loss term called '{name}'", where=f"terms.{name}",
             why="a recipe is composed of the terms that `snn-export recipes composed` lists", fix=suggestion(name, known),
         )  # fmt: skip
-    try:
-        found = EntryPoint(name, known[name], GROUP).load()
-        wrong = "" if name in TERMS else _misfit(name, found)
-    except (Exception, SystemExit) as error:  # a plug-in may raise anything while it is imported, and even leave
-        if name in TERMS:
-            raise
-        raise _broken(name, known[name], f"{type(error).__name__}: {error}") from error
-    if wrong:
-        raise _broken(name, known[name], wrong)
-    return found  # type: ignore[no-any-return]  # a LossTerm: _misfit has looked
+    term: type[LossTerm] = REGISTRY.load(name, _misfit)
+    return term
 
 
 def _misfit(name: str, found: Any) -> str:
@@ -103,10 +92,3 @@ def _misfit(name: str, found: Any) -> str:
         return f"'{hidden[0]}' is an InitVar: what is no field cannot be told from a run"
     published_parameters(found)
     return ""
-
-
-def _broken(name: str, location: str, what: str) -> UserError:
-    return UserError(
-        "SNX346", f"the loss term '{name}' cannot be loaded: {what}", where=location,
-        why="the package that registers it is broken or incomplete", fix="repair or uninstall that package",
-    )  # fmt: skip
